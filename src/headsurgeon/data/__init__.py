@@ -1,0 +1,7 @@
+"""Text in, windows of tokens out: corpora, splits, windows."""
+
+from headsurgeon.data.corpora import Document, documents
+from headsurgeon.data.splits import SPLITS, Split, split_of
+from headsurgeon.data.windows import Windows, windows
+
+__all__ = ["SPLITS", "Document", "Split", "Windows", "documents", "split_of", "windows"]
