@@ -1,0 +1,281 @@
+"""Heads and what is known about them: frozen data, numpy only.
+
+A head is written `L5H14` (layer 5, query head 14, both zero-based). Arrays are float64 [layer, head]
+unless a shape says otherwise.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from headsurgeon.errors import HeadError
+
+if TYPE_CHECKING:
+    import pandas
+
+Verdict = Literal["healthy", "sink", "dead", "low-entropy"]
+VERDICTS: tuple[Verdict, ...] = ("healthy", "sink", "dead", "low-entropy")
+SICK: frozenset[str] = frozenset({"sink", "dead"})
+
+# What is measured for every window and head, in the order of tables.
+STATISTICS: dict[str, str] = {
+    "first_token_mass": "mean attention probability on position 0 over all query rows, fraction",
+    "first_token_mass_after_row0": "the same without row 0, which is always 1, fraction",
+    "sink_rows": "share of query rows with more than 0.9 on position 0, row 0 included, fraction",
+    "entropy": "mean Shannon entropy of the attention rows, nats",
+    "mean_distance": "mean of t − j under the attention rows, tokens",
+    "previous_token_mass": "mean probability on position t − 1 over rows t ≥ 1, fraction",
+    "local_mass": "mean probability on positions t, t − 1 and t − 2, fraction",
+    "output_norm": "mean norm of the head's output-projected vector over the layer's mean, ratio",
+    "first_value_norm": "norm of the value at position 0 over the mean norm of the others, ratio",
+}
+QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+_HEAD_NAME = re.compile(r"L(\d+)H(\d+)", re.IGNORECASE)
+
+
+class HeadId(NamedTuple):
+    """One attention head: zero-based layer and query head."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+    @classmethod
+    def parse(cls, text: "str | HeadId | tuple[int, int]") -> "HeadId":
+        """Reads `L5H14`; pairs pass through.
+
+        Raises:
+            HeadError: the text is not of that form.
+        """
+        if not isinstance(text, str):
+            return cls(*text)
+        match = _HEAD_NAME.fullmatch(text.strip())
+        if match is None:
+            raise HeadError(f"expected a head such as L5H14 (layer 5, head 14), got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+
+def parse_heads(heads: Iterable["str | HeadId | tuple[int, int]"]) -> tuple[HeadId, ...]:
+    """Several heads, sorted, each once."""
+    return tuple(sorted({HeadId.parse(head) for head in heads}))
+
+
+def check_heads(heads: Iterable[HeadId], layers: int, heads_per_layer: int) -> None:
+    """Raises `HeadError`, naming every head that a model of that shape does not have."""
+    outside = [h for h in heads if not (0 <= h.layer < layers and 0 <= h.head < heads_per_layer)]
+    if outside:
+        names = ", ".join(str(head) for head in outside)
+        raise HeadError(
+            f"{names}: the model has layers 0–{layers - 1} and heads 0–{heads_per_layer - 1}"
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a measurement was made on, written into every result."""
+
+    model: str
+    corpus: str
+    split: str
+    length: int
+    count: int
+    first_token: str
+    seed: int
+    corpus_hash: str
+    dtype: str
+    attention: str
+
+
+@dataclass(frozen=True)
+class HeadStats:
+    """Statistics of every head over a set of windows.
+
+    Attributes:
+        values: for each name of `STATISTICS`, one value per window and head.
+        row_quantiles: quantiles (`QUANTILE_LEVELS`) of the mass on position 0 over rows t ≥ 1.
+        documents: the document each window comes from; the unit of every interval.
+        slopes: effective ALiBi slope per head; 0 where there is no position bias.
+        null_mass: `first_token_mass` of zero scores at that slope and length, fraction.
+        provenance: model, corpus, window length and so on.
+    """
+
+    values: Mapping[str, Float[np.ndarray, "window layer head"]]
+    row_quantiles: Float[np.ndarray, "window layer head level"]
+    documents: tuple[str, ...]
+    slopes: Float[np.ndarray, "layer head"]
+    null_mass: Float[np.ndarray, "layer head"]
+    provenance: Provenance
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of layers and of heads per layer."""
+        layers, heads = self.slopes.shape
+        return layers, heads
+
+    def mean(self, name: str) -> Float[np.ndarray, "layer head"]:
+        """Mean over windows, which all have the same number of tokens."""
+        return np.asarray(self.values[name].mean(axis=0))
+
+    def variance(self, name: str) -> Float[np.ndarray, "layer head"]:
+        """Unbiased variance over windows; NaN for a single window."""
+        if len(self.documents) < 2:
+            return np.full(self.shape, np.nan)
+        return np.asarray(self.values[name].var(axis=0, ddof=1))
+
+    def per_document(self, name: str) -> Float[np.ndarray, "document layer head"]:
+        """Mean of each document's windows, documents in order of first appearance."""
+        membership = self.document_weights
+        sums = np.einsum("dw,wlh->dlh", membership, self.values[name])
+        return np.asarray(sums / membership.sum(axis=1)[:, None, None])
+
+    def document_variance(self, name: str) -> Float[np.ndarray, "layer head"]:
+        """Unbiased variance of the document means; NaN for a single document."""
+        documents = self.per_document(name)
+        if len(documents) < 2:
+            return np.full(self.shape, np.nan)
+        return np.asarray(documents.var(axis=0, ddof=1))
+
+    @cached_property
+    def document_weights(self) -> Float[np.ndarray, "document window"]:
+        """1 where a window belongs to a document."""
+        names = list(dict.fromkeys(self.documents))
+        membership = np.zeros((len(names), len(self.documents)))
+        for window, name in enumerate(self.documents):
+            membership[names.index(name), window] = 1.0
+        return membership
+
+    @property
+    def first_token_mass(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("first_token_mass")
+
+    @property
+    def first_token_mass_after_row0(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("first_token_mass_after_row0")
+
+    @property
+    def sink_rows(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("sink_rows")
+
+    @property
+    def entropy(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("entropy")
+
+    @property
+    def mean_distance(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("mean_distance")
+
+    @property
+    def previous_token_mass(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("previous_token_mass")
+
+    @property
+    def local_mass(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("local_mass")
+
+    @property
+    def output_norm(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("output_norm")
+
+    @property
+    def first_value_norm(self) -> Float[np.ndarray, "layer head"]:
+        return self.mean("first_value_norm")
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per head: slope, null, and mean and variance of every statistic."""
+        import pandas
+
+        layer, head = np.indices(self.shape)
+        columns: dict[str, Any] = {
+            "layer": layer.ravel(),
+            "head": head.ravel(),
+            "slope": self.slopes.ravel(),
+            "null_mass": self.null_mass.ravel(),
+        }
+        for name in STATISTICS:
+            columns[name] = self.mean(name).ravel()
+            columns[f"{name}_variance"] = self.variance(name).ravel()
+        quantiles = self.row_quantiles.mean(axis=0)
+        for index, level in enumerate(QUANTILE_LEVELS):
+            columns[f"row_mass_q{round(100 * level):02d}"] = quantiles[..., index].ravel()
+        return pandas.DataFrame(columns)
+
+
+Role = Literal["operate", "watch"]
+
+
+@dataclass(frozen=True)
+class PlannedHead:
+    """One head of a plan.
+
+    Attributes:
+        id: the head.
+        role: `operate`, or `watch` for a healthy head inside a band.
+        verdict: what the diagnosis said.
+        statistics: the head's numbers at that time, by name.
+        ablation_cost: mean loss its zero-ablation alone costs now, nats per token; None if unknown.
+    """
+
+    id: HeadId
+    role: Role = "operate"
+    verdict: str = ""
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    ablation_cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which heads will be operated on, and why; `diagnose.plan_file` reads and writes it as YAML.
+
+    Attributes:
+        model: id of the model it was made for.
+        rule: the rule that chose the heads.
+        heads: the heads, sorted.
+        fingerprint: SHA-256 of the tensors the operation touches; None when made without the model.
+        thresholds: limits the verdicts used, by name.
+        init: how Q, K and V start, a name in `operate.init`.
+        output_start: what the head's output is at step 0, a name in `operate.output_start`.
+        seed: seed of the initialisation.
+        joint_cost: loss that ablating all operated heads together costs now, nats per token.
+        notes: remarks for the reader, such as which heads share keys and values.
+    """
+
+    model: str
+    rule: str
+    heads: tuple[PlannedHead, ...]
+    fingerprint: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    init: str = "xavier_uniform_head"
+    output_start: str = "zero-output"
+    seed: int = 0
+    joint_cost: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def operated(self) -> tuple[HeadId, ...]:
+        """The heads with role `operate`."""
+        return tuple(head.id for head in self.heads if head.role == "operate")
+
+    @property
+    def watched(self) -> tuple[HeadId, ...]:
+        """The heads with role `watch`."""
+        return tuple(head.id for head in self.heads if head.role == "watch")
+
+    def to_yaml(self) -> str:
+        """The plan as YAML text; see `headsurgeon.diagnose.plan_file`."""
+        from headsurgeon.diagnose.plan_file import to_yaml
+
+        return to_yaml(self)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "Plan":
+        """Reads YAML text; errors name the line; see `headsurgeon.diagnose.plan_file`."""
+        from headsurgeon.diagnose.plan_file import from_yaml
+
+        return from_yaml(text)

@@ -1,0 +1,116 @@
+"""Listening to a forward pass: queries, keys, values and head outputs of each layer, by hooks.
+
+The model computes what it always computes; the hooks only look. They are gone when the context
+ends, also when it ends with an exception.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headsurgeon.arch import Layout, Projection
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """What one attention layer computed.
+
+    Attributes:
+        query, key, value: per query head; grouped keys and values are repeated for their heads.
+        context: each head's output before the output projection.
+        output_weight: each head's columns of the output projection.
+    """
+
+    query: Float[Tensor, "batch head row width"]
+    key: Float[Tensor, "batch head row width"]
+    value: Float[Tensor, "batch head row width"]
+    context: Float[Tensor, "batch head row width"]
+    output_weight: Float[Tensor, "head hidden width"]
+
+
+@contextmanager
+def capturing(
+    model: nn.Module, layout: Layout, on_layer: Callable[[int, LayerCapture], None]
+) -> Iterator[None]:
+    """While open, `on_layer(layer, capture)` is called once per layer of every forward pass.
+
+    One layer's tensors are held at a time, so memory does not grow with the number of layers.
+    """
+    handles = []
+    try:
+        for layer in range(layout.layers):
+            projected: dict[str, Tensor] = {}
+            inputs = {
+                layout.query.path(layer),
+                layout.key.path(layer),
+                layout.value.path(layer),
+            }
+            for path in inputs:
+                handles.append(
+                    model.get_submodule(path).register_forward_hook(_keep(projected, path))
+                )
+            output = model.get_submodule(layout.output.path(layer))
+            handles.append(
+                output.register_forward_hook(_report(layer, layout, projected, on_layer))
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep(projected: dict[str, Tensor], path: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        projected[path] = output.detach()
+
+    return hook
+
+
+def _report(
+    layer: int,
+    layout: Layout,
+    projected: dict[str, Tensor],
+    on_layer: Callable[[int, LayerCapture], None],
+) -> Callable[..., None]:
+    # after the output projection rather than before it: a patient brings its weight up to date
+    # when it is called
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shared = [layout.kv_head(head) for head in range(layout.heads)]
+
+        def part(projection: Projection) -> Tensor:
+            tensor = projected[projection.path(layer)]
+            if layout.clip is not None:
+                tensor = tensor.clamp(-layout.clip, layout.clip)
+            return _split(tensor, projection, layout.head_dim)
+
+        weight = module.get_parameter("weight").detach()
+        columns = [
+            weight.narrow(layout.output.axis, start, layout.head_dim)
+            for start in layout.output.starts
+        ]
+        capture = LayerCapture(
+            query=part(layout.query),
+            key=part(layout.key)[:, shared],
+            value=part(layout.value)[:, shared],
+            context=_split(inputs[0].detach(), layout.output, layout.head_dim),
+            output_weight=torch.stack(
+                columns if layout.output.axis == 1 else [c.T for c in columns]
+            ),
+        )
+        projected.clear()
+        on_layer(layer, capture)
+
+    return hook
+
+
+def _split(
+    tensor: Float[Tensor, "batch row features"], projection: Projection, width: int
+) -> Float[Tensor, "batch head row width"]:
+    starts = torch.tensor(projection.starts, device=tensor.device)
+    index = starts[:, None] + torch.arange(width, device=tensor.device)
+    return tensor[..., index].transpose(1, 2)

@@ -1,0 +1,151 @@
+"""Statistics of every head during ordinary forward passes; the model is left as it was."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout, layout_of
+from headsurgeon.attention.blocked import blocked_rows
+from headsurgeon.data import Windows
+from headsurgeon.errors import ModelError
+from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
+from headsurgeon.measure.capture import LayerCapture, capturing
+from headsurgeon.measure.null import null_mass
+from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
+
+SINK_ROW = 0.9
+
+
+def measure(
+    model: PreTrainedModel,
+    windows: Windows | Int[Tensor, "count length"],
+    *,
+    batch_size: int | None = None,
+) -> HeadStats:
+    """Measures every head of `model` on `windows`.
+
+    Only forward passes run, without gradients; parameters, hooks and training flags are afterwards
+    what they were.
+
+    Args:
+        windows: token windows of equal length; rows of a bare tensor count as one document each.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
+
+    Returns:
+        The statistics, one value per window and head.
+
+    Raises:
+        UnsupportedModel: no layout describes the model.
+        SettingsError: windows shorter than 2 tokens, or longer than the model can read.
+        ModelError: weights or activations that are not finite.
+    """
+    layout = layout_of(model)
+    tokens = windows.tokens if isinstance(windows, Windows) else windows
+    check_windows(tokens, layout, model)
+    count, length = tokens.shape
+    shape = (count, layout.layers, layout.heads)
+    values = {name: np.full(shape, np.nan) for name in STATISTICS}
+    quantiles = np.full((*shape, len(QUANTILE_LEVELS)), np.nan)
+    bias = layout.key_bias(length, model.device)
+    done = 0
+
+    def on_layer(layer: int, capture: LayerCapture) -> None:
+        rows = slice(done, done + len(capture.query))
+        measured, spread = _window_values(capture, bias, layout)
+        for name, value in measured.items():
+            values[name][rows, layer] = value.double().cpu().numpy()
+        quantiles[rows, layer] = spread.double().cpu().numpy()
+
+    with torch.no_grad(), evaluating(model), capturing(model, layout, on_layer):
+        for batch in batches(tokens, batch_size):
+            model.base_model(input_ids=batch.to(model.device), use_cache=False)
+            done += len(batch)
+
+    _check_finite(values["first_token_mass"], model)
+    return HeadStats(
+        values=values,
+        row_quantiles=quantiles,
+        documents=_documents(windows, count),
+        slopes=np.tile(np.array(layout.slopes, dtype=np.float64), (layout.layers, 1)),
+        null_mass=null_mass(layout, length),
+        provenance=_provenance(model, windows, count, length),
+    )
+
+
+def _window_values(
+    capture: LayerCapture, bias: Float[Tensor, "head row"], layout: Layout
+) -> tuple[dict[str, Float[Tensor, "batch head"]], Float[Tensor, "batch head level"]]:
+    """Means over the rows of each window, and the quantiles of the mass on position 0."""
+    rows = blocked_rows(capture.query, capture.key, bias, layout.scale)
+    mass = rows.first_token
+    norms = _output_norms(capture)
+    value_norms = capture.value.float().norm(dim=-1)
+    levels = torch.tensor(QUANTILE_LEVELS, device=mass.device)
+    means = {
+        "first_token_mass": mass.mean(-1),
+        "first_token_mass_after_row0": mass[..., 1:].mean(-1),
+        "sink_rows": (mass > SINK_ROW).float().mean(-1),
+        "entropy": rows.entropy.mean(-1),
+        "mean_distance": rows.distance.mean(-1),
+        "previous_token_mass": rows.previous[..., 1:].mean(-1),
+        "local_mass": rows.local.mean(-1),
+        "output_norm": norms / norms.mean(dim=1, keepdim=True),
+        "first_value_norm": value_norms[..., 0] / value_norms[..., 1:].mean(-1),
+    }
+    return means, mass[..., 1:].quantile(levels, dim=-1).permute(1, 2, 0)
+
+
+def _output_norms(capture: LayerCapture) -> Float[Tensor, "batch head"]:
+    """Mean norm over rows of what each head adds to the residual stream.
+
+    ‖W c‖² = cᵀ(WᵀW)c needs head_dim² products per row where projecting would need
+    hidden·head_dim.
+    """
+    weight = capture.output_weight.float()
+    gram = weight.transpose(-1, -2) @ weight
+    context = capture.context.float()
+    squared = ((context @ gram) * context).sum(-1)
+    return squared.clamp(min=0.0).sqrt().mean(-1)
+
+
+def _documents(windows: Windows | Tensor, count: int) -> tuple[str, ...]:
+    if isinstance(windows, Windows):
+        return windows.documents
+    return tuple(f"window-{index}" for index in range(count))
+
+
+def _provenance(
+    model: PreTrainedModel, windows: Windows | Tensor, count: int, length: int
+) -> Provenance:
+    known = isinstance(windows, Windows)
+    return Provenance(
+        model=model_id(model),
+        corpus=windows.corpus if known else "tokens",
+        split=windows.split if known else "none",
+        length=length,
+        count=count,
+        first_token=windows.first_token if known else "none",
+        seed=windows.seed if known else 0,
+        corpus_hash=windows.corpus_hash if known else "",
+        dtype=str(model.dtype).removeprefix("torch."),
+        attention="blocked",
+    )
+
+
+def _check_finite(mass: Float[np.ndarray, "window layer head"], model: PreTrainedModel) -> None:
+    bad = np.flatnonzero(~np.isfinite(mass).all(axis=(0, 2)))
+    if not bad.size:
+        return
+    broken: Sequence[str] = [
+        name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())
+    ]
+    cause = f"not finite: {', '.join(broken[:3])}" if broken else "all weights are finite"
+    raise ModelError(
+        f"attention in layer {bad[0]} is NaN or infinite ({cause}); "
+        "load a sound checkpoint, or a wider dtype if activations overflow"
+    )

@@ -1,0 +1,43 @@
+"""Where and in which precision a model runs."""
+
+import torch
+
+from headsurgeon.errors import SettingsError
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        SettingsError: no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device {name!r} cannot be used: {reason}") from error
+    return device
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The dtype of that short name.
+
+    Raises:
+        SettingsError: not one of fp32, bf16, fp16.
+    """
+    if name not in DTYPES:
+        raise SettingsError(f"expected a dtype of {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]

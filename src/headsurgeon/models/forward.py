@@ -1,0 +1,65 @@
+"""Running a model over token windows without leaving a trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout
+from headsurgeon.errors import CorpusError, SettingsError
+
+TOKENS_PER_BATCH = 4096
+
+
+def model_id(model: PreTrainedModel) -> str:
+    """The name a model was loaded under; `unnamed` for one built in memory."""
+    return model.name_or_path or "unnamed"
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off; afterwards every module has the training flag it had."""
+    flags = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+def batches(
+    tokens: Int[Tensor, "count length"], batch_size: int | None = None
+) -> Iterator[Int[Tensor, "batch length"]]:
+    """Windows in batches of `batch_size`, by default of about 4,096 tokens."""
+    size = batch_size or max(1, TOKENS_PER_BATCH // tokens.shape[1])
+    for start in range(0, len(tokens), size):
+        yield tokens[start : start + size]
+
+
+def check_windows(
+    tokens: Int[Tensor, "count length"], layout: Layout, model: PreTrainedModel
+) -> None:
+    """Raises before a forward pass would fail deep inside the model.
+
+    Raises:
+        SettingsError: no windows, windows of one token, or longer than the model can read.
+        CorpusError: token ids beyond the model's vocabulary.
+    """
+    count, length = tokens.shape
+    if count == 0 or length < 2:
+        raise SettingsError(f"expected windows of at least 2 tokens, got {count} of {length}")
+    if layout.max_length is not None and length > layout.max_length:
+        raise SettingsError(
+            f"windows of {length} tokens are longer than the {layout.max_length} this model can "
+            "read; choose a smaller --length"
+        )
+    vocabulary = model.get_input_embeddings().num_embeddings
+    highest = int(tokens.max())
+    if highest >= vocabulary:
+        raise CorpusError(
+            f"token id {highest} is outside the model's vocabulary of {vocabulary}; "
+            "the tokenizer does not belong to this model"
+        )
