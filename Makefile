@@ -1,0 +1,56 @@
+# make demo     the whole way on the shipped models: find, operate, retrain, score (results: runs/demo)
+# make test     the test suite with coverage
+# make check    formatting, lint, types
+# make clean    remove .venv, caches and build output; results in runs/ stay
+#
+# The first of them makes .venv and installs the exact versions of constraints.txt into it.
+#
+# PYTHON=python3.12    the interpreter that makes .venv; without it the newest of 3.14 to 3.11 that runs
+# PIP_FLAGS="..."      passed to pip install. On Linux the default torch wheel brings CUDA, several GB;
+#                      PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" takes the
+#                      small CPU wheel instead.
+
+PYTHON ?=
+PIP_FLAGS ?=
+VENV = .venv
+BIN = $(VENV)/bin
+CANDIDATES = $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
+# a command of that name may exist and still not run (pyenv), or come without venv (Debian)
+SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/headsurgeon demo --output runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term --cov-fail-under=90
+
+check: $(VENV)/.installed-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The stamps are written last, so an environment that was left half-made is never taken for done.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@if $(BIN)/python -c '$(USABLE)' >/dev/null 2>&1; then exit 0; fi; \
+	for candidate in $(CANDIDATES); do \
+		if $$candidate -c '$(SUITABLE)' >/dev/null 2>&1; then \
+			echo "$$candidate -m venv $(VENV)"; \
+			exec $$candidate -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "No usable Python among $(CANDIDATES): install Python 3.11 or newer with its venv module (macOS: brew install python; Debian, Ubuntu: apt install python3-venv) or name one with PYTHON=..." >&2; \
+	exit 1
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test]"
+	touch $@
+
+$(VENV)/.installed-check: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,check]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
