@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, and the header every file carries."""
+"""Files that are whole or absent: atomic writes, hashes, and the header every file carries."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """Heads and what is known about them: frozen data, numpy only.
 
-A head is written `L5H14` (layer 5, query head 14, both zero-based). Arrays are float64 [layer, head]
-unless a shape says otherwise.
+A head is written `L5H14` (layer 5, query head 14, both zero-based). Arrays are float64
+[layer, head] unless a shape says otherwise.
 """
 
 import re

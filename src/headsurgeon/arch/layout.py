@@ -72,7 +72,7 @@ class Layout:
         scale: factor on query·key before the softmax.
         query, key, value, output: the four projections. Fused projections share a module.
         mlp_up, mlp_down: paths of the first and last MLP projection, with `{layer}`.
-        slopes: effective ALiBi slope per head, as the family's own forward uses it; 0 without ALiBi.
+        slopes: effective ALiBi slope per head, as the family's own forward uses it; 0 without.
         bias_dtype: grid to which the family rounds slope·position before it scales it, if any.
         bias_factor: factor the family applies to the rounded slope·position.
         clip: limit to which the family clamps the projected Q, K and V, if any.

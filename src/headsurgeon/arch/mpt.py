@@ -1,4 +1,4 @@
-"""MPT: one `Wqkv` of three stacked blocks [(q, k, v), head, head_dim], no biases, optional clipping."""
+"""MPT: one `Wqkv` of three stacked blocks [(q, k, v), head, head_dim], no biases, may clip."""
 
 from transformers import PretrainedConfig
 

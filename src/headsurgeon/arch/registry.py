@@ -24,8 +24,8 @@ def layout_of(model: PreTrainedModel) -> Layout:
     layout = layout_for(model.config)
     if model.get_output_embeddings() is None:
         raise UnsupportedModel(
-            f"{type(model).__name__} has no language-model head; load it as a causal language model "
-            "(AutoModelForCausalLM)"
+            f"{type(model).__name__} has no language-model head; "
+            "load it as a causal language model (AutoModelForCausalLM)"
         )
     return layout
 

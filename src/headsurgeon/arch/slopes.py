@@ -14,7 +14,7 @@ def geometric(heads: int, step: int = 1) -> list[float]:
 
 
 def appended(heads: int) -> tuple[float, ...]:
-    """BLOOM and Falcon: the series of the power of two below, then every second of the one above."""
+    """BLOOM and Falcon: the series of the power of two below, then every other one above."""
     below = 2 ** math.floor(math.log2(heads))
     return tuple(geometric(below) + geometric(2 * below, step=2)[: heads - below])
 

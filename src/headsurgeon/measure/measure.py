@@ -1,7 +1,6 @@
 """Statistics of every head during ordinary forward passes; the model is left as it was."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
