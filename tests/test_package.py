@@ -66,6 +66,13 @@ def test_public_name_is_listed_and_resolves(name: str) -> None:
     assert callable(getattr(headsurgeon, name))
 
 
+def test_a_function_is_not_hidden_by_the_subpackage_of_the_same_name() -> None:
+    import headsurgeon
+    import headsurgeon.measure
+
+    assert callable(headsurgeon.measure)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     import headsurgeon
 
