@@ -1,0 +1,133 @@
+"""What changed between two checkpoints: drift of the heads nobody touched, and who fell sick."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headsurgeon.errors import InputError
+from headsurgeon.heads import HeadId, HeadStats, Plan, parse_heads
+
+SICK_MASS = 0.5
+DRIFT_MASS = 0.05
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Change of every head between two measurements on the same windows.
+
+    Attributes:
+        mass_change, entropy_change: after minus before; fraction and nats.
+        operated: the heads that were operated on.
+        structural_zeros: heads that *cannot* have changed, since nothing at or below their input
+            did. They are counted apart: including them would make the drift look smaller.
+        transitions: number of heads by (before, after), such as ("sick", "healthy"), separately
+            for `operated` and `untouched` heads.
+        threshold: |change of mass| above which a head counts as drifted, fraction.
+    """
+
+    mass_change: Float[np.ndarray, "layer head"]
+    entropy_change: Float[np.ndarray, "layer head"]
+    operated: tuple[HeadId, ...]
+    structural_zeros: Bool[np.ndarray, "layer head"]
+    transitions: Mapping[str, Mapping[tuple[str, str], int]]
+    threshold: float
+
+    @property
+    def drifted(self) -> tuple[HeadId, ...]:
+        """Untouched heads that could change and whose mass moved by more than the threshold."""
+        moved = np.abs(self.mass_change) > self.threshold
+        moved &= ~self.structural_zeros & ~_mask(self.operated, self.mass_change.shape)
+        return tuple(HeadId(int(layer), int(head)) for layer, head in np.argwhere(moved))
+
+    @property
+    def could_drift(self) -> int:
+        """Number of untouched heads that were able to change."""
+        free = ~self.structural_zeros & ~_mask(self.operated, self.mass_change.shape)
+        return int(free.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON."""
+        return {
+            "threshold": self.threshold,
+            "drifted": [str(head) for head in self.drifted],
+            "could_drift": self.could_drift,
+            "structural_zeros": int(self.structural_zeros.sum()),
+            "transitions": {
+                group: {f"{before} → {after}": count for (before, after), count in table.items()}
+                for group, table in self.transitions.items()
+            },
+        }
+
+
+def drift(
+    before: HeadStats,
+    after: HeadStats,
+    operated: Plan | Sequence[str | HeadId] = (),
+    *,
+    threshold: float = DRIFT_MASS,
+    sick_mass: float = SICK_MASS,
+) -> Drift:
+    """Compares two measurements of a model before and after an operation.
+
+    Args:
+        before, after: statistics on the same windows.
+        operated: the heads operated on in between, or the plan; without it nothing is known to be
+            structurally unchanged, and every head counts as able to drift.
+        threshold: the paper counts |Δmass| > 0.05.
+        sick_mass: mass above which a head is sick, fraction.
+
+    Raises:
+        InputError: the two were measured on different windows.
+    """
+    if before.documents != after.documents or before.shape != after.shape:
+        raise InputError("drift compares two measurements of the same windows; these differ")
+    if before.provenance.corpus_hash != after.provenance.corpus_hash:
+        raise InputError("drift compares two measurements of the same corpus; their hashes differ")
+    chosen = operated.operated if isinstance(operated, Plan) else parse_heads(operated)
+    masks = {
+        "operated": _mask(chosen, before.shape),
+        "untouched": ~_mask(chosen, before.shape),
+    }
+    names = np.array(["healthy", "sick"])
+    was = names[(before.first_token_mass > sick_mass).astype(int)]
+    now = names[(after.first_token_mass > sick_mass).astype(int)]
+    transitions = {
+        group: {
+            (str(first), str(second)): int(((was == first) & (now == second) & mask).sum())
+            for first in names
+            for second in names
+        }
+        for group, mask in masks.items()
+    }
+    return Drift(
+        mass_change=after.first_token_mass - before.first_token_mass,
+        entropy_change=after.entropy - before.entropy,
+        operated=chosen,
+        structural_zeros=_structural_zeros(chosen, before.shape),
+        transitions=transitions,
+        threshold=threshold,
+    )
+
+
+def _structural_zeros(
+    operated: Sequence[HeadId], shape: tuple[int, int]
+) -> Bool[np.ndarray, "layer head"]:
+    """Untouched heads whose attention depends on nothing that was operated on.
+
+    Attention reads the residual stream below its layer, so everything up to and including the
+    lowest operated layer keeps its input; within that layer the other heads keep their weights.
+    """
+    fixed = np.zeros(shape, dtype=bool)
+    if operated:
+        fixed[: min(head.layer for head in operated) + 1] = True
+    return np.asarray(fixed & ~_mask(operated, shape))
+
+
+def _mask(heads: Sequence[HeadId], shape: tuple[int, ...]) -> Bool[np.ndarray, "layer head"]:
+    mask = np.zeros(shape, dtype=bool)
+    for head in heads:
+        mask[head] = True
+    return mask

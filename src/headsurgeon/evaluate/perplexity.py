@@ -1,0 +1,210 @@
+"""How well a model predicts text: token-weighted loss, kept per document so it can be compared."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import layout_of
+from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
+from headsurgeon.data import Windows
+from headsurgeon.errors import InputError
+from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
+from headsurgeon.models.loss import token_nll
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % bootstrap interval over documents; NaN bounds for one document."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, interval: Interval) -> "Estimate":
+        """From an interval of a single number."""
+        return cls(float(interval.mean), float(interval.low), float(interval.high))
+
+    def __str__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above 0; never true without an interval."""
+        return self.low > 0.0
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0; never true without an interval."""
+        return self.high < 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss of one model on one set of windows.
+
+    Attributes:
+        model: id of the model.
+        corpus, split, length, corpus_hash: what it was evaluated on.
+        stride: new tokens per window; windows never overlap.
+        documents: ids, in order of first appearance.
+        document_nll: summed negative log-likelihood of each document, nats.
+        document_tokens: predicted tokens of each document, length − 1 per window.
+    """
+
+    model: str
+    corpus: str
+    split: str
+    length: int
+    stride: int
+    corpus_hash: str
+    documents: tuple[str, ...]
+    document_nll: Float[np.ndarray, " document"]
+    document_tokens: Float[np.ndarray, " document"]
+
+    @property
+    def document_mean(self) -> Float[np.ndarray, " document"]:
+        """Mean loss of each document, nats per predicted token."""
+        return np.asarray(self.document_nll / self.document_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """Predicted tokens."""
+        return int(self.document_tokens.sum())
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood, nats per predicted token."""
+        return float(self.document_nll.sum() / self.document_tokens.sum())
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nll). The paper weights windows by T instead of T − 1 predicted tokens."""
+        return math.exp(self.nll)
+
+    def interval(self, seed: int = 0) -> Estimate:
+        """The loss with its interval over documents."""
+        return Estimate.of(mean_interval(self.document_mean, self.document_tokens, rng=seed))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures and settings for JSON, without the per-document arrays."""
+        return {
+            "model": self.model,
+            "corpus": self.corpus,
+            "split": self.split,
+            "length": self.length,
+            "stride": self.stride,
+            "corpus_hash": self.corpus_hash,
+            "documents": len(self.documents),
+            "tokens": self.tokens,
+            "nll": self.interval().to_dict(),
+            "perplexity": self.perplexity,
+        }
+
+
+def evaluate(
+    model: PreTrainedModel, windows: Windows, *, batch_size: int | None = None
+) -> Evaluation:
+    """Scores every token of every window but its first.
+
+    Args:
+        windows: equal windows; each starts without knowledge of the one before.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
+
+    Raises:
+        UnsupportedModel, SettingsError, CorpusError: as `measure`.
+    """
+    check_windows(windows.tokens, layout_of(model), model)
+    losses: list[float] = []
+    with evaluating(model):
+        for batch in batches(windows.tokens, batch_size):
+            losses += token_nll(model, batch.to(model.device)).double().sum(-1).tolist()
+    names = list(dict.fromkeys(windows.documents))
+    position = {name: index for index, name in enumerate(names)}
+    nll = np.zeros(len(names))
+    tokens = np.zeros(len(names))
+    for name, loss in zip(windows.documents, losses, strict=True):
+        nll[position[name]] += loss
+        tokens[position[name]] += windows.length - 1
+    return Evaluation(
+        model=model_id(model),
+        corpus=windows.corpus,
+        split=windows.split,
+        length=windows.length,
+        stride=windows.length - (windows.first_token != "none"),
+        corpus_hash=windows.corpus_hash,
+        documents=tuple(names),
+        document_nll=nll,
+        document_tokens=tokens,
+    )
+
+
+def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate:
+    """Loss of `first` minus loss of `second`, nats per token, paired over their documents.
+
+    Raises:
+        InputError: they were not evaluated on the same documents.
+    """
+    _check_paired((first, second))
+    paired = first.document_mean - second.document_mean
+    return Estimate.of(mean_interval(paired, first.document_tokens, rng=seed))
+
+
+def difference_of_differences(
+    first: tuple[Evaluation, Evaluation], second: tuple[Evaluation, Evaluation], seed: int = 0
+) -> Estimate:
+    """(first[0] − first[1]) − (second[0] − second[1]), nats per token, paired over documents.
+
+    Raises:
+        InputError: they were not evaluated on the same documents.
+    """
+    _check_paired((*first, *second))
+    ours = first[0].document_mean - first[1].document_mean
+    theirs = second[0].document_mean - second[1].document_mean
+    return Estimate.of(mean_interval(ours - theirs, first[0].document_tokens, rng=seed))
+
+
+def recovered_share(
+    sick: Evaluation, repaired: Evaluation, ceiling: Evaluation, draws: int = DRAWS, seed: int = 0
+) -> Estimate:
+    """(NLL sick − NLL repaired) / (NLL sick − NLL ceiling), with an interval over documents.
+
+    The ceiling is the healthy twin after the same extra training. Where the gap below it is not
+    real — its interval includes 0 — the share is undefined and all three numbers are NaN.
+
+    Raises:
+        InputError: they were not evaluated on the same documents.
+    """
+    _check_paired((sick, repaired, ceiling))
+    if not difference(sick, ceiling, seed=seed).above_zero:
+        return Estimate(math.nan, math.nan, math.nan)
+    gained = sick.document_nll - repaired.document_nll
+    reachable = sick.document_nll - ceiling.document_nll
+    units = len(sick.documents)
+    counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
+    shares = (counts @ gained) / (counts @ reachable)
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return Estimate(float(gained.sum() / reachable.sum()), float(low), float(high))
+
+
+def _check_paired(evaluations: Sequence[Evaluation]) -> None:
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        same = other.documents == first.documents and np.array_equal(
+            other.document_tokens, first.document_tokens
+        )
+        if not same:
+            raise InputError(
+                f"{first.model} and {other.model} were evaluated on different windows "
+                f"({first.corpus} {first.split} and {other.corpus} {other.split}); "
+                "evaluate both on the same"
+            )
