@@ -14,6 +14,7 @@ ORDER = [
     "errors",
     "heads",
     "files",
+    "bootstrap",
     "arch",
     "models",
     "data",
