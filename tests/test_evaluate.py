@@ -67,7 +67,8 @@ def test_evaluating_does_not_switch_dropout_on_or_off_for_good() -> None:
 def test_a_single_document_has_a_loss_but_no_interval() -> None:
     interval = scored([30.0]).interval()
     assert interval.value == 3.0
-    assert math.isnan(interval.low) and math.isnan(interval.high)
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
     assert not interval.above_zero
 
 
@@ -77,7 +78,8 @@ def test_difference_is_paired() -> None:
     gain = difference(scored(hard_and_easy), better)
     assert gain.value == pytest.approx(0.1)
     # unpaired, the spread between documents would drown a constant gain
-    assert gain.low == pytest.approx(0.1) and gain.high == pytest.approx(0.1)
+    assert gain.low == pytest.approx(0.1)
+    assert gain.high == pytest.approx(0.1)
 
 
 def test_different_documents_cannot_be_compared() -> None:
@@ -102,7 +104,8 @@ def test_recovered_share_returns_the_share_that_was_put_in(share: float, seed: i
         scored(list(sick)), scored(list(repaired)), scored(list(ceiling)), draws=200
     )
     assert estimate.value == pytest.approx(share)
-    assert estimate.low == pytest.approx(share) and estimate.high == pytest.approx(share)
+    assert estimate.low == pytest.approx(share)
+    assert estimate.high == pytest.approx(share)
 
 
 def test_recovered_share_is_undefined_without_a_real_gap() -> None:

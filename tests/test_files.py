@@ -30,9 +30,13 @@ def test_a_full_disk_leaves_the_previous_file_and_nothing_else(
 
 
 def test_an_error_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="half"), files.replacing(tmp_path / "new") as temporary:
-        temporary.write_text("half")
-        raise ValueError("half way")
+    def half() -> None:
+        with files.replacing(tmp_path / "new") as temporary:
+            temporary.write_text("half")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half"):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 

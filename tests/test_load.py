@@ -18,7 +18,8 @@ def test_a_folder_loads_in_fp32_and_in_eval_mode(tmp_path: Path) -> None:
     tokenizer = char_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     model, loaded_tokenizer = hs.load(str(tmp_path))
-    assert model.dtype == torch.float32 and not model.training
+    assert model.dtype == torch.float32
+    assert not model.training
     assert model.name_or_path == str(tmp_path)
     assert loaded_tokenizer.get_vocab() == tokenizer.get_vocab()
     half, _ = hs.load(str(tmp_path), dtype=torch.bfloat16)
