@@ -104,7 +104,7 @@ def _check(units: int, weights: Float[np.ndarray, " given"], draws: int, level: 
 
 def _resamples(units: int, draws: int, rng: np.random.Generator) -> Int[np.ndarray, "draw unit"]:
     """How often each unit occurs in each draw; drawn in blocks and kept in four bytes each."""
-    counts = np.empty((draws, units), dtype=np.uint32)
+    counts = np.empty((draws, units), dtype=np.int32)
     step = max(1, _BLOCK // units)
     for start in range(0, draws, step):
         size = min(step, draws - start)
