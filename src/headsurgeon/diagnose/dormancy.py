@@ -1,0 +1,43 @@
+"""MLP dormancy: the share of neurons whose weights are too small to matter."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformers import PreTrainedModel
+
+from headsurgeon.arch.layout import Layout
+from headsurgeon.errors import ModelError
+
+
+def mlp_dormancy(
+    model: PreTrainedModel, layout: Layout, limit: float = 0.01
+) -> Float[np.ndarray, " layer"]:
+    """The share of neurons with ‖up row‖·‖down column‖ below `limit`, per layer.
+
+    It tells whether layers with sick heads also have idle MLPs. It looks at weights alone: biases
+    and the inputs that really occur are left out, so a neuron above the limit may still never fire.
+    Source: Schallon 2026, arXiv:2603.09616.
+
+    Args:
+        model: a causal language model.
+        layout: its layout.
+        limit: product of the two norms below which a neuron counts as dormant.
+
+    Returns:
+        Share per layer, fraction.
+
+    Raises:
+        ModelError: an MLP weight is NaN or infinite.
+    """
+    return np.array([_share(model, layout, layer, limit) for layer in range(layout.layers)])
+
+
+@torch.no_grad()
+def _share(model: PreTrainedModel, layout: Layout, layer: int, limit: float) -> float:
+    up, down = layout.mlp_up.format(layer=layer), layout.mlp_down.format(layer=layer)
+    rows = model.get_parameter(f"{up}.weight").float().norm(dim=1)
+    columns = model.get_parameter(f"{down}.weight").float().norm(dim=0)
+    product = rows * columns
+    if not bool(torch.isfinite(product).all()):
+        raise ModelError(f"{up} or {down} holds NaN or infinite weights; load an undamaged model")
+    return float((product < limit).double().mean())

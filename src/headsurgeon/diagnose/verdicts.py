@@ -1,0 +1,97 @@
+"""From mean mass and entropy to a verdict per head."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from headsurgeon.errors import ModelError, SettingsError
+from headsurgeon.heads import HeadId
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where one verdict ends and the next begins; the defaults are those of the paper.
+
+    Attributes:
+        sink: a head with more mass than this on position 0 is sick, fraction.
+        dead: a head with more mass than this is dead, fraction.
+        low_entropy: a head that is not sick and has less entropy than this is low-entropy, nats.
+
+    Raises:
+        SettingsError: the limits are out of range or out of order.
+    """
+
+    sink: float = 0.5
+    dead: float = 0.95
+    low_entropy: float = 0.5
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 0.0 <= self.sink <= self.dead <= 1.0:
+            faults.append(f"expected 0 ≤ sink ≤ dead ≤ 1, got sink {self.sink}, dead {self.dead}")
+        if not self.low_entropy >= 0.0:
+            faults.append(f"low_entropy: expected 0 nats or more, got {self.low_entropy}")
+        if faults:
+            raise SettingsError("thresholds: " + "; ".join(faults))
+
+    def to_dict(self) -> dict[str, float]:
+        """The limits by name."""
+        return asdict(self)
+
+
+PROFILES: dict[str, Thresholds] = {"paper": Thresholds()}
+
+
+def profile(name: str) -> Thresholds:
+    """The thresholds of a named profile.
+
+    Raises:
+        SettingsError: no such profile.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"no profile {name!r}; known are {', '.join(sorted(PROFILES))}")
+    return PROFILES[name]
+
+
+def classify(
+    mass: Float[np.ndarray, "layer head"],
+    entropy: Float[np.ndarray, "layer head"],
+    thresholds: Thresholds = PROFILES["paper"],
+) -> Shaped[np.ndarray, "layer head"]:
+    """The verdict of every head.
+
+    Limits belong to the milder side: a mass of exactly `sink` is healthy, of exactly `dead` a sink.
+    The verdict looks at the means alone: it cannot tell a head that is always at 0.7 from one that
+    is asleep on 70 % of the tokens (`sink_rows` can), nor whether a sink does work (ablation can).
+
+    Args:
+        mass: mean attention probability on position 0, fraction.
+        entropy: mean entropy of the attention rows, nats.
+        thresholds: the limits.
+
+    Returns:
+        An array of `Verdict` strings.
+
+    Raises:
+        ModelError: a mass or an entropy is not a number, so the model's output was not either.
+    """
+    unknown = np.argwhere(~(np.isfinite(mass) & np.isfinite(entropy)))
+    if len(unknown):
+        names = ", ".join(str(HeadId(int(layer), int(head))) for layer, head in unknown[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        raise ModelError(
+            f"the statistics of {names}{more} are not finite numbers; check the model's weights "
+            "for NaN or infinity, or measure in fp32"
+        )
+    return verdicts_at(mass, entropy, thresholds)
+
+
+def verdicts_at(
+    mass: Float[np.ndarray, "layer head"],
+    entropy: Float[np.ndarray, "layer head"],
+    thresholds: Thresholds,
+) -> Shaped[np.ndarray, "layer head"]:
+    """As `classify`, for bounds of intervals, which may be NaN; a NaN crosses no limit."""
+    cases = [mass > thresholds.dead, mass > thresholds.sink, entropy < thresholds.low_entropy]
+    return np.select(cases, ["dead", "sink", "low-entropy"], default="healthy")
