@@ -155,7 +155,7 @@ def _prefix(tokenizer: PreTrainedTokenizerBase, first_token: str) -> tuple[list[
                 f"first token {first_token!r} is not in the tokenizer's vocabulary; expected "
                 "`tokenizer`, `none` or one of its tokens"
             )
-        return [int(tokenizer.convert_tokens_to_ids(first_token))], first_token
+        return [tokenizer.get_vocab()[first_token]], first_token
     plain = tokenizer.encode("a", add_special_tokens=False)
     with_special = tokenizer.encode("a", add_special_tokens=True)
     for start in range(len(with_special) - len(plain) + 1):

@@ -56,7 +56,7 @@ def check_windows(
             f"windows of {length} tokens are longer than the {layout.max_length} this model can "
             "read; choose a smaller --length"
         )
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = len(model.get_input_embeddings().get_parameter("weight"))
     highest = int(tokens.max())
     if highest >= vocabulary:
         raise CorpusError(

@@ -66,15 +66,17 @@ def load(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _explained(spec, error) from error
     model.name_or_path = spec
-    return model.to(target).eval(), tokenizer
+    model.to(target)  # type: ignore[arg-type]  # transformers wraps nn.Module.to without its types
+    return model.eval(), tokenizer
 
 
 def load_config(spec: str, *, revision: str | None = None) -> PretrainedConfig:
     """The configuration alone; raises as `load` does."""
     try:
-        return AutoConfig.from_pretrained(_source(spec), revision=revision)
+        config: PretrainedConfig = AutoConfig.from_pretrained(_source(spec), revision=revision)
     except (OSError, ValueError) as error:
         raise _explained(spec, error) from error
+    return config
 
 
 def _source(spec: str) -> str:
