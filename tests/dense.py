@@ -1,4 +1,4 @@
-"""Attention as a plain reader would compute it: whole maps, no layout, the models' own splitting."""
+"""Attention as a plain reader would compute it: whole maps, and the models' own splitting."""
 
 import math
 from dataclasses import dataclass
