@@ -1,0 +1,143 @@
+"""What figures and pages are made of: frozen data, numpy only."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from headsurgeon.heads import HeadStats
+
+Align = Literal["left", "right"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadView:
+    """What a head map shows of every head.
+
+    Attributes:
+        title: heading of the panel.
+        mass: `first_token_mass`, fraction.
+        verdicts: `Verdict` strings.
+        borderline: heads whose interval reaches into another verdict.
+        slopes: effective ALiBi slope per head; 0 where there is no position bias.
+        null_mass: what an untrained head would show, fraction.
+    """
+
+    title: str
+    mass: Float[np.ndarray, "layer head"]
+    verdicts: Shaped[np.ndarray, "layer head"]
+    borderline: Bool[np.ndarray, "layer head"]
+    slopes: Float[np.ndarray, "layer head"]
+    null_mass: Float[np.ndarray, "layer head"]
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        stats: HeadStats,
+        verdicts: Shaped[np.ndarray, "layer head"],
+        borderline: Bool[np.ndarray, "layer head"],
+    ) -> "HeadView":
+        """From statistics and the verdicts they were given."""
+        return cls(
+            title, stats.first_token_mass, verdicts, borderline, stats.slopes, stats.null_mass
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot: loss (nats per token) by tokens trained; `role` decides its colour."""
+
+    label: str
+    role: str
+    tokens: tuple[int, ...]
+    loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval; NaN bounds draw no whisker, a NaN value draws "undefined"."""
+
+    label: str
+    role: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a value to draw."""
+        return not math.isnan(self.value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished texts, for the terminal and for the page alike.
+
+    Attributes:
+        key: short name, unique within a result.
+        title: heading.
+        columns: column headings.
+        rows: cells, as they are to be read.
+        note: a remark below the table.
+        align: `left` or `right` per column; by default the first is left, the others right.
+    """
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    align: tuple[Align, ...] = ()
+
+    @property
+    def alignment(self) -> tuple[Align, ...]:
+        """One entry per column."""
+        rest: list[Align] = ["right"] * (len(self.columns) - 1)
+        return self.align or ("left", *rest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: one mapping per row, by column heading."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG for a page, with the caption below it, which also serves readers who cannot see it."""
+
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a page: text first, then tables, then pictures; `folded` starts closed."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        title: heading.
+        lead: what was found, one paragraph each.
+        notice: what every reader must know first, such as that the collapse was planted.
+        sections: the rest.
+        facts: name and value pairs for the footer: versions, seeds, date.
+    """
+
+    title: str
+    lead: tuple[str, ...]
+    sections: tuple[Section, ...]
+    notice: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,100 @@
+"""The head map: layers × heads, the darker the more attention lies on the first token."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from headsurgeon.heads import HeadId
+from headsurgeon.report.data import HeadView
+from headsurgeon.report.style import INK, MUTED, SIZE, new_figure
+
+# perceptually uniform and monotonic in lightness, so it survives grey print
+COLOURS = matplotlib.colormaps["magma_r"]
+OUTLINE = "#00A6D6"
+MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E"}
+KEY = "S sink (mass > 0.5), D dead (mass > 0.95), E low entropy, ? borderline"
+_DARK = 0.55
+
+
+def head_map(
+    views: Sequence[HeadView],
+    operated: Sequence[HeadId] = (),
+    *,
+    title: str = "Attention on the first token",
+    footnote: str = "",
+) -> Figure:
+    """Draws one panel per view, all on the same colour scale from 0 to 1.
+
+    Args:
+        views: one or two measurements of models of the same shape, such as before and after.
+        operated: heads to outline.
+        title: heading of the figure.
+        footnote: one or two sentences below it; where the collapse was planted it must say so.
+    """
+    layers, heads = views[0].mass.shape
+    cell = float(np.clip(4.6 / heads, 0.26, 0.5))
+    width = max(6.0, len(views) * (heads * cell + 0.55) + 1.3)
+    key = KEY + ("; blue outline: operated on." if len(operated) else ".")
+    figure = new_figure(width, layers * cell + 1.95, title, f"{key}\n{footnote}")
+    panels = figure.subplots(1, len(views), squeeze=False)[0]
+    for axes, view in zip(panels, views, strict=True):
+        _panel(axes, view, operated, cell)
+    panels[0].set_ylabel("layer", fontsize=SIZE, color=INK)
+    scale = figure.colorbar(
+        matplotlib.cm.ScalarMappable(Normalize(0.0, 1.0), COLOURS),
+        ax=list(panels),
+        shrink=0.9,
+        pad=0.015,
+        aspect=24,
+    )
+    scale.outline.set_visible(False)
+    scale.ax.tick_params(length=0, labelsize=SIZE - 1, colors=MUTED)
+    scale.set_label("mass on the first token", fontsize=SIZE - 1, color=INK)
+    return figure
+
+
+def _panel(axes: Axes, view: HeadView, operated: Sequence[HeadId], cell: float) -> None:
+    layers, heads = view.mass.shape
+    axes.imshow(view.mass, cmap=COLOURS, vmin=0.0, vmax=1.0, aspect="equal")
+    axes.set_title(view.title, fontsize=SIZE, color=INK, loc="left")
+    for layer, head in np.ndindex(layers, heads):
+        mark = MARKS[str(view.verdicts[layer, head])]
+        mark += "?" if view.borderline[layer, head] else ""
+        ink = "white" if view.mass[layer, head] > _DARK else INK
+        axes.text(head, layer, mark, ha="center", va="center", color=ink, fontsize=22 * cell)
+    for layer, head in operated:
+        axes.add_patch(
+            Rectangle(
+                (head - 0.44, layer - 0.44), 0.88, 0.88, fill=False, ec=OUTLINE, lw=3.6 * cell
+            )
+        )
+    for side in axes.spines.values():
+        side.set_visible(False)
+    # hairlines between cells, which an image does not draw
+    axes.set_xticks(np.arange(heads + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(layers + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.8)
+    axes.tick_params(which="both", length=0, labelsize=SIZE - 2, colors=MUTED)
+    axes.set_yticks(range(0, layers, 1 if layers <= 16 else 2))
+    axes.set_xticks(range(heads), _columns(view.slopes[0]), rotation=0 if heads <= 8 else 90)
+    label = "head and its ALiBi slope" if view.slopes.any() else "head"
+    axes.set_xlabel(label, fontsize=SIZE, color=INK)
+
+
+def _columns(slopes: Float[np.ndarray, " head"]) -> list[str]:
+    if not slopes.any():
+        return [str(head) for head in range(len(slopes))]
+    short = len(slopes) <= 8
+    separator = "\n" if short else "  "
+    return [f"{head}{separator}{_slope(slope)}" for head, slope in enumerate(slopes)]
+
+
+def _slope(slope: float) -> str:
+    # fixed at four decimals below 0.1, where slopes halve from head to head
+    return (f"{slope:.3g}" if slope >= 0.1 else f"{slope:.4f}").removeprefix("0")
