@@ -1,0 +1,108 @@
+"""Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout, layout_of
+from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
+from headsurgeon.heads import Plan, check_heads
+from headsurgeon.models.fingerprint import combined, fingerprints, touched
+from headsurgeon.operate.init import INITS, Init, InitContext
+from headsurgeon.operate.output_start import OUTPUT_STARTS, OutputStart
+from headsurgeon.operate.patient import Patient, operated
+
+Start = TypeVar("Start", bound=Callable[..., None])
+
+
+def operate(
+    model: PreTrainedModel,
+    plan: Plan,
+    seed: int | None = None,
+    *,
+    init: str | None = None,
+    output_start: str | None = None,
+) -> Patient:
+    """Puts trainable slices in place of the planned heads' weights and gives them a fresh start.
+
+    Args:
+        model: a causal language model; changed in place until `merge` or `revert`.
+        plan: the plan; heads with role `operate` are operated on.
+        seed: seed of the initialisation; the plan's own unless given.
+        init: a name in `INITS`; the plan's own unless given.
+        output_start: a name in `OUTPUT_STARTS`; the plan's own unless given.
+
+    Returns:
+        The patient, open.
+
+    Raises:
+        UnsupportedModel: no layout describes the model.
+        HeadError: the plan names heads that the model does not have.
+        PlanError: the plan operates on nothing, or was made for other weights.
+        ModelError: weights of these heads are NaN, quantised, or not in memory.
+        SettingsError: an unknown `init` or `output_start`.
+        StateError: the model is being operated on already.
+    """
+    layout = layout_of(model)
+    init_name = init or plan.init
+    start_name = output_start or plan.output_start
+    initialise: Init = _named("init", init_name, INITS)
+    start: OutputStart = _named("output_start", start_name, OUTPUT_STARTS)
+    patient = open_patient(
+        model, layout, plan, plan.seed if seed is None else seed, init_name, start_name
+    )
+    context = InitContext(
+        hidden=layout.hidden,
+        head_dim=layout.head_dim,
+        initializer_range=float(model.config.initializer_range),
+        generator=torch.Generator().manual_seed(patient.seed),
+    )
+    with torch.no_grad():
+        for head in patient.head_tensors():
+            initialise(head, context)
+            start(head)
+    return patient
+
+
+def open_patient(
+    model: PreTrainedModel, layout: Layout, plan: Plan, seed: int, init: str, output_start: str
+) -> Patient:
+    """A patient whose slices still hold the stock weights; raises as `operate` does."""
+    if operated(model):
+        raise StateError(
+            "this model is being operated on already; merge or revert that patient first"
+        )
+    if not plan.operated:
+        raise PlanError("the plan operates on no head; give at least one head the role operate")
+    check_heads([head.id for head in plan.heads], layout.layers, layout.heads)
+    names = touched(layout, plan.operated)
+    for name in names:
+        _check_tensor(name, model.get_parameter(name))
+    digests = fingerprints(model, names)
+    found = combined(digests)
+    if plan.fingerprint is not None and plan.fingerprint != found:
+        raise PlanError(
+            f"the plan was made for other weights: it expects fingerprint {plan.fingerprint}, this "
+            f"model has {found}; load the model the plan was made for ({plan.model}), or plan anew"
+        )
+    return Patient(model, layout, plan, seed, init, output_start, digests)
+
+
+def _check_tensor(name: str, parameter: nn.Parameter) -> None:
+    if parameter.is_meta:
+        raise ModelError(f"{name} is not in memory (offloaded); load the model without offloading")
+    if not parameter.is_floating_point() or parameter.element_size() < 2:
+        raise ModelError(
+            f"{name} is quantised ({parameter.dtype}); load the model in bf16, fp16 or fp32"
+        )
+    if not bool(torch.isfinite(parameter).all()):
+        raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
+
+
+def _named(kind: str, name: str, known: Mapping[str, Start]) -> Start:
+    if name not in known:
+        raise SettingsError(f"no {kind} {name!r}; known are {', '.join(sorted(known))}")
+    return known[name]

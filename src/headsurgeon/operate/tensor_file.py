@@ -1,0 +1,71 @@
+"""Safetensors files with a header and a hash of their content: whole, or refused."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headsurgeon.errors import InputError, WriteError
+from headsurgeon.files import SCHEMA_VERSION, header, replacing
+
+
+def write_tensors(
+    path: Path | str, kind: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Writes CPU tensors atomically; the header and the hash of the values join the metadata.
+
+    Raises:
+        WriteError: the file could not be written; the previous one is untouched.
+    """
+    complete = {name: str(value) for name, value in header(kind).items()}
+    complete |= {**metadata, "content": _content(tensors)}
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, complete)
+        except SafetensorError as error:
+            raise WriteError(f"cannot write {path}: {error}") from error
+
+
+def read_tensors(
+    path: Path | str, kind: str, error: type[InputError]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file that `write_tensors` wrote.
+
+    Raises:
+        error: no such file, another kind, cut short or altered, or of a newer schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise error(f"{path}: no such file; expected a {kind} written by headsurgeon")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as cause:
+        raise error(
+            f"{path} is not a whole safetensors file ({cause}); it may be cut short: copy it again"
+        ) from cause
+    if metadata.get("kind") != kind:
+        raise error(f"{path}: expected a headsurgeon {kind}, found another safetensors file")
+    if int(metadata["schema"]) > SCHEMA_VERSION:
+        raise error(
+            f"{path}: written by a newer headsurgeon (schema {metadata['schema']}, this one reads "
+            f"up to {SCHEMA_VERSION}); upgrade the package"
+        )
+    if metadata["content"] != _content(tensors):
+        raise error(f"{path}: the values do not match their hash; copy the file again")
+    return tensors, metadata
+
+
+def _content(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        # bytes, since numpy knows no bf16; a scalar has no last axis to view them along
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
