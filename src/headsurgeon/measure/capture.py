@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsurgeon.arch import Layout, Projection
+from headsurgeon.attention.split import shared_heads, split_heads
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,11 @@ def _report(
     # after the output projection rather than before it: a patient brings its weight up to date
     # when it is called
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shared = [layout.kv_head(head) for head in range(layout.heads)]
-
         def part(projection: Projection) -> Tensor:
             tensor = projected[projection.path(layer)]
             if layout.clip is not None:
                 tensor = tensor.clamp(-layout.clip, layout.clip)
-            return _split(tensor, projection, layout.head_dim)
+            return split_heads(tensor, projection, layout.head_dim)
 
         weight = module.get_parameter("weight").detach()
         columns = [
@@ -95,9 +94,9 @@ def _report(
         ]
         capture = LayerCapture(
             query=part(layout.query),
-            key=part(layout.key)[:, shared],
-            value=part(layout.value)[:, shared],
-            context=_split(inputs[0].detach(), layout.output, layout.head_dim),
+            key=shared_heads(part(layout.key), layout.heads),
+            value=shared_heads(part(layout.value), layout.heads),
+            context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
             output_weight=torch.stack(
                 columns if layout.output.axis == 1 else [c.T for c in columns]
             ),
@@ -106,11 +105,3 @@ def _report(
         on_layer(layer, capture)
 
     return hook
-
-
-def _split(
-    tensor: Float[Tensor, "batch row features"], projection: Projection, width: int
-) -> Float[Tensor, "batch head row width"]:
-    starts = torch.tensor(projection.starts, device=tensor.device)
-    index = starts[:, None] + torch.arange(width, device=tensor.device)
-    return tensor[..., index].transpose(1, 2)

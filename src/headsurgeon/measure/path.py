@@ -1,0 +1,75 @@
+"""Which attention a measurement runs: the model's own with the exact path, or the fused one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout
+from headsurgeon.attention import FUSED_FAMILIES, fused_attention, fused_available
+from headsurgeon.attention.blocked import blocked_rows
+from headsurgeon.attention.fold import fold_bias, folded_attention
+from headsurgeon.attention.fused import fused_rows
+from headsurgeon.attention.rows import RowStatistics
+from headsurgeon.errors import SettingsError
+from headsurgeon.measure.capture import LayerCapture
+
+Attention = Literal["auto", "fused", "stock"]
+# What results record: the model's own forward with statistics in blocks, or the fused form of both.
+Path = Literal["blocked", "fused"]
+Rows = Callable[[int, LayerCapture], RowStatistics]
+
+
+def choose_path(model: PreTrainedModel, layout: Layout, attention: str) -> Path:
+    """The path that `attention` stands for on this model and device.
+
+    Raises:
+        SettingsError: an unknown choice, or `fused` where it is not to be had.
+    """
+    if attention not in get_args(Attention):
+        known = ", ".join(get_args(Attention))
+        raise SettingsError(f"expected attention to be one of {known}, got {attention!r}")
+    if attention == "stock":
+        return "blocked"
+    possible = layout.family in FUSED_FAMILIES and fused_available(model.device)
+    if attention == "fused" and not possible:
+        raise SettingsError(
+            f"no fused attention for {layout.family!r} on {model.device.type!r}; "
+            "use attention='stock' or 'auto'"
+        )
+    return "fused" if possible else "blocked"
+
+
+@contextmanager
+def measuring(model: PreTrainedModel, layout: Layout, path: Path, length: int) -> Iterator[Rows]:
+    """While open, forward passes run on that path; yields what gives a layer's row statistics."""
+    bias = layout.key_bias(length, model.device)
+    if path == "blocked":
+        yield lambda layer, capture: blocked_rows(capture.query, capture.key, bias, layout.scale)
+        return
+    found: dict[int, RowStatistics] = {}
+    attend = _listening(layout, bias, found)
+    with fused_attention(model, attend):
+        yield lambda layer, capture: found.pop(layer)
+
+
+def _listening(
+    layout: Layout, bias: Float[Tensor, "head row"], found: dict[int, RowStatistics]
+) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+    """Attention that leaves its row statistics in `found`."""
+
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if query.dtype == torch.float32:
+            # one call of the kernel serves the forward pass and the statistics
+            found[layer], context = fused_rows(query, key, bias, layout.scale, value)
+            if context is not None:
+                return context
+        found[layer], _ = fused_rows(query, key, bias, layout.scale)
+        folded = fold_bias(bias, layout.scale, query.dtype)
+        return folded_attention(query, key, value, folded, layout.scale)
+
+    return attend
