@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import BertConfig, BloomConfig, FalconConfig, GPT2Config, MptConfig
+from transformers import BertConfig, BloomConfig, CodeGenConfig, FalconConfig, MptConfig
 from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
 from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
@@ -173,7 +173,7 @@ def test_heads_that_share_keys_say_so(family: str, groups: int) -> None:
     assert all(head in layout.sharing(head) for head in range(layout.heads))
 
 
-@pytest.mark.parametrize("config", [BertConfig(), GPT2Config()], ids=["encoder", "unknown"])
+@pytest.mark.parametrize("config", [BertConfig(), CodeGenConfig()], ids=["encoder", "unknown"])
 def test_an_undescribed_architecture_is_refused_with_the_known_ones(config: object) -> None:
     with pytest.raises(UnsupportedModel) as caught:
         layout_for(config)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Part = Literal["query", "key", "value", "output"]
+Observed = Literal["projections", "interface"]
 PARTS: tuple[Part, ...] = ("query", "key", "value", "output")
 
 
@@ -69,14 +70,24 @@ class Layout:
         kv_heads: key/value heads per layer.
         head_dim: width of one head.
         hidden: width of the residual stream.
-        scale: factor on query·key before the softmax.
+        scale: factor on query·key before the softmax; a family may divide it further by layer.
         query, key, value, output: the four projections. Fused projections share a module.
-        mlp_up, mlp_down: paths of the first and last MLP projection, with `{layer}`.
+        mlp_up, mlp_down: paths of the first and last MLP projection, with `{layer}`; None where
+            there is no dense MLP (mixture of experts).
         slopes: effective ALiBi slope per head, as the family's own forward uses it; 0 without.
         bias_dtype: grid to which the family rounds slope·position before it scales it, if any.
         bias_factor: factor the family applies to the rounded slope·position.
         clip: limit to which the family clamps the projected Q, K and V, if any.
         max_length: longest window the model can read, tokens; None without a limit.
+        mlp_axis: axis of the first MLP weight that neurons lie on; the other one in the last.
+        mlp_up_start: index of the first neuron there, where a gate is stacked before it.
+        observed: where queries and keys become those that attention compares: they leave the
+            `projections` that way, or rotation and norms follow and the model hands them to
+            `transformers`' attention `interface`.
+        windows: sliding window of each layer, tokens, this one included; None where all are seen.
+            Empty if no layer has one.
+        joint_norm: whether a norm of Q and K spans all heads, so that changing one head rescales
+            the others of its layer too.
     """
 
     family: str
@@ -90,13 +101,22 @@ class Layout:
     key: Projection
     value: Projection
     output: Projection
-    mlp_up: str
-    mlp_down: str
+    mlp_up: str | None
+    mlp_down: str | None
     slopes: tuple[float, ...]
     bias_dtype: torch.dtype | None = None
     bias_factor: float = 1.0
     clip: float | None = None
     max_length: int | None = None
+    mlp_axis: int = 0
+    mlp_up_start: int = 0
+    observed: Observed = "projections"
+    windows: tuple[int | None, ...] = ()
+    joint_norm: bool = False
+
+    def window(self, layer: int) -> int | None:
+        """How many positions back, itself included, a token of that layer sees; None: all."""
+        return self.windows[layer] if self.windows else None
 
     def projection(self, part: Part) -> Projection:
         """One of the four projections by name."""

@@ -4,14 +4,53 @@ from collections.abc import Callable
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from headsurgeon.arch import bloom, falcon, mpt
+from headsurgeon.arch import (
+    bloom,
+    cohere,
+    falcon,
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    granite,
+    llama,
+    mistral,
+    mpt,
+    olmo2,
+    opt,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+    stablelm,
+    starcoder2,
+)
 from headsurgeon.arch.layout import Layout
+from headsurgeon.arch.refused import reason
 from headsurgeon.errors import UnsupportedModel
 
+# by `model_type` of the configuration
 FAMILIES: dict[str, Callable[[PretrainedConfig], Layout]] = {
     "bloom": bloom.describe,
+    "cohere": cohere.describe,
     "falcon": falcon.describe,
+    "gemma2": gemma2.describe,
+    "gemma3": gemma3.describe,
+    "gemma3_text": gemma3.describe_text,
+    "gpt2": gpt2.describe,
+    "gpt_neox": gpt_neox.describe,
+    "granite": granite.describe,
+    "llama": llama.describe,
+    "mistral": mistral.describe,
     "mpt": mpt.describe,
+    "olmo2": olmo2.describe,
+    "opt": opt.describe,
+    "phi3": phi3.describe,
+    "qwen2": qwen2.describe,
+    "qwen3": qwen3.describe,
+    "smollm3": smollm3.describe,
+    "stablelm": stablelm.describe,
+    "starcoder2": starcoder2.describe,
 }
 
 
@@ -35,7 +74,8 @@ def layout_for(config: PretrainedConfig) -> Layout:
     describe = FAMILIES.get(config.model_type)
     if describe is None:
         raise UnsupportedModel(
-            f"no layout for architecture {config.model_type!r}; described are the decoders "
-            f"{', '.join(sorted(FAMILIES))}"
+            f"no layout for architecture {config.model_type!r}{reason(config)}; described are the "
+            f"decoders {', '.join(sorted(FAMILIES))}; docs/add_an_architecture.md says how to add "
+            "a decoder"
         )
     return describe(config)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from headsurgeon.arch.layout import Layout
-from headsurgeon.errors import ModelError
+from headsurgeon.errors import ModelError, UnsupportedModel
 
 
 def mlp_dormancy(
@@ -14,8 +14,9 @@ def mlp_dormancy(
 ) -> Float[np.ndarray, " layer"]:
     """The share of neurons with ‖up row‖·‖down column‖ below `limit`, per layer.
 
-    It tells whether layers with sick heads also have idle MLPs. It looks at weights alone: biases
-    and the inputs that really occur are left out, so a neuron above the limit may still never fire.
+    It tells whether layers with sick heads also have idle MLPs. It looks at weights alone: biases,
+    gates and the inputs that really occur are left out, so a neuron above the limit may still never
+    fire.
     Source: Schallon 2026, arXiv:2603.09616.
 
     Args:
@@ -24,7 +25,7 @@ def mlp_dormancy(
         limit: product of the two norms below which a neuron counts as dormant.
 
     Returns:
-        Share per layer, fraction.
+        Share per layer, fraction; NaN where the family has no dense MLP (mixture of experts).
 
     Raises:
         ModelError: an MLP weight is NaN or infinite.
@@ -34,9 +35,13 @@ def mlp_dormancy(
 
 @torch.no_grad()
 def _share(model: PreTrainedModel, layout: Layout, layer: int, limit: float) -> float:
+    if layout.mlp_up is None or layout.mlp_down is None:
+        return float("nan")
     up, down = layout.mlp_up.format(layer=layer), layout.mlp_down.format(layer=layer)
-    rows = model.get_parameter(f"{up}.weight").float().norm(dim=1)
-    columns = model.get_parameter(f"{down}.weight").float().norm(dim=0)
+    neurons, inputs = layout.mlp_axis, 1 - layout.mlp_axis
+    columns = model.get_parameter(f"{down}.weight").float().norm(dim=neurons)
+    stacked = model.get_parameter(f"{up}.weight")
+    rows = stacked.narrow(neurons, layout.mlp_up_start, len(columns)).float().norm(dim=inputs)
     product = rows * columns
     if not bool(torch.isfinite(product).all()):
         raise ModelError(f"{up} or {down} holds NaN or infinite weights; load an undamaged model")

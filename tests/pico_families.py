@@ -1,0 +1,109 @@
+"""Models of a few thousand parameters for the families with rotary or learned positions."""
+
+from typing import Any
+
+import torch
+import transformers as hf
+from transformers import PreTrainedModel
+
+from tests.pico import VOCABULARY, _randomise
+
+# Odd numbers on purpose: a head width that is not hidden/heads, windows shorter than the texts.
+_GROUPED = {"num_key_value_heads": 2}
+_TYPES = ["sliding_attention", "full_attention"]
+
+# name: model class, configuration class, what differs from the defaults below
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", _GROUPED),
+    "llama-bias": ("Llama", {"attention_bias": True, "head_dim": 6, "num_key_value_heads": 1}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "mistral": ("Mistral", {**_GROUPED, "sliding_window": 5}),
+    "mistral-full": ("Mistral", {**_GROUPED, "sliding_window": None}),
+    "qwen2": ("Qwen2", _GROUPED),
+    "qwen2-window": (
+        "Qwen2",
+        {**_GROUPED, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", {**_GROUPED, "head_dim": 12}),
+    "qwen3-bias": ("Qwen3", {**_GROUPED, "head_dim": 12, "attention_bias": True}),
+    "gemma2": (
+        "Gemma2",
+        {
+            **_GROUPED,
+            "head_dim": 12,
+            "sliding_window": 5,
+            "query_pre_attn_scalar": 7,
+            "attn_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3_text": (
+        "Gemma3Text",
+        {
+            "num_key_value_heads": 1,
+            "head_dim": 12,
+            "sliding_window": 5,
+            "query_pre_attn_scalar": 7,
+            "layer_types": _TYPES,
+        },
+    ),
+    "phi3": ("Phi3", {**_GROUPED, "sliding_window": 5}),
+    "phi3-full": ("Phi3", _GROUPED),
+    "gpt_neox": ("GPTNeoX", {}),
+    "gpt_neox-nobias": ("GPTNeoX", {"attention_bias": False}),
+    "gpt2": ("GPT2", {}),
+    "gpt2-inverse": ("GPT2", {"scale_attn_by_inverse_layer_idx": True}),
+    "opt": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "opt-nobias": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32, "enable_bias": False}),
+    "olmo2": ("Olmo2", _GROUPED),
+    "stablelm": ("StableLm", {**_GROUPED, "use_qkv_bias": True}),
+    "stablelm-norm": ("StableLm", {**_GROUPED, "qk_layernorm": True}),
+    "starcoder2": ("Starcoder2", {**_GROUPED, "sliding_window": 5}),
+    "granite": ("Granite", {**_GROUPED, "attention_multiplier": 0.3}),
+    "smollm3": ("SmolLM3", {**_GROUPED, "no_rope_layers": [1, 0]}),
+    "smollm3-window": (
+        "SmolLM3",
+        {
+            **_GROUPED,
+            "no_rope_layers": [1, 0],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    "cohere": ("Cohere", _GROUPED),
+    "cohere-norm": ("Cohere", {**_GROUPED, "use_qk_norm": True}),
+}
+NAMES = sorted(VARIANTS)
+
+
+def pico_family(
+    name: str, seed: int = 0, attention: str | None = None, **over: Any
+) -> PreTrainedModel:
+    """A tiny model in evaluation mode, two layers of four heads; no weight or bias is zero.
+
+    Args:
+        name: a name in `VARIANTS`.
+        attention: `eager` or `sdpa`; by default what `transformers` chooses.
+    """
+    stem, differences = VARIANTS[name]
+    settings: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": None,
+    }
+    class_names = {"Gemma3Text": "Gemma3"}
+    config = getattr(hf, f"{stem}Config")(**{**settings, **differences, **over})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        chosen = {} if attention is None else {"attn_implementation": attention}
+        model_class = getattr(hf, f"{class_names.get(stem, stem)}ForCausalLM", None)
+        if model_class is None:
+            model_class = getattr(hf, f"{stem}LMHeadModel")
+        model: PreTrainedModel = model_class._from_config(config, **chosen)
+    _randomise(model, seed)
+    return model.eval()
