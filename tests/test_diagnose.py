@@ -52,7 +52,7 @@ def test_every_head_has_exactly_one_verdict(
 def test_statistics_that_are_not_numbers_get_no_verdict() -> None:
     mass = np.zeros((2, 12))
     mass[1] = np.nan
-    with pytest.raises(ModelError, match="L1H0, .*L1H7 and 4 more are not finite"):
+    with pytest.raises(ModelError, match=r"L1H0, .*L1H7 and 4 more are not finite"):
         classify(mass, np.ones((2, 12)))
 
 

@@ -1,6 +1,5 @@
 """Plans as YAML that a person can edit; whatever is wrong in it is reported at once, by line."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -47,16 +46,9 @@ def to_yaml(plan: Plan) -> str:
         "joint_cost": plan.joint_cost,
         "notes": list(plan.notes),
     }
-    out = io.StringIO()
-    out.write(_COMMENT)
-    yaml.safe_dump(fields, out, sort_keys=False, allow_unicode=True, width=10_000)
-    out.write("heads:\n" if plan.heads else "heads: []\n")
-    for head in plan.heads:
-        entry = yaml.safe_dump(
-            _entry(head), sort_keys=False, allow_unicode=True, default_flow_style=True, width=10_000
-        )
-        out.write(f"- {entry}")
-    return out.getvalue()
+    lines = [_COMMENT, _dumped(fields), "heads:\n" if plan.heads else "heads: []\n"]
+    lines += [f"- {_dumped(_entry(head), flow=True)}" for head in plan.heads]
+    return "".join(lines)
 
 
 def from_yaml(
@@ -119,6 +111,29 @@ _FIELDS = (
     *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds"),
     *("init", "output_start", "seed", "joint_cost", "notes", "heads"),
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text with line breaks or control characters, which PyYAML does not bring back else."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _dumped(content: Mapping[str, Any], flow: bool = False) -> str:
+    return yaml.dump(
+        content,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=flow,
+        width=10_000,
+    )
 
 
 def _entry(head: PlannedHead) -> dict[str, Any]:

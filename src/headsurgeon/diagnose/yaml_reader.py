@@ -24,7 +24,7 @@ class Reader:
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
-        self._faults: dict[str, int] = {}
+        self._faults: set[tuple[int, str]] = set()
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -43,11 +43,11 @@ class Reader:
 
     def fault(self, node: yaml.Node | None, message: str) -> None:
         """Notes a fault at the line of `node`; without one, at the top."""
-        self._faults.setdefault(message, self.line(node or self.root))
+        self._faults.add((self.line(node or self.root), message))
 
     def raise_faults(self) -> None:
         """Raises `PlanError` with every fault noted, in the order of lines."""
-        found = sorted((line, message) for message, line in self._faults.items())
+        found = sorted(self._faults)
         if len(found) == 1:
             raise PlanError(f"{self.name}, line {found[0][0]}: {found[0][1]}")
         if found:

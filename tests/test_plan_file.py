@@ -1,0 +1,230 @@
+"""Claims about plan files: an exact round trip, and faults that name their lines."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headsurgeon.diagnose import plan
+from headsurgeon.diagnose.plan_file import HEAD_STATISTICS, from_yaml, load, save, to_yaml
+from headsurgeon.diagnose.yaml_reader import Reader
+from headsurgeon.errors import PlanError
+from headsurgeon.heads import VERDICTS, HeadId, Plan, PlannedHead
+from tests.head_stats import diagnosis_of
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+numbers = st.floats(allow_nan=False, allow_infinity=True)
+head_ids = st.tuples(st.integers(0, 99), st.integers(0, 99))
+head_fields = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["operate", "watch"]),
+        "verdict": st.sampled_from(["", *VERDICTS]),
+        "statistics": st.dictionaries(st.sampled_from(HEAD_STATISTICS), numbers, max_size=3),
+        "ablation_cost": st.none() | numbers,
+    }
+)
+plan_fields = st.fixed_dictionaries(
+    {
+        "model": texts.filter(bool),
+        "rule": texts.filter(bool),
+        "fingerprint": st.none() | texts,
+        "thresholds": st.dictionaries(st.sampled_from(["sink", "dead", "low_entropy"]), numbers),
+        "init": texts.filter(bool),
+        "output_start": texts.filter(bool),
+        "seed": st.integers(0, 2**63 - 1),
+        "joint_cost": st.none() | numbers,
+        "notes": st.lists(texts, max_size=3).map(tuple),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(plan_fields, st.dictionaries(head_ids, head_fields, min_size=1, max_size=4))
+def test_a_plan_comes_back_exactly_with_every_head_on_a_line_of_its_own(
+    fields: dict, heads: dict
+) -> None:
+    planned = tuple(PlannedHead(HeadId(*key), **heads[key]) for key in sorted(heads))
+    original = Plan(heads=planned, **fields)
+    text = to_yaml(original)
+    assert from_yaml(text) == original
+    assert len(re.findall(r"^- \{head: L\d+H\d+,.*\}$", text, re.MULTILINE)) == len(planned)
+
+
+def example() -> str:
+    """A plan as the command writes it; sick: L0H1, L1H0."""
+    return to_yaml(plan(diagnosis_of([[0.1, 0.6], [0.97, 0.2]])))
+
+
+def line_of(text: str, start: str) -> int:
+    return next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(start))
+
+
+def test_the_file_explains_itself_and_keeps_the_order_of_fields() -> None:
+    text = example()
+    assert text.startswith("# A headsurgeon plan")
+    keys = [line.split(":")[0] for line in text.splitlines() if re.match("[a-z_]+:", line)]
+    assert keys == [
+        *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds", "init"),
+        *("output_start", "seed", "joint_cost", "notes", "heads"),
+    ]
+    assert "- {head: L1H0, role: operate, verdict: dead, first_token_mass: 0.97, " in text
+
+
+def test_a_short_plan_written_by_hand_is_enough() -> None:
+    found = from_yaml(
+        "kind: plan\nmodel: bigscience/bloom-560m\nheads:\n- head: l5h14\n- {head: L2H3}"
+    )
+    assert found.operated == (HeadId(2, 3), HeadId(5, 14))
+    assert found == Plan(
+        model="bigscience/bloom-560m",
+        rule="heads",
+        heads=(PlannedHead(HeadId(2, 3)), PlannedHead(HeadId(5, 14))),
+    )
+
+
+def test_numbers_may_be_written_as_people_write_them() -> None:
+    found = from_yaml("kind: plan\nmodel: 560\njoint_cost: 1e-5\nheads: [{head: L0H0, slope: 1}]")
+    assert (found.model, found.joint_cost) == ("560", 1e-5)
+    assert found.heads[0].statistics == {"slope": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("rule: sick", "rul: sick", "rul:", "the plan: unknown key 'rul'; known are kind, schema"),
+        ("seed: 0", "seed: zero", "seed:", "seed: expected a whole number from 0 up, got 'zero'"),
+        ("seed: 0", "seed: -1", "seed:", "seed: expected a whole number from 0 up, got '-1'"),
+        ("seed: 0", "seed: true", "seed:", "seed: expected a whole number"),
+        ("seed: 0", "seed: 0\nseed: 1", "seed: 1", "the plan: seed is here for the second time"),
+        ("joint_cost: null", "joint_cost: cheap", "joint_cost", "expected a number, got 'cheap'"),
+        ("joint_cost: null", "joint_cost: [1]", "joint_cost", "expected a number, got a list"),
+        ("joint_cost: null", "joint_cost: true", "joint_cost", "expected a number, got 'true'"),
+        ("model: pico", "model: [pico]", "model", "model: expected text, got a list"),
+        ("model: pico", "model:", "model", "model is missing"),
+        (
+            "  sink: 0.5",
+            "  snk: 0.5",
+            "  snk",
+            "thresholds: unknown key 'snk'; known are sink, dead",
+        ),
+        ("  sink: 0.5", "  sink: half", "  sink", "sink: expected a number, got 'half'"),
+        ("notes:", "notes: none\nheads:", "notes", "notes: expected a list, got 'none'"),
+        ("kind: plan", "kind: patch", "kind", "kind: expected plan, got patch"),
+        ("- {head: L0H1", "- {head: 0H1", "- {head: 0H1", "expected a head such as L5H14"),
+        ("- {head: L0H1", "- {hed: L0H1", "- {hed", "a head: unknown key 'hed'; known are head"),
+        ("- {head: L0H1", "- L0H1\n- {head: L0H1", "- L0H1", "expected `name: value` pairs"),
+        ("role: operate", "role: cut", "- {head: L0H1", "role: expected one of operate, watch"),
+        ("verdict: sink", "verdict: ill", "- {head: L0H1", "verdict: expected one of healthy"),
+        ("first_token_mass: 0.6", "first_token_mass: x", "- {head: L0H1", "expected a number"),
+        (
+            "- {head: L1H0",
+            "- {head: L0H1",
+            "- {head: L0H1, role: operate, verdict: dead",
+            "L0H1 is",
+        ),
+        ("- {head: L1H0", "- {head: L2H0", "- {head: L2H0", "L2H0: the model has layers 0–1"),
+        ("- {head: L1H0", "- {head: L1H2", "- {head: L1H2", "L1H2: the model has heads 0–1"),
+    ],
+)
+def test_a_fault_names_its_line(old: str, new: str, line: str, message: str) -> None:
+    text = example().replace(old, new, 1)
+    with pytest.raises(PlanError) as raised:
+        from_yaml(text, "plan.yaml", layers=2, heads=2)
+    assert f"line {line_of(text, line)}: " in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_all_faults_are_reported_at_once_in_the_order_of_lines() -> None:
+    text = example().replace("rule:", "rul:").replace("seed: 0", "seed: x").replace("L1H0", "L9H0")
+    with pytest.raises(PlanError) as raised:
+        from_yaml(text, "plan.yaml", layers=2, heads=2)
+    lines = [int(n) for n in re.findall(r"line (\d+):", str(raised.value))]
+    assert str(raised.value).startswith("plan.yaml has 3 faults:")
+    assert lines == [line_of(text, "rul:"), line_of(text, "seed:"), line_of(text, "- {head: L9H0")]
+
+
+def test_the_same_fault_on_two_lines_is_reported_twice() -> None:
+    with pytest.raises(PlanError) as raised:
+        from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0, x: 1}\n- {head: L0H1, x: 1}")
+    assert re.findall(r"line (\d)", str(raised.value)) == ["4", "5"]
+
+
+def test_a_doubled_head_names_both_lines() -> None:
+    with pytest.raises(PlanError, match="line 5: L0H0 is here for the second time, see line 4"):
+        from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0}\n- {head: L0H0, role: watch}")
+
+
+def test_without_the_model_any_head_may_be_planned() -> None:
+    assert from_yaml(example().replace("L1H0", "L99H99")).operated[-1] == HeadId(99, 99)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "plan is empty"),
+        ("# only a comment\n", "plan is empty"),
+        ("kind: plan\nheads: [\n", r"plan, line 3: not YAML"),
+        ("kind: plan\n\tmodel: m\n", r"line 2: not YAML"),
+        ("a: 1\n---\nb: 2\n", "line 2: not YAML"),
+        ("\x00", "not YAML"),
+        ("just text", "the plan: expected `name: value` pairs, got 'just text'"),
+        ("kind: plan\nmodel: m\n", "heads: expected at least one"),
+        ("kind: plan\nmodel: m\nheads: []\n", "line 3: heads: expected at least one"),
+        ("kind: plan\nmodel: m\nheads: L0H0\n", "heads: expected a list, got 'L0H0'"),
+        ("model: m\nheads: [{head: L0H0}]\n", "kind is missing"),
+        ("kind: plan\nmodel: m\nheads: [{role: watch}]\n", "line 3: head is missing"),
+        ("kind: plan\nmodel: m\n? [a]\n: 1\nheads: [{head: L0H0}]\n", "unknown key a list"),
+        ("&a [*a]", "expected `name: value` pairs, got a list"),
+        ("kind: plan\nschema: two\nmodel: m\nheads: [{head: L0H0}]", "schema: expected a whole"),
+    ],
+)
+def test_what_is_no_plan_is_refused(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        from_yaml(text)
+
+
+def test_a_newer_schema_is_refused_before_its_unknown_keys_are() -> None:
+    text = example().replace("schema: 1", "schema: 99\nnovelty: 1")
+    with pytest.raises(PlanError, match=r"newer headsurgeon \(schema 99.*upgrade"):
+        from_yaml(text)
+
+
+@given(st.text(alphabet="kind: plamoehs-{}[]L0H1,\n'\"&*!", max_size=60))
+def test_any_text_is_a_plan_or_a_plan_error(text: str) -> None:
+    with suppress(PlanError):
+        assert isinstance(from_yaml(text), Plan)
+
+
+def test_files_are_read_and_written(tmp_path: Path) -> None:
+    original = plan(diagnosis_of([[0.1, 0.6]]), layers=(0, 0))
+    save(original, tmp_path / "plan.yaml")
+    assert load(tmp_path / "plan.yaml", layers=1, heads=2) == original
+    assert Plan.from_yaml(original.to_yaml()) == original
+
+
+def test_a_file_that_cannot_be_read_is_a_plan_error(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"cannot read plan .*No such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match=r"binary\.yaml is not a text file"):
+        load(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (PlannedHead(HeadId(0, 1), statistics={"beauty": 1.0}), "L0H1: .* cannot hold beauty"),
+        (PlannedHead(HeadId(0, 1), verdict="ill"), "verdict 'ill'"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(head: PlannedHead, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        to_yaml(Plan(model="m", rule="heads", heads=(head,)))
+
+
+def test_the_reader_says_which_line_a_node_is_on() -> None:
+    reader = Reader("\n\na: 1", "text")
+    assert reader.line(reader.root) == 3
