@@ -6,7 +6,7 @@ from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from headsurgeon.arch.layout import Layout
-from headsurgeon.errors import ModelError, UnsupportedModel
+from headsurgeon.errors import ModelError
 
 
 def mlp_dormancy(
