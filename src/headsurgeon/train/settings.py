@@ -1,0 +1,107 @@
+"""Settings of a training run: one set of described fields; the command line and files use them."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headsurgeon.errors import SettingsError
+
+
+class TrainSettings(BaseModel):
+    """How the slices of a patient are trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, slices only")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm over all slices")
+    batch_size: int = Field(8, ge=1, description="windows per forward pass")
+    accumulation: int = Field(1, ge=1, description="forward passes per step")
+    length: int = Field(256, ge=2, description="tokens per window")
+    warmup: int = Field(100, ge=0, description="steps of warm-up, at most a quarter of the run")
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="budget in tokens read; the run stops at the smaller of both budgets",
+    )
+    epochs: float | None = Field(None, gt=0, description="budget in passes over the training text")
+    compute: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="precision of the forward pass; auto is the model's own; slices are fp32",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice to hold fewer of them"
+    )
+    evaluate_every: int = Field(20, ge=1, description="steps between evaluations on dev text")
+    dev_windows: int = Field(32, ge=1, description="windows of dev text in an evaluation")
+    statistics_windows: int = Field(
+        8, ge=0, description="of these, windows on which heads are measured; 0 for none"
+    )
+    checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
+    first_token: str = Field("tokenizer", description="first token of every window")
+    seed: int = Field(0, ge=0, description="seed of the order of windows and of dropout")
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> "TrainSettings":
+        if self.max_tokens is None and self.epochs is None:
+            raise ValueError("a budget is needed: max_tokens, epochs, or both")
+        return self
+
+    @property
+    def windows_per_step(self) -> int:
+        """Windows that one optimiser step has seen."""
+        return self.batch_size * self.accumulation
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens read in one optimiser step, first tokens of windows included."""
+        return self.windows_per_step * self.length
+
+
+# arXiv:2603.09616: AdamW without weight decay, batch 1 × accumulation 8, T = 512, up to 15 epochs
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "learning_rate": 5e-5,
+        "weight_decay": 0.0,
+        "clip": 1.0,
+        "batch_size": 1,
+        "accumulation": 8,
+        "length": 512,
+        "warmup": 100,
+        "epochs": 15.0,
+        "compute": "bf16",
+        "gradient_checkpointing": True,
+    },
+}
+
+
+def train_settings(preset: str = "default", **changes: Any) -> TrainSettings:
+    """The settings of a preset with some changed; None leaves the preset's value.
+
+    Raises:
+        SettingsError: an unknown preset or setting, or values out of range; lists all of them.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(f"no preset {preset!r}; known are {', '.join(sorted(PRESETS))}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    return _validated({**PRESETS[preset], **given})
+
+
+def _validated(values: Mapping[str, Any]) -> TrainSettings:
+    try:
+        return TrainSettings.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors()]
+        raise SettingsError("training settings:\n  " + "\n  ".join(faults)) from error
+
+
+def _fault(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{name}: no such setting; known are {', '.join(TrainSettings.model_fields)}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}, got {item['input']!r}" if name else message
