@@ -1,0 +1,97 @@
+"""What the terminal shows: consoles, tables, facts, and where things are going on."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from headsurgeon.cli.head_map import HeadMap
+
+if TYPE_CHECKING:
+    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.evaluate import Estimate
+
+
+def out() -> Console:
+    """For results: stdout."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """For progress: stderr, so that results can be piped."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Shows a spinner with `what` while the body runs; nothing where there is no terminal."""
+    with err().status(f"{what} …"):
+        yield
+
+
+def head_map(diagnosis: "Diagnosis") -> HeadMap:
+    """The layers × heads map of a diagnosis, for `Console.print`."""
+    stats = diagnosis.stats
+    return HeadMap(
+        mass=stats.first_token_mass,
+        verdicts=diagnosis.verdicts,
+        borderline=diagnosis.borderline,
+        slopes=stats.slopes[0],
+    )
+
+
+def heading(text: str) -> Text:
+    """What stands above a table or a list of facts."""
+    return Text(text, style="bold")
+
+
+def command_line(*words: object) -> str:
+    """A command as it is to be typed, quoted where the shell needs it."""
+    return shlex.join(str(word) for word in words)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; the first column names the row, the others hold numbers."""
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="right" if index else "left", header_style="dim")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def facts(items: Mapping[str, str]) -> Table:
+    """Names and what is to be said of them, in two columns."""
+    result = Table.grid(padding=(0, 2))
+    result.add_column(style="dim", no_wrap=True)
+    result.add_column()
+    for name, value in items.items():
+        result.add_row(name, Text(value))
+    return result
+
+
+def nats(estimate: "Estimate") -> str:
+    """A difference of losses with its interval, in nats per token."""
+    return f"{estimate.value:+.4f} {bounds(estimate.low, estimate.high, '+.4f')} nats"
+
+
+def bounds(low: float, high: float, form: str = ".4f") -> str:
+    """An interval in brackets; without one, the reason."""
+    if low != low:
+        return "[no interval: one document]"
+    return f"[{low:{form}}, {high:{form}}]"
+
+
+def percent(share: float) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def first_few(names: Sequence[object], limit: int = 12) -> str:
+    """The first names of many, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

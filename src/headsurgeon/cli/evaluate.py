@@ -1,0 +1,259 @@
+"""`headsurgeon evaluate`: how well a model predicts text, and what an operation brought."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headsurgeon.cli import options
+from headsurgeon.cli.console import bounds, busy, facts, first_few, heading, nats, out, table
+from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headsurgeon.data import Windows
+    from headsurgeon.evaluate import Ablation, Evaluation
+    from headsurgeon.heads import Plan
+    from headsurgeon.operate import Patient
+
+Report = dict[str, Any]
+_SHOWN = 20
+
+
+def evaluate(
+    model: options.Model,
+    corpus: options.Corpus,
+    patch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare the model with and without this patch: loss, drift, recovery.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Compare with another model, token by token.", show_default=False
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Say what the heads of this plan are worth.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write every figure to a JSON file.", show_default=False
+        ),
+    ] = None,
+    split: options.Split = "test",
+    length: options.Length = 256,
+    count: options.Count = 64,
+    first_token: options.FirstToken = "tokenizer",
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    revision: options.Revision = None,
+) -> None:
+    """Measures loss and perplexity with intervals; with a patch, whether it did anything.
+
+    Heads count as recovered only if silencing them costs more than it did before: heads that were
+    reinitialised and never trained count as 0.
+    """
+    from headsurgeon.diagnose.plan_file import load as load_plan
+    from headsurgeon.evaluate import evaluate as score
+    from headsurgeon.files import header, write_json
+    from headsurgeon.operate import read_patch
+
+    if output is not None and output.is_dir():
+        raise OutputError(f"{output} is a folder; expected a file such as evaluation.json")
+    if patch is not None:
+        read_patch(patch)
+    wanted = None if plan is None else load_plan(plan)
+    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
+    windows = read_windows(
+        corpus,
+        tokenizer,
+        split=split,
+        length=length,
+        count=count,
+        seed=seed,
+        first_token=first_token,
+    )
+
+    def scored(what: str, subject: "PreTrainedModel") -> "Evaluation":
+        with busy(f"evaluating {what}"):
+            return score(subject, windows, batch_size=batch_size)
+
+    results = {model: scored(model, loaded)}
+    report: Report = {**header("evaluation"), "seed": seed, "dtype": str(loaded.dtype)}
+    if wanted is not None:
+        report["ablation"] = _worth(loaded, wanted, windows)
+    if patch is not None:
+        report |= _patched(loaded, patch, windows, results, scored)
+    if baseline is not None:
+        results[baseline] = _other(baseline, tokenizer, dtype, device, scored)
+    _show_losses(results, report)
+    if output is not None:
+        write_json(output, report)
+        out().print(f"\nwritten to {output}", soft_wrap=True, markup=False)
+
+
+def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
+    """Prints losses, and how every model differs from those before it."""
+    from headsurgeon.evaluate import difference
+
+    first = next(iter(results.values()))
+    rows = []
+    for name, result in results.items():
+        interval = result.interval()
+        spread = bounds(interval.low, interval.high)
+        rows.append([name, f"{result.nll:.4f}", spread, f"{result.perplexity:.3f}"])
+    console = out()
+    title = (
+        f"{first.corpus}, split {first.split}: {first.tokens} predicted tokens of "
+        f"{len(first.documents)} documents, window {first.length}, stride {first.stride}"
+    )
+    columns = ["model", "nats per token", "95 % interval", "perplexity"]
+    console.print()
+    console.print(heading(title))
+    console.print(table(columns, rows))
+    report["evaluations"] = {name: result.to_dict() for name, result in results.items()}
+    changes = {
+        f"{name} − {other}": difference(results[name], results[other])
+        for other, name in combinations(results, 2)
+    }
+    report["differences"] = {name: change.to_dict() for name, change in changes.items()}
+    if changes:
+        console.print()
+        console.print(heading("difference, paired over documents; below 0 is better"))
+        console.print(facts({name: nats(change) for name, change in changes.items()}))
+
+
+def _worth(model: "PreTrainedModel", plan: "Plan", windows: "Windows") -> Report:
+    """What the heads of a plan are worth: each alone, and all together."""
+    from headsurgeon.evaluate import ablate
+
+    with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
+        worth = ablate(model, plan, windows)
+    ordered = sorted(worth.singles.items(), key=lambda item: -item[1].value)
+    rows = [[str(head), nats(cost)] for head, cost in ordered[:_SHOWN]]
+    if len(ordered) > _SHOWN:
+        rows.append([f"… {len(ordered) - _SHOWN} more", "less"])
+    rows.append([f"all {len(ordered)}", nats(worth.joint)])
+    console = out()
+    console.print(heading("what silencing a head costs; above 0: it does work"))
+    console.print(table(["head", "cost per token"], rows))
+    return worth.to_dict()
+
+
+def _patched(
+    model: "PreTrainedModel",
+    patch: Path,
+    windows: "Windows",
+    results: "dict[str, Evaluation]",
+    scored: "Callable[[str, PreTrainedModel], Evaluation]",
+) -> Report:
+    """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
+    from headsurgeon.evaluate import ablate, drift, recovery
+    from headsurgeon.measure import measure
+    from headsurgeon.operate import apply_patch
+
+    with busy("measuring the model without the patch"):
+        before = measure(model, windows)
+        patient = apply_patch(model, patch)
+        patient.revert()
+        stock = ablate(model, patient.plan, windows, singles=False)
+        patient.merge()
+    results[f"with {patch.name}"] = scored(f"with {patch.name}", model)
+    with busy("measuring the model with the patch"):
+        changed = drift(before, measure(model, windows), patient.plan)
+        revived = ablate(model, patient.plan, windows, singles=False)
+    with busy("comparing with the same heads reinitialised and not trained"):
+        found = recovery(patient, windows)
+    _show_recovery(patient, stock, revived, found.to_dict())
+    _show_drift(changed.to_dict())
+    return {
+        "patch": str(patch),
+        "recovery": found.to_dict(),
+        "drift": changed.to_dict(),
+        "ablation_before": stock.to_dict(),
+        "ablation_after": revived.to_dict(),
+    }
+
+
+def _show_recovery(
+    patient: "Patient", stock: "Ablation", revived: "Ablation", found: Report
+) -> None:
+    from headsurgeon.evaluate import Estimate
+
+    total = found["operated"]
+    gain = Estimate(**found["function"][0])
+    lines = {
+        "recovered": f"{len(found['recovered'])} of {total} heads: {_because(found)}",
+        "no longer sick": f"{found['left_sick']} of {total} (an untrained head is not sick either: "
+        f"mean mass {found['null_mass'][0]:.3f})",
+        "unlike untrained": f"{found['unlike_null']} of {total}",
+        "silencing them": f"cost {nats(stock.joint)} before, {nats(revived.joint)} now",
+        "more than before": nats(gain),
+    }
+    if patient.frozen_key_values:
+        lines["frozen K and V"] = first_few(patient.frozen_key_values)
+    console = out()
+    console.print()
+    console.print(heading(f"{total} heads operated on"))
+    console.print(facts(lines))
+
+
+def _because(found: Report) -> str:
+    if found["recovered"]:
+        return "not sick, unlike an untrained head, and the set does more work than before"
+    gain = found["function"][0]
+    if gain["low"] != gain["low"]:
+        return "one document gives no interval, so nothing can be said; read more documents"
+    if gain["low"] <= 0:
+        return "silencing the set does not clearly cost more than it did before"
+    return "none is both healthy and unlike an untrained head"
+
+
+def _show_drift(changed: Report) -> None:
+    tables = changed["transitions"]
+    lines = {
+        "drifted": f"{len(changed['drifted'])} of {changed['could_drift']} untouched heads that "
+        f"could moved their mass by more than {changed['threshold']:g}; "
+        f"{changed['structural_zeros']} cannot have changed",
+        **{
+            group: ", ".join(f"{count} {step}" for step, count in tables[group].items())
+            for group in ("operated", "untouched")
+        },
+    }
+    if changed["drifted"]:
+        lines["which"] = first_few(changed["drifted"])
+    console = out()
+    console.print()
+    console.print(heading("the other heads"))
+    console.print(facts(lines))
+
+
+def _other(
+    baseline: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    dtype: str,
+    device: str,
+    scored: "Callable[[str, PreTrainedModel], Evaluation]",
+) -> "Evaluation":
+    other, others_tokenizer = open_model(baseline, dtype=dtype, device=device)
+    if others_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"{baseline} has another vocabulary, so its loss per token is about other tokens; "
+            "compare with a model of the same tokenizer"
+        )
+    return scored(baseline, other)

@@ -1,0 +1,99 @@
+"""The application: its commands in the order in which they are used."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headsurgeon.cli.guard import guarded
+
+EXAMPLES: dict[str, str] = {
+    "diagnose": "headsurgeon diagnose zoo:bloom-mini-collapsed --corpus package:sympy "
+    "--output runs/sick",
+    "plan": "headsurgeon plan runs/sick/diagnosis.json --rule sick -o plan.yaml",
+    "operate": "headsurgeon operate zoo:bloom-mini-collapsed --plan plan.yaml "
+    "--corpus package:sympy --output runs/first",
+    "evaluate": "headsurgeon evaluate zoo:bloom-mini-collapsed "
+    "--patch runs/first/patch.safetensors --corpus package:sympy",
+    "merge": "headsurgeon merge zoo:bloom-mini-collapsed "
+    "--patch runs/first/patch.safetensors --output repaired",
+    "zoo": "headsurgeon zoo",
+    "demo": "headsurgeon demo --output demo",
+}
+
+
+class Commands(TyperGroup):
+    """Commands in the order of work; `operate` gets the options of its settings when it is called.
+
+    Those options come from the fields of `TrainSettings`, whose package loads torch; the overview
+    of all commands must not wait for that.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] == "operate":
+            from headsurgeon.cli.operate import with_settings
+
+            self.commands["operate"] = typer.main.get_command(_single("operate", with_settings()))
+        return super().resolve_command(ctx, args)
+
+
+def _register(to: typer.Typer, name: str, function: Callable[..., None]) -> None:
+    epilog = f"Example: [bold]{EXAMPLES[name]}[/bold]"
+    to.command(name, epilog=epilog)(guarded(function))
+
+
+def _single(name: str, function: Callable[..., None]) -> typer.Typer:
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    _register(alone, name, function)
+    return alone
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headsurgeon {version('headsurgeon')}")
+        raise typer.Exit
+    return wanted
+
+
+app = typer.Typer(
+    name="headsurgeon",
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]headsurgeon demo[/bold], or look at a model of your own: "
+    f"[bold]{EXAMPLES['diagnose']}[/bold]",
+)
+
+
+@app.callback()
+def headsurgeon(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Finds attention heads that collapsed onto the first token, repairs them, and proves whether
+    it helped.
+
+    The way through: diagnose a model, plan which heads to operate on, operate (train only these),
+    evaluate what it brought, merge into a plain checkpoint."""
+
+
+for _name in EXAMPLES:
+    _register(app, _name, getattr(import_module(f"headsurgeon.cli.{_name}"), _name))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

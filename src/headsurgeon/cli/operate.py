@@ -1,0 +1,277 @@
+"""`headsurgeon operate`: carries out a plan and trains the heads it names, and nothing else."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from headsurgeon.cli import options
+from headsurgeon.cli.console import busy, command_line, facts, heading, out, percent
+from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.progress import training_bar
+from headsurgeon.cli.signature import extend
+from headsurgeon.errors import NeedsConfirmation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headsurgeon.heads import Plan
+    from headsurgeon.operate import Patient
+    from headsurgeon.train import Run, TrainSettings
+
+TRAINING = "Training (by default as --preset says)"
+CONFIRM_ABOVE = 0.05
+_DEFAULT_TOKENS = 200_000
+_PRICE_WINDOWS = 16
+_ADAMW_BYTES = 8
+
+
+def operate(
+    model: options.Model,
+    plan: Annotated[
+        Path, typer.Option(metavar="FILE", help="A plan written by plan.", show_default=False)
+    ],
+    corpus: options.Corpus,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the run; a run that was stopped there goes on.",
+            show_default=False,
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", help="Go on even where the heads do work that would be lost at first."
+        ),
+    ] = False,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help=f"default ({_DEFAULT_TOKENS:,} tokens unless told otherwise), or paper: the "
+            "published settings.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "default",
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    revision: options.Revision = None,
+    **changes: Any,
+) -> None:
+    """Reinitialises the planned heads and trains them, everything else frozen.
+
+    Trains on the train split and keeps the slices that do best on the dev split, as a patch. Ctrl-C
+    stops safely; the same command goes on from there.
+    """
+    from headsurgeon.arch import layout_for
+    from headsurgeon.diagnose.plan_file import load as load_plan
+    from headsurgeon.files import claim_folder
+    from headsurgeon.models.load import load_config
+    from headsurgeon.operate import operate as open_up
+
+    settings = _settings(preset, changes)
+    if output.exists():
+        claim_folder(output, "run.json")
+    layout = layout_for(load_config(model, revision=revision))
+    wanted = load_plan(plan, layers=layout.layers, heads=layout.heads)
+    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
+    with busy("checking the plan against the model"):
+        patient = open_up(loaded, wanted)
+        patient.revert()
+    cost = None
+    if not yes and not (output / "run.json").exists() and _takes_away(wanted):
+        cost = _price(loaded, tokenizer, wanted, corpus, settings)
+    if dry_run:
+        _show_dry_run(patient, tokenizer, corpus, settings, cost)
+        return
+    if cost is not None and cost > CONFIRM_ABOVE:
+        raise NeedsConfirmation(_warning(wanted, cost, plan))
+    patient.reopen()
+    run = _train(patient, tokenizer, corpus, output, settings)
+    _show_run(patient, run, model, corpus)
+
+
+def with_settings() -> Callable[..., None]:
+    """The command with an option for every field of `TrainSettings`; None means the preset's value.
+
+    Loads torch, so it is called only when the command runs.
+    """
+    from headsurgeon.train import TrainSettings
+
+    @wraps(operate)
+    def run(**arguments: Any) -> None:
+        operate(**arguments)
+
+    fields = TrainSettings.model_fields
+    extend(
+        run,
+        operate,
+        {
+            name: (_option(name, _plain(field.annotation), field.description, field.default), None)
+            for name, field in fields.items()
+        },
+    )
+    return run
+
+
+def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
+    text = (description or name).replace("[", r"\[")
+    shown = "" if default is None else f" Default {default}."
+    flags = f"--{name.replace('_', '-')}"
+    both = f"{flags}/--no-{name.replace('_', '-')}" if kind is bool else flags
+    info = typer.Option(
+        both,
+        help=f"{text[0].upper()}{text[1:]}.{shown}",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    )
+    return Annotated[kind | None, info]
+
+
+def _plain(annotation: Any) -> Any:
+    """The type of a field as the command line reads it: `int | None` is an int, names are text."""
+    if get_origin(annotation) is Literal:
+        return str
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if kinds else annotation
+
+
+def _settings(preset: str, changes: dict[str, Any]) -> "TrainSettings":
+    from headsurgeon.train import PRESETS, train_settings
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not {"max_tokens", "epochs"} & (set(given) | set(PRESETS.get(preset, ()))):
+        given["max_tokens"] = _DEFAULT_TOKENS
+    return train_settings(preset, **given)
+
+
+def _takes_away(plan: "Plan") -> bool:
+    """Whether the operation removes what the heads do now; a control that only trains does not."""
+    return plan.init != "none" or plan.output_start != "keep-output"
+
+
+def _price(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    plan: "Plan",
+    corpus: str,
+    settings: "TrainSettings",
+) -> float:
+    """What silencing the heads costs: the plan's figure, or measured when heads were added."""
+    from headsurgeon.evaluate import ablation_cost
+
+    heads = [head for head in plan.heads if head.role == "operate"]
+    if plan.joint_cost is not None and all(head.ablation_cost is not None for head in heads):
+        return plan.joint_cost
+    windows = read_windows(
+        corpus,
+        tokenizer,
+        split="dev",
+        length=settings.length,
+        count=_PRICE_WINDOWS,
+        seed=settings.seed,
+        first_token=settings.first_token,
+    )
+    with busy("measuring what silencing the heads costs"):
+        return ablation_cost(model, windows)(plan.operated)
+
+
+def _warning(plan: "Plan", cost: float, path: Path) -> str:
+    return (
+        f"these {len(plan.operated)} heads do work: silencing them costs {cost:.4f} nats per token "
+        f"(more than {CONFIRM_ABOVE:g}), which training would first have to win back; go on with "
+        "--yes, or operate only on sick heads that do none: headsurgeon plan … --rule idle "
+        f"-o {path} --overwrite"
+    )
+
+
+def _train(
+    patient: "Patient",
+    tokenizer: "PreTrainedTokenizerBase",
+    corpus: str,
+    output: Path,
+    settings: "TrainSettings",
+) -> "Run":
+    from headsurgeon.train import train
+
+    with training_bar(f"training {len(patient.heads)} heads") as on_step:
+        return train(
+            patient,
+            corpus=corpus,
+            tokenizer=tokenizer,
+            output=output,
+            settings=settings,
+            on_step=on_step,
+        )
+
+
+def _show_dry_run(
+    patient: "Patient",
+    tokenizer: "PreTrainedTokenizerBase",
+    corpus: str,
+    settings: "TrainSettings",
+    cost: float | None,
+) -> None:
+    from headsurgeon.train.schedule import total_steps, windows_needed
+
+    windows = read_windows(
+        corpus,
+        tokenizer,
+        split="train",
+        length=settings.length,
+        count=windows_needed(settings),
+        seed=settings.seed,
+        first_token=settings.first_token,
+    )
+    steps = total_steps(settings, len(windows))
+    size = patient.change().parameters
+    whole = sum(parameter.numel() for parameter in patient.model.parameters())
+    layers = sorted({head.layer for head in patient.heads})
+    lines = {
+        "heads": f"{len(patient.heads)} in layers {', '.join(map(str, layers))}; layers below "
+        f"{layers[0]} take no part in the backward pass",
+        "start": f"{patient.init}, {patient.output_start}, seed {patient.seed}",
+        "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
+        f"{percent(size / whole)} of the model's {whole:,}",
+        "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
+        "training": f"{steps} steps of {settings.tokens_per_step:,} tokens, "
+        f"{steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
+        f"of {windows.length}",
+        "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
+    }
+    if cost is not None:
+        asks = "; --yes will be needed" if cost > CONFIRM_ABOVE else ""
+        lines["silencing costs"] = f"{cost:+.4f} nats per token now{asks}"
+    if patient.frozen_key_values:
+        lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))
+    console = out()
+    console.print(heading("dry run: nothing is written"))
+    console.print(facts(lines))
+
+
+def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:
+    from headsurgeon.train import read_log
+
+    losses = read_log(run)
+    console = out()
+    console.print(heading(f"{len(patient.heads)} heads trained on {run.tokens:,} tokens"))
+    lines = {
+        "loss on dev text": f"{losses[0][1]:.4f} before training, {run.best_dev_loss:.4f} at best "
+        f"(step {run.best_step} of {run.steps}, kept)",
+        "patch": str(run.patch),
+        "log": str(run.log),
+    }
+    console.print(facts(lines))
+    following = (
+        ("evaluate", model, "--patch", run.patch, "--corpus", corpus),
+        ("merge", model, "--patch", run.patch, "--output", "repaired"),
+    )
+    for words in following:
+        text = command_line("headsurgeon", *words)
+        console.print(f"next: {text}", soft_wrap=True, markup=False)

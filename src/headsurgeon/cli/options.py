@@ -1,0 +1,100 @@
+"""Arguments and options that several commands share, each described once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headsurgeon.errors import SettingsError
+
+TEXT = "What to read"
+MACHINE = "Where to run"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A Hub id, a checkpoint folder, or a model of the package (zoo:NAME).",
+        show_default=False,
+    ),
+]
+Corpus = Annotated[
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="text:GLOB, package:NAME or hf:DATASET\\[:CONFIG]\\[:SPLIT]\\[:COLUMN]; "
+        "commas join several.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    str, typer.Option(help="Part of the corpus: train, dev or test.", rich_help_panel=TEXT)
+]
+Length = Annotated[
+    int,
+    typer.Option(metavar="TOKENS", help="Tokens per window.", rich_help_panel=TEXT),
+]
+Count = Annotated[
+    int,
+    typer.Option(metavar="WINDOWS", help="How many windows to read.", rich_help_panel=TEXT),
+]
+FirstToken = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN",
+        help="First token of every window: what the tokenizer does, none, or a token such as </s>.",
+        rich_help_panel=TEXT,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TEXT)]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Precision of the weights: fp32, bf16 or fp16; auto is fp32 on a CPU and the "
+        "checkpoint's own elsewhere.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu.", rich_help_panel=MACHINE
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="WINDOWS",
+        help="Windows per forward pass; by default about 4,096 tokens.",
+        rich_help_panel=MACHINE,
+        show_default=False,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        help="Branch, tag or commit of a Hub model.", rich_help_panel=MACHINE, show_default=False
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the whole traceback when something fails.")
+]
+PatchFile = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="A patch written by operate.", show_default=False),
+]
+
+
+def first_last(text: str | None, name: str) -> tuple[int, int] | None:
+    """Reads a range such as `9-15`, both ends included; a single number is a range of one.
+
+    Raises:
+        SettingsError: the text is not a range.
+    """
+    if text is None:
+        return None
+    first, _, last = text.replace("–", "-").partition("-")
+    if not first.strip().isdecimal() or not (last or first).strip().isdecimal():
+        raise SettingsError(f"{name}: expected a range such as 9-15, got {text!r}")
+    return int(first), int(last or first)

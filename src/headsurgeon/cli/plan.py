@@ -1,0 +1,280 @@
+"""`headsurgeon plan`: from a diagnosis to an editable file that says which heads, and why."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headsurgeon.cli import options
+from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, table
+from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.errors import OutputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.heads import HeadId, Plan
+
+CHOICE = "Which heads"
+START = "How they start"
+COSTS = "What they cost"
+_SHOWN = 40
+
+
+def plan(
+    diagnosis: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIAGNOSIS", help="diagnosis.json, or the folder it is in.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The plan, a YAML file.")
+    ] = Path("plan.yaml"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a plan that is there already.")
+    ] = False,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="sick, band, heads, column, idle (sick heads that do no work), or a control: "
+            "random, matched (healthy, nearest slopes). By default sick, or what the options "
+            "below ask for.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L5H14,…", help="Exactly these.", rich_help_panel=CHOICE, show_default=False
+        ),
+    ] = None,
+    band: Annotated[
+        str | None,
+        typer.Option(
+            metavar="9-15",
+            help="Sick heads among these head indices; healthy ones are watched.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="5-22", help="Only these layers.", rich_help_panel=CHOICE, show_default=False
+        ),
+    ] = None,
+    column: Annotated[
+        int | None,
+        typer.Option(
+            metavar="5",
+            help="This head index in every layer, sick or not.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float,
+        typer.Option(
+            metavar="NATS",
+            help="For rule idle: what silencing all of them together may cost per token.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = 0.05,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="How Q, K and V start: xavier_uniform_head, xavier_normal, model, or none "
+            "(keep the weights).",
+            rich_help_panel=START,
+        ),
+    ] = "xavier_uniform_head",
+    output_start: Annotated[
+        str,
+        typer.Option(
+            help="What a head adds at first: zero-output or keep-output.", rich_help_panel=START
+        ),
+    ] = "zero-output",
+    seed: Annotated[
+        int, typer.Option(help="Of the initialisation and of rule random.", rich_help_panel=START)
+    ] = 0,
+    no_costs: Annotated[
+        bool,
+        typer.Option(
+            "--no-costs",
+            help="Do not measure what silencing the heads costs.",
+            rich_help_panel=COSTS,
+        ),
+    ] = False,
+    cost_count: Annotated[
+        int,
+        typer.Option(
+            metavar="WINDOWS",
+            help="Windows of the dev split to measure costs on.",
+            rich_help_panel=COSTS,
+        ),
+    ] = 16,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Text to measure costs on; by default that of the diagnosis.",
+            rich_help_panel=COSTS,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The model, if it is no longer where the diagnosis found it.",
+            rich_help_panel=options.MACHINE,
+            show_default=False,
+        ),
+    ] = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    revision: options.Revision = None,
+) -> None:
+    """Chooses heads by a rule and writes a plan that you can edit.
+
+    The plan shows what silencing each head costs now, before anything is cut: a sink may be work.
+    """
+    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.diagnose import plan as make_plan
+    from headsurgeon.diagnose.plan_file import save
+
+    _check_names(init, output_start)
+    _check_output(output, overwrite)
+    found = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
+    chosen_rule = rule or _asked_for(heads, band, column)
+    request = {
+        "rule": chosen_rule,
+        "heads": None if heads is None else heads.split(","),
+        "band": options.first_last(band, "--band"),
+        "layers": options.first_last(layers, "--layers"),
+        "column": column,
+        "max_cost": max_cost,
+        "init": init,
+        "output_start": output_start,
+        "seed": seed,
+    }
+    if chosen_rule != "idle":
+        # whatever is wrong with the request is known before a model is loaded
+        make_plan(found, **request)  # type: ignore[arg-type]
+    loaded, tokenizer = open_model(
+        model or found.stats.provenance.model, dtype=dtype, device=device, revision=revision
+    )
+    cost = None
+    if not no_costs or chosen_rule == "idle":
+        cost = _cost(found, loaded, tokenizer, corpus, cost_count)
+    with busy(f"planning by rule {chosen_rule}"):
+        result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
+    save(result, output)
+    show_plan(result)
+    console = out()
+    console.print(f"\nwritten to {output}; edit it as you like", soft_wrap=True, markup=False)
+    read = corpus or found.stats.provenance.corpus
+    following = ("--plan", output, "--corpus", read, "--output", "runs/first")
+    words = command_line("headsurgeon", "operate", result.model, *following)
+    console.print(f"next: {words}", soft_wrap=True, markup=False)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Prints the heads of a plan, the dearest first, and what they cost together."""
+    console = out()
+    columns = ["head", "role", "verdict", "mass", "null", "slope", "entropy", "silencing costs"]
+    ordered = sorted(plan.heads, key=lambda head: (-(head.ablation_cost or 0.0), head.id))
+    rows = [
+        [
+            str(head.id),
+            head.role,
+            head.verdict,
+            *(_number(head.statistics.get(name)) for name in ("first_token_mass", "null_mass")),
+            *(_number(head.statistics.get(name)) for name in ("slope", "entropy")),
+            "–" if head.ablation_cost is None else f"{head.ablation_cost:+.4f}",
+        ]
+        for head in ordered[:_SHOWN]
+    ]
+    console.print(heading(f"{len(plan.operated)} heads to operate on, rule {plan.rule}"))
+    console.print(table(columns, rows))
+    if len(ordered) > _SHOWN:
+        console.print(f"… and {len(ordered) - _SHOWN} more in the file", style="dim")
+    console.print()
+    console.print(facts(_remarks(plan)))
+
+
+def _remarks(plan: "Plan") -> dict[str, str]:
+    lines = {"model": plan.model, "start": f"{plan.init}, {plan.output_start}, seed {plan.seed}"}
+    if plan.joint_cost is not None:
+        lines["together"] = (
+            f"silencing all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
+            "(single costs above, in nats too, do not add up)"
+        )
+    for index, note in enumerate(plan.notes):
+        lines[" " * index if index else "notes"] = note
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:
+    asked = {"heads": heads, "band": band, "column": column}
+    return next((rule for rule, value in asked.items() if value is not None), "sick")
+
+
+def _check_names(init: str, output_start: str) -> None:
+    from headsurgeon.errors import SettingsError
+    from headsurgeon.operate import INITS, OUTPUT_STARTS
+
+    faults = [
+        f"{option}: expected one of {', '.join(known)}, got {name!r}"
+        for option, name, known in (
+            ("--init", init, INITS),
+            ("--output-start", output_start, OUTPUT_STARTS),
+        )
+        if name not in known
+    ]
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder; expected a file for the plan, such as plan.yaml")
+    if output.exists() and not overwrite:
+        # it may hold hours of a person's editing
+        raise OutputError(f"{output} exists; give another name, or --overwrite to replace it")
+
+
+def _cost(
+    diagnosis: "Diagnosis",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    corpus: str | None,
+    count: int,
+) -> "Callable[[Sequence[HeadId]], float]":
+    """The joint ablation cost on the dev split, with a line for every ten sets measured."""
+    from headsurgeon.evaluate import ablation_cost
+
+    source = diagnosis.stats.provenance
+    windows = read_windows(
+        corpus or source.corpus,
+        tokenizer,
+        split="dev",
+        length=source.length,
+        count=count,
+        seed=source.seed,
+        first_token=source.first_token,
+    )
+    err().print(
+        f"silencing heads on {len(windows)} windows of {windows.length} tokens to see what each "
+        "is worth (--no-costs leaves this out)",
+        style="dim",
+    )
+    return ablation_cost(model, windows)
