@@ -12,7 +12,7 @@ from headsurgeon.report.data import Bar, Curve
 from headsurgeon.report.style import FIELD, INK, MUTED, SIZE, label_axes, look, new_figure, quiet
 
 _BINS = np.linspace(0.0, 1.0, 41)
-_LIMITS = ((0.5, "sick above 0.5"), (0.95, "dead above 0.95"))
+_LIMITS = ((0.5, 0.008, "sick above 0.5", "left"), (0.95, -0.008, "dead above 0.95", "right"))
 
 
 def mass_histogram(
@@ -39,13 +39,15 @@ def mass_histogram(
         colour, _ = look(role, index)
         axes.axvspan(middle - half, middle + half, color="#F0C419", alpha=0.55, lw=0)
         axes.hist(np.clip(mass, 0.0, 1.0), bins=_BINS.tolist(), color=colour, alpha=0.9)
-        for limit, _ in _LIMITS:
+        for limit, *_ in _LIMITS:
             axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         quiet(axes, "y")
         axes.set_title(f"{label}: mean {mass.mean():.3f}", fontsize=SIZE, color=INK, loc="left")
     top = stack[0]
-    for limit, text in _LIMITS:
-        _note(top, limit - 0.008, text, "right")
+    # headroom for the notes
+    top.set_ylim(0.0, 1.3 * top.get_ylim()[1])
+    for limit, shift, text, align in _LIMITS:
+        _note(top, limit + shift, text, align)
     _note(top, middle + half + 0.008, f"untrained heads: {low:.3f}–{high:.3f}", "left")
     stack[-1].set_xlim(0.0, 1.0)
     label_axes(stack[-1], x="mass on the first token (fraction)")

@@ -1,0 +1,112 @@
+"""The arms: who is trained, from which start, at which rate; all on the same tokens in order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from headsurgeon.demo.journal import Journal
+from headsurgeon.demo.material import TEST, Material
+from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.demo.training import training
+from headsurgeon.evaluate import Estimate, Evaluation, ablate, evaluate
+from headsurgeon.heads import HeadStats, Plan
+from headsurgeon.measure import measure
+from headsurgeon.operate import Patient, operate
+from headsurgeon.train import Run, StepEvent, read_log, train_on
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: its name, its plan, and the rate its slices are trained at."""
+
+    name: str
+    plan: Plan
+    learning_rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one arm came to; all figures are those of the merged model.
+
+    Attributes:
+        arm: the arm.
+        run: the training run.
+        curve_tokens, curve_loss: loss on dev text (nats per token) by tokens trained.
+        scores: losses by name of the test windows.
+        stats: head statistics on the test windows of the training corpus.
+        ablation: what silencing the operated heads together costs there, nats per token.
+    """
+
+    arm: Arm
+    run: Run
+    curve_tokens: tuple[int, ...]
+    curve_loss: tuple[float, ...]
+    scores: Mapping[str, Evaluation]
+    stats: HeadStats
+    ablation: Estimate
+
+
+def arms(plan: Plan, settings: DemoSettings) -> dict[str, Arm]:
+    """Surgery, its control and, with a healthy twin, the ceiling.
+
+    The control trains the same slices from the weights they have: whatever surgery brings over it
+    is due to starting anew. The ceiling does the same to the twin, since extra tokens help all.
+    """
+    kept = replace(plan, init="none", output_start="keep-output")
+    found = {
+        "surgery": Arm("surgery", plan, settings.surgery_rate),
+        "control": Arm("control", kept, settings.control_rate),
+    }
+    if settings.ceiling is not None:
+        twin = replace(kept, model=settings.ceiling, fingerprint=None, joint_cost=None)
+        found["ceiling"] = Arm("ceiling", twin, settings.ceiling_rate)
+    return found
+
+
+def treat(
+    model: PreTrainedModel,
+    arm: Arm,
+    material: Material,
+    settings: DemoSettings,
+    folder: Path,
+    journal: Journal,
+) -> tuple[Patient, Outcome]:
+    """Operates on `model`, trains the slices, merges, and measures what came out.
+
+    Args:
+        folder: of the training run; a run that was interrupted there goes on.
+
+    Returns:
+        The patient, merged, and the figures.
+
+    Raises:
+        Interrupted: stopped by the user; the run can be resumed.
+    """
+    patient = operate(model, arm.plan, seed=settings.seed)
+
+    def report(event: StepEvent) -> None:
+        journal.observer.trained(arm.name, event)
+
+    slices = sum(part.numel() for part in patient.slices())
+    with journal.stage(
+        f"training {arm.name}: {slices:,} slice parameters, {settings.max_tokens:,} tokens, "
+        f"learning rate {arm.learning_rate:g}"
+    ):
+        run = train_on(
+            patient,
+            material.train,
+            material.progress,
+            output=folder,
+            settings=training(settings, arm.learning_rate),
+            on_step=report,
+        )
+    patient.merge()
+    with journal.stage(f"scoring {arm.name}, merged, on the same test text"):
+        scores = {name: evaluate(model, part) for name, part in material.test.items()}
+        stats = measure(model, material.test[TEST])
+        worth = ablate(model, arm.plan, material.test[TEST], singles=False)
+    points = read_log(run)
+    tokens, losses = zip(*points, strict=True)
+    return patient, Outcome(arm, run, tokens, losses, scores, stats, worth.joint)

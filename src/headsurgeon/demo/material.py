@@ -1,0 +1,78 @@
+"""What the demo works on: models and the windows of text, chosen before anything is measured."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from headsurgeon.data import Windows, windows
+from headsurgeon.demo.journal import Journal
+from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.demo.training import training
+from headsurgeon.models import load
+from headsurgeon.train.schedule import windows_needed
+
+TEST = "test"
+OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Models and text.
+
+    Attributes:
+        model: the model to operate on.
+        tokenizer: its tokenizer.
+        ceiling: the healthy twin, if there is one.
+        train: windows the arms are trained on, the same for each.
+        progress: windows of dev text on which they are evaluated while they train.
+        dev: windows the diagnosis reads.
+        cost: the first of them, on which single heads are priced.
+        test: held-out windows by `TEST` (the corpus trained on) and `OTHER` (one nobody trains on);
+            every final figure comes from them.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ceiling: PreTrainedModel | None
+    train: Windows
+    progress: Windows
+    dev: Windows
+    cost: Windows
+    test: dict[str, Windows]
+
+
+def gather(settings: DemoSettings, journal: Journal) -> Material:
+    """Loads the models and cuts the text.
+
+    Raises:
+        ModelError, UnsupportedModel, NetworkError: as `load`.
+        CorpusError: as `windows`.
+    """
+    with journal.stage(f"loading {settings.model}"):
+        model, tokenizer = load(settings.model)
+    ceiling = None
+    if settings.ceiling is not None:
+        with journal.stage(f"loading {settings.ceiling}, its healthy twin"):
+            ceiling, _ = load(settings.ceiling)
+
+    def cut(corpus: str, split: str, count: int | None) -> Windows:
+        return windows(corpus, tokenizer, split, settings.length, count, settings.seed)
+
+    with journal.stage(f"reading {settings.corpus} and {settings.other_corpus}"):
+        wanted = training(settings, settings.surgery_rate)
+        train = cut(settings.corpus, "train", windows_needed(wanted))
+        dev = cut(settings.corpus, "dev", settings.dev_windows)
+        test = {
+            TEST: cut(settings.corpus, "test", settings.test_windows),
+            OTHER: cut(settings.other_corpus, "test", settings.test_windows),
+        }
+    return Material(
+        model=model,
+        tokenizer=tokenizer,
+        ceiling=ceiling,
+        train=train,
+        progress=dev.take(wanted.dev_windows),
+        dev=dev,
+        cost=dev.take(settings.cost_windows),
+        test=test,
+    )

@@ -1,0 +1,145 @@
+"""The demo from end to end; `demo` is the whole of it, each step a small function."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from headsurgeon.demo import tables
+from headsurgeon.demo.arms import Outcome, arms, treat
+from headsurgeon.demo.examination import Case, examine, find_sick
+from headsurgeon.demo.journal import Journal, Observer
+from headsurgeon.demo.judgement import Judgement, judge
+from headsurgeon.demo.material import OTHER, TEST, Material, gather
+from headsurgeon.demo.merged import MergedCheckpoint, write_merged
+from headsurgeon.demo.pictures import draw
+from headsurgeon.demo.record import RECORD, write_record, write_start
+from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.demo.summary import write_summary
+from headsurgeon.demo.wording import conclusions, planned
+from headsurgeon.evaluate import Recovery, recovery
+from headsurgeon.files import claim_folder, read_json
+from headsurgeon.operate import Patient
+
+RUNS = "runs"
+MERGED = "merged"
+FIGURES = "figures"
+
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """What the demo found and where it lies.
+
+    Attributes:
+        folder: the output folder: demo.json, summary.html, figures/, merged/, runs/.
+        case: what was known before the operation.
+        outcomes: what every arm came to.
+        judgement: the comparison.
+        merged: the repaired checkpoint.
+        seconds: how long it took.
+    """
+
+    folder: Path
+    case: Case
+    outcomes: dict[str, Outcome]
+    judgement: Judgement
+    merged: MergedCheckpoint
+    seconds: float
+
+
+def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> DemoResult:
+    """Finds sick heads, repairs them, and compares the repair with a control and a ceiling.
+
+    Args:
+        output: folder for everything; one that an interrupted demo left is gone on with, one that
+            a finished demo left is replaced.
+        settings: what to do; see `settings_for`.
+        observer: who is told.
+
+    Raises:
+        OutputError: the folder holds something else.
+        PlanError: no head to operate on.
+        Interrupted: stopped by the user; the same call goes on.
+    """
+    journal = Journal(observer)
+    folder = _prepare(Path(output), settings)
+    journal.heading("1  Diagnosis: which heads are asleep")
+    material = gather(settings, journal)
+    diagnosis = find_sick(material, settings, journal)
+    journal.table(tables.diagnosed(diagnosis))
+    journal.heading("2  Plan: whom to operate on, and what it could cost")
+    case = examine(material, diagnosis, settings, journal)
+    journal.say(planned(case.plan))
+    journal.heading("3  Operation, control and ceiling: the same slices, the same tokens")
+    outcomes, found, merged = _treatments(material, case, settings, folder, journal)
+    journal.heading("4  Result: the merged model on held-out text")
+    judgement = judge(case, outcomes, found)
+    _report(folder, case, outcomes, judgement, settings, journal)
+    write_record(folder, settings, case, outcomes, judgement, merged, journal)
+    return DemoResult(folder, case, outcomes, judgement, merged, journal.seconds)
+
+
+def _prepare(folder: Path, settings: DemoSettings) -> Path:
+    """Claims the folder, and clears it unless an interrupted demo with these settings is in it."""
+    claim_folder(folder, RECORD)
+    if (folder / RECORD).exists():
+        left = read_json(folder / RECORD, "demo")
+        if left.get("finished") or left.get("settings") != settings.to_dict():
+            for name in (RUNS, MERGED, FIGURES):
+                shutil.rmtree(folder / name, ignore_errors=True)
+    write_start(folder, settings)
+    return folder
+
+
+def _treatments(
+    material: Material, case: Case, settings: DemoSettings, folder: Path, journal: Journal
+) -> tuple[dict[str, Outcome], Recovery, MergedCheckpoint]:
+    """Every arm in turn; the model is stock again before the next one begins."""
+    todo = arms(case.plan, settings)
+    runs = folder / RUNS
+
+    def treated(name: str, model: PreTrainedModel) -> tuple[Patient, Outcome]:
+        return treat(model, todo[name], material, settings, runs / name, journal)
+
+    outcomes: dict[str, Outcome] = {}
+    patient, outcomes["surgery"] = treated("surgery", material.model)
+    with journal.stage("comparing with the same heads reinitialised and not trained"):
+        found = recovery(patient, [material.test[TEST], material.test[OTHER]])
+    with journal.stage(f"writing the merged checkpoint to {folder / MERGED}, loading it back"):
+        merged = write_merged(
+            patient.model,
+            material.tokenizer,
+            folder / MERGED,
+            material.test[TEST],
+            outcomes["surgery"].scores[TEST].nll,
+        )
+    patient.revert()
+    patient, outcomes["control"] = treated("control", material.model)
+    patient.revert()
+    if material.ceiling is not None:
+        patient, outcomes["ceiling"] = treated("ceiling", material.ceiling)
+        patient.revert()
+    return outcomes, found, merged
+
+
+def _report(
+    folder: Path,
+    case: Case,
+    outcomes: dict[str, Outcome],
+    judgement: Judgement,
+    settings: DemoSettings,
+    journal: Journal,
+) -> None:
+    """Draws the figures, writes the page, and shows tables and sentences."""
+    stats = {"untouched": case.stats, **{name: arm.stats for name, arm in outcomes.items()}}
+    function = tables.function(judgement, stats, case.plan)
+    with journal.stage("drawing figures and the summary page"):
+        pictures = draw(folder / FIGURES, case, outcomes, judgement, settings)
+        write_summary(folder, case, judgement, function, pictures, settings, journal.seconds)
+    journal.table(tables.losses(judgement, TEST))
+    journal.table(tables.losses(judgement, OTHER))
+    journal.table(tables.comparison(judgement, settings))
+    journal.table(function)
+    for sentence in conclusions(judgement, settings):
+        journal.say(sentence)

@@ -1,0 +1,125 @@
+"""demo.json: everything the demo found and every figure it showed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headsurgeon.demo.arms import Outcome
+from headsurgeon.demo.examination import Case
+from headsurgeon.demo.journal import Journal
+from headsurgeon.demo.judgement import Judgement
+from headsurgeon.demo.merged import MergedCheckpoint
+from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.files import header, write_json
+
+RECORD = "demo.json"
+
+
+def write_start(folder: Path, settings: DemoSettings) -> None:
+    """Marks `folder` as the demo's, so that an interrupted demo may go on there."""
+    content = {**header("demo"), "finished": False, "settings": settings.to_dict()}
+    write_json(folder / RECORD, content)
+
+
+def write_record(
+    folder: Path,
+    settings: DemoSettings,
+    case: Case,
+    outcomes: Mapping[str, Outcome],
+    judgement: Judgement,
+    merged: MergedCheckpoint,
+    journal: Journal,
+) -> None:
+    """Writes demo.json: settings, results at full precision, and what was shown as it was shown."""
+    write_json(
+        folder / RECORD,
+        {
+            **header("demo"),
+            "finished": True,
+            "model": settings.model,
+            "planted": settings.planted,
+            "settings": settings.to_dict(),
+            "diagnosis": _diagnosis(case),
+            "plan": _plan(case),
+            **results(judgement),
+            "training": {name: _training(outcome) for name, outcome in outcomes.items()},
+            "merged": {
+                "folder": merged.folder.name,
+                "nll": merged.nll,
+                "reloaded_nll": merged.reloaded_nll,
+            },
+            "shown": journal.entries,
+        },
+    )
+
+
+def results(judgement: Judgement) -> dict[str, Any]:
+    """The comparison as plain data."""
+    return {
+        "losses": {
+            where: {arm: score.to_dict() for arm, score in by.items()}
+            for where, by in judgement.scores.items()
+        },
+        "minus_untouched": {
+            where: {arm: change.to_dict() for arm, change in by.items()}
+            for where, by in judgement.changes.items()
+        },
+        "surgery_minus_control": {
+            where: change.to_dict() for where, change in judgement.over_control.items()
+        },
+        "gap": None if judgement.gap is None else judgement.gap.to_dict(),
+        "recovered_share": {arm: share.to_dict() for arm, share in judgement.shares.items()},
+        "recovery": judgement.recovery.to_dict(),
+        "ablation": {arm: cost.to_dict() for arm, cost in judgement.ablation.items()},
+        "drift": judgement.drift.to_dict(),
+    }
+
+
+def _diagnosis(case: Case) -> dict[str, Any]:
+    found = case.diagnosis
+    return {
+        "corpus": found.stats.provenance.corpus,
+        "split": found.stats.provenance.split,
+        "windows": found.stats.provenance.count,
+        "length": found.stats.provenance.length,
+        "counts": found.counts,
+        "sick": [str(head) for head in found.sick],
+        "borderline": found.borderline.tolist(),
+        "verdicts": found.verdicts.tolist(),
+        "first_token_mass": found.stats.first_token_mass.tolist(),
+        "null_mass": found.stats.null_mass.tolist(),
+        "slopes": found.stats.slopes.tolist(),
+    }
+
+
+def _plan(case: Case) -> dict[str, Any]:
+    plan = case.plan
+    return {
+        "rule": plan.rule,
+        "init": plan.init,
+        "output_start": plan.output_start,
+        "fingerprint": plan.fingerprint,
+        "joint_cost": plan.joint_cost,
+        "heads": {str(head.id): head.ablation_cost for head in plan.heads},
+        "notes": list(plan.notes),
+    }
+
+
+def _training(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "learning_rate": outcome.arm.learning_rate,
+        "init": outcome.arm.plan.init,
+        "output_start": outcome.arm.plan.output_start,
+        "steps": outcome.run.steps,
+        "tokens": outcome.run.tokens,
+        "best_step": outcome.run.best_step,
+        "best_dev_loss": outcome.run.best_dev_loss,
+        "dev_loss": [
+            {"tokens": tokens, "nll": loss}
+            for tokens, loss in zip(outcome.curve_tokens, outcome.curve_loss, strict=True)
+        ],
+        "mean_mass": float(
+            sum(outcome.stats.first_token_mass[head] for head in outcome.arm.plan.operated)
+            / len(outcome.arm.plan.operated)
+        ),
+    }

@@ -1,0 +1,166 @@
+"""The sentences the demo ends with. What they say depends on the intervals alone, whoever wins."""
+
+from collections.abc import Mapping
+
+from headsurgeon.demo.judgement import Judgement
+from headsurgeon.demo.material import OTHER, TEST
+from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.evaluate import Drift, Estimate, Recovery
+from headsurgeon.heads import Plan
+
+PLANTED = (
+    "The collapse of this model was PLANTED: an extra loss early in its training pushed named "
+    "heads onto the first token. So its illness is known and a repair can be scored; what "
+    "collapsed by itself in a large model may behave differently."
+)
+PLANTED_SHORT = "The collapse of this model was PLANTED while it was trained."
+NOT_PLANTED = (
+    "Nobody knows which heads of this model ought to be repaired: a sink may be work. So only "
+    "heads that cost little when silenced are operated on, and there is no healthy twin to compare "
+    "with."
+)
+
+
+def number(value: float) -> str:
+    """A signed figure with a real minus sign."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def with_bounds(estimate: Estimate) -> str:
+    """A signed figure with its interval."""
+    if estimate.low != estimate.low:
+        return f"{number(estimate.value)} [no interval]"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def share(estimate: Estimate) -> str:
+    """A recovered share in per cent with its interval."""
+    if estimate.value != estimate.value:
+        return "undefined"
+    text = f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+    return text.replace("-", "−")
+
+
+def against_control(change: Estimate, corpus: str) -> str:
+    """Whether surgery beat the same training without reinitialisation.
+
+    Args:
+        change: loss of surgery less loss of the control, nats per token.
+        corpus: what both were evaluated on.
+    """
+    figure = with_bounds(change)
+    if change.below_zero:
+        return (
+            f"Surgery beat the control on {corpus}: surgery − control = {figure} nats per token, "
+            "the whole interval below 0."
+        )
+    if change.above_zero:
+        return (
+            f"Surgery did NOT beat the control on {corpus}: surgery − control = {figure} nats per "
+            "token, the whole interval above 0. Training the same slices without reinitialising "
+            "them did better."
+        )
+    if change.low != change.low:
+        return (
+            f"Whether surgery beat the control on {corpus} is unknown: surgery − control = "
+            f"{figure} nats per token, and a single document gives no interval."
+        )
+    return (
+        f"Surgery did NOT beat the control on {corpus}: surgery − control = {figure} nats per "
+        "token, and the interval includes 0, so the two cannot be told apart."
+    )
+
+
+def of_the_gap(gap: Estimate | None, shares: Mapping[str, Estimate]) -> str:
+    """How much of what could be recovered was recovered."""
+    if gap is None:
+        return "There is no healthy twin of this model, so no recovered share can be given."
+    if not gap.above_zero:
+        return (
+            f"Untouched − ceiling = {with_bounds(gap)} nats per token: the gap is not clearly "
+            "above 0, so the recovered share is undefined."
+        )
+    return (
+        f"Of the {gap.value:.4f} nats per token between the untouched model and the ceiling "
+        f"(the healthy twin, its same slices trained on the same tokens), surgery recovered "
+        f"{share(shares['surgery'])}, the control {share(shares['control'])}."
+    )
+
+
+def elsewhere(change: Estimate, corpus: str) -> str:
+    """Whether text that nobody trained on got worse.
+
+    Args:
+        change: loss of surgery less loss of the untouched model, nats per token.
+        corpus: the other corpus.
+    """
+    figure = with_bounds(change)
+    if change.above_zero:
+        verdict = f"Surgery HARMED text it was not trained on: loss on {corpus} rose by"
+    elif change.below_zero:
+        verdict = (
+            f"Text that surgery was not trained on did not suffer: loss on {corpus} changed by"
+        )
+    else:
+        verdict = (
+            f"On text that surgery was not trained on no clear change was seen: loss on {corpus} "
+            "changed by"
+        )
+    return f"{verdict} {figure} nats per token."
+
+
+def recovered(recovery: Recovery) -> str:
+    """How many heads came back, by mass and in function."""
+    total = len(recovery.heads)
+    left, held = int(recovery.left_sick.sum()), len(recovery.recovered)
+    text = (
+        f"{left} of {total} operated heads are no longer sick, but an untrained head would not be "
+        f"either (its mass is {recovery.null[0].mean():.3f} on average). "
+    )
+    if recovery.functional:
+        return text + (
+            f"{held} of {total} recovered in function: they differ from untrained heads, and "
+            "silencing the set costs more than it did before, on both corpora."
+        )
+    return text + (
+        f"{held} of {total} recovered in function: silencing the set does not clearly cost more "
+        "than it did before on both corpora."
+    )
+
+
+def bystanders(drift: Drift) -> str:
+    """What happened to the heads nobody touched."""
+    fallen = drift.transitions["untouched"]["healthy", "sick"]
+    return (
+        f"Of {drift.could_drift} untouched heads that could change, {len(drift.drifted)} moved by "
+        f"more than {drift.threshold} in mass and {fallen} fell sick."
+    )
+
+
+def planned(plan: Plan) -> str:
+    """What will be operated on and what silencing it costs now."""
+    costs = {head.id: head.ablation_cost for head in plan.heads if head.ablation_cost is not None}
+    layers = sorted({head.layer for head in plan.operated})
+    text = (
+        f"Rule {plan.rule}: {len(plan.operated)} heads in layers {layers[0]} to {layers[-1]} will "
+        f"be reinitialised ({plan.init}, {plan.output_start})."
+    )
+    if plan.joint_cost is None or not costs:
+        return text
+    dearest = max(costs, key=lambda head: costs[head])
+    return (
+        f"{text} Silencing all of them costs {number(plan.joint_cost)} nats per token now; the "
+        f"dearest alone, {dearest}, {number(costs[dearest])}."
+    )
+
+
+def conclusions(judgement: Judgement, settings: DemoSettings) -> tuple[str, ...]:
+    """The demo's last words, the most important first."""
+    return (
+        against_control(judgement.over_control[TEST], settings.corpus),
+        of_the_gap(judgement.gap, judgement.shares),
+        recovered(judgement.recovery),
+        elsewhere(judgement.changes[OTHER]["surgery"], settings.other_corpus),
+        bystanders(judgement.drift),
+        PLANTED if settings.planted else NOT_PLANTED,
+    )
