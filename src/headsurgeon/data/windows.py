@@ -76,10 +76,10 @@ def windows(
 ) -> Windows:
     """Cuts a corpus into windows of `length` tokens, each inside one document.
 
-    Documents shorter than a window are joined in the order of their ids until they fill one. Windows
-    are taken from the documents in turn, one from each before a second from any, so that a small
-    count still sees as many documents as it can. A larger count begins with the smaller count's
-    windows.
+    Documents shorter than a window are joined in the order of their ids until they fill one.
+    Windows are taken from the documents in turn, one from each before a second from any, so that a
+    small count still sees as many documents as it can. A larger count begins with the smaller
+    count's windows.
 
     Args:
         corpus: a SPEC, see `documents`.
@@ -167,6 +167,8 @@ def _prefix(tokenizer: PreTrainedTokenizerBase, first_token: str) -> tuple[list[
 
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     # not verbose: documents are longer than a model's context by intention
+    if not texts:
+        return []
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]
 
@@ -207,7 +209,9 @@ def _rounds(
 ) -> Iterator[tuple[str, list[int]]]:
     """Chunks of `body` tokens: one of each source, then a second of each, until `count`."""
     order = np.random.default_rng(seed).permutation(len(sources))
-    waiting = [(sources[index].id, _chunks(sources[index], tokenizer, body, seed)) for index in order]
+    waiting = [
+        (sources[index].id, _chunks(sources[index], tokenizer, body, seed)) for index in order
+    ]
     taken = 0
     while waiting:
         still = []
