@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,7 @@ def test_gradient_checkpointing_learns_the_same_and_spares_the_layers_below(
     run(subject, tmp_path / "run", gradient_checkpointing=True)
     assert entered
     assert not any(entered)
-    assert not subject.model.is_gradient_checkpointing
+    assert not any(block.gradient_checkpointing for block in subject.model.transformer.h)
     left, right = end_state(tmp_path / "run"), end_state(reference)
     assert all(torch.equal(left[name], right[name]) for name in right)
 
@@ -252,7 +253,11 @@ def test_training_lowers_the_loss_on_dev_text(family: str, compute: str, tmp_pat
 def test_afterwards_the_patient_and_the_patch_hold_the_best_slices(tmp_path: Path) -> None:
     subject = patient()
     start = {name: slice_.detach().clone() for name, slice_ in subject.named_slices().items()}
-    result = run(subject, tmp_path / "run", learning_rate=10.0, clip=100.0)
+    dev = cut("dev")
+    # tokens the train text never has, which training makes less likely
+    dev = replace(dev, tokens=dev.tokens + 50)
+    settings = short(learning_rate=0.1)
+    result = train_on(subject, cut("train"), dev, output=tmp_path / "run", settings=settings)
     losses = dict(read_log(result))
     assert result.best_step == 0
     assert result.best_dev_loss == losses[0] == min(losses.values())
@@ -410,7 +415,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint(tmp_pa
 
 def test_fp32_compute_on_narrower_weights_is_refused(tmp_path: Path) -> None:
     model: PreTrainedModel = pico("bloom").to(torch.bfloat16)
-    with pytest.raises(SettingsError, match="weights are bfloat16"):
+    with pytest.raises(SettingsError, match=r"weights are torch\.bfloat16"):
         run(operate(model, PLAN), tmp_path / "run", compute="fp32")
     assert not (tmp_path / "run").exists()
 

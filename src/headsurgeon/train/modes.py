@@ -30,10 +30,12 @@ def training_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
     """Lets the model hold the activations of one layer at a time."""
-    if not enabled or model.is_gradient_checkpointing:
+    # the model's own property for this was renamed within transformers 5, the flag was not
+    already = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if not enabled or already:
         yield
         return
-    # renamed within transformers 5; the old name warns where the new one exists
+    # renamed as well; the old name warns where the new one exists
     enable: Callable[[dict[str, Any]], None] = getattr(
         model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
     )

@@ -115,7 +115,7 @@ class Session:
             while True:
                 evaluated = self._evaluate_if_due()
                 due = self.progress.step % self.settings.checkpoint_every == 0
-                finished = self.progress.step == self.steps
+                finished = self.progress.evaluated == self.steps
                 if evaluated or due or finished or self.stop.requested:
                     self._save()
                 if finished:
