@@ -15,6 +15,7 @@ from tests.pico import pico
 END = "</s>"
 PLANTED = ("L1H2", "L1H3")
 CORPUS = "text:docs/*.txt"
+READING = ("--corpus", CORPUS, "--length", "32", "--count", "24")
 
 
 def run(*arguments: str | Path) -> Result:

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, each described once."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +95,7 @@ def first_last(text: str | None, name: str) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    first, _, last = text.replace("–", "-").partition("-")
-    if not first.strip().isdecimal() or not (last or first).strip().isdecimal():
+    found = re.fullmatch(r"\s*(\d+)\s*(?:[-–]\s*(\d+)\s*)?", text)
+    if found is None:
         raise SettingsError(f"{name}: expected a range such as 9-15, got {text!r}")
-    return int(first), int(last or first)
+    return int(found[1]), int(found[2] or found[1])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 from rich.table import Table
+from rich.text import Text
 
 from headsurgeon.cli.console import bounds, facts, first_few, head_map, out, percent, table
 from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
@@ -23,12 +24,11 @@ def show_diagnosis(
     console = out()
     source = diagnosis.stats.provenance
     documents = len(set(diagnosis.stats.documents))
-    console.print(
-        f"[bold]{source.model}[/bold] on {source.corpus}, split {source.split}: "
-        f"{source.count} windows of {source.length} tokens from {documents} documents, "
-        f"first token {source.first_token}",
-        markup=True,
+    where = (
+        f" on {source.corpus}, split {source.split}: {source.count} windows of {source.length} "
+        f"tokens from {documents} documents, first token {source.first_token}"
     )
+    console.print(Text.assemble((source.model, "bold"), where))
     console.print()
     console.print(head_map(diagnosis))
     console.print()

@@ -1,5 +1,7 @@
 """`headsurgeon zoo`: the models that ship with the package."""
 
+from rich.text import Text
+
 from headsurgeon.cli.console import out
 
 
@@ -9,7 +11,8 @@ def zoo() -> None:
 
     console = out()
     for model in ZOO.values():
-        console.print(f"[bold]{PREFIX}{model.name}[/bold]  {model.summary}", soft_wrap=True)
+        name = Text.assemble((f"{PREFIX}{model.name}", "bold"), f"  {model.summary}")
+        console.print(name, soft_wrap=True)
         card = model.folder / "README.md"
         console.print(f"  card  {card}", style="dim", soft_wrap=True, markup=False)
     console.print(
