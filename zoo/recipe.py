@@ -37,8 +37,8 @@ class Recipe:
     vocabulary: int = 4096
     length: int = 256
     batch: int = 8
-    steps: int = 3000
-    planting_steps: int = 1400
+    steps: int = 2600
+    planting_steps: int = 1200
     planting_weight: float = 0.3
     learning_rate: float = 4e-3
     warm_up_steps: int = 100
