@@ -227,9 +227,9 @@ def _because(found: Report) -> str:
 def _show_drift(changed: Report) -> None:
     tables = changed["transitions"]
     lines = {
-        "drifted": f"{len(changed['drifted'])} of {changed['could_drift']} untouched heads that "
-        f"could moved their mass by more than {changed['threshold']:g}; "
-        f"{changed['structural_zeros']} cannot have changed",
+        "drifted": f"{len(changed['drifted'])} of the {changed['could_drift']} untouched heads "
+        f"that can change moved their mass by more than {changed['threshold']:g}; "
+        f"{changed['structural_zeros']} more cannot change",
         **{
             group: ", ".join(f"{count} {step}" for step, count in tables[group].items())
             for group in ("operated", "untouched")
