@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from headsurgeon.arch import layout_of
@@ -285,6 +286,27 @@ def test_the_optimiser_state_is_8_bytes_per_slice_value_and_one_step_counter() -
     assert size == 8 * values + 4 * len(patient.slices())
     # 2 heads: Q, K, V of 3·8 rows and the output columns, and three biases of 8
     assert values == 2 * (4 * 8 * 32 + 3 * 8)
+
+
+def flops(model: PreTrainedModel) -> tuple[int, int]:
+    """Multiply-adds of one forward and of one backward pass."""
+    with FlopCounterMode(display=False) as forward:
+        loss = loss_of(model, tokens())
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+
+def test_the_forward_costs_nothing_more_and_the_backward_only_the_slices_gradients() -> None:
+    model = pico("bloom").requires_grad_(False)
+    forward = flops(deepcopy(model).requires_grad_(True))[0]
+    model.get_submodule("transformer.h.1.input_layernorm").requires_grad_(True)
+    without_weights = flops(model)[1]
+    patient = operate(model, plan("L1H1", "L2H2"))
+    model.get_submodule("transformer.h.1.input_layernorm").requires_grad_(True)
+    # a multiply and an add for each weight and each of the 2·12 tokens
+    weights = sum(slice_.numel() for slice_ in patient.slices() if slice_.ndim == 2)
+    assert flops(model) == (forward, without_weights + 2 * weights * 2 * 12)
 
 
 def train_with_masks(
