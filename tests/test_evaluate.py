@@ -17,12 +17,11 @@ from headsurgeon.evaluate import (
     ablation_cost,
     difference,
     evaluate,
-    priced,
     recovered_share,
     silenced,
 )
 from headsurgeon.evaluate.perplexity import difference_of_differences
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
 from tests.stand_ins import windows_of
@@ -170,16 +169,10 @@ def test_ablating_nothing_is_an_error() -> None:
         ablate(pico("bloom"), [], windows_of(random_tokens(2, 8)))
 
 
-def test_a_priced_plan_holds_the_costs_that_ablation_measures() -> None:
+def test_the_cost_of_a_set_is_what_ablation_measures() -> None:
     model = pico("bloom")
     windows = windows_of(random_tokens(4, 10))
-    chosen = (
-        PlannedHead(HeadId(0, 1)),
-        PlannedHead(HeadId(2, 3)),
-        PlannedHead(HeadId(1, 0), "watch"),
-    )
-    plan = priced(Plan("m", "heads", chosen), ablation_cost(model, windows))
-    measured = ablate(model, plan, windows)
-    assert plan.joint_cost == pytest.approx(measured.joint.value)
-    assert plan.heads[0].ablation_cost == pytest.approx(measured.singles[HeadId(0, 1)].value)
-    assert plan.heads[2].ablation_cost is None
+    cost = ablation_cost(model, windows)
+    measured = ablate(model, ["L0H1", "L2H3"], windows)
+    assert cost([HeadId(0, 1), HeadId(2, 3)]) == pytest.approx(measured.joint.value)
+    assert cost([HeadId(0, 1)]) == pytest.approx(measured.singles[HeadId(0, 1)].value)

@@ -1,6 +1,6 @@
 """Whether it mattered: loss, ablation, drift, and the rule for calling a head recovered."""
 
-from headsurgeon.evaluate.ablation import Ablation, ablate, ablation_cost, priced, silenced
+from headsurgeon.evaluate.ablation import Ablation, ablate, ablation_cost, silenced
 from headsurgeon.evaluate.drift import Drift, drift
 from headsurgeon.evaluate.perplexity import (
     Estimate,
@@ -23,7 +23,6 @@ __all__ = [
     "drift",
     "empirical_null",
     "evaluate",
-    "priced",
     "recovered_share",
     "recovery",
     "silenced",

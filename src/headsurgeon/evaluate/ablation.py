@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -94,7 +94,8 @@ def ablate(
 def ablation_cost(model: PreTrainedModel, windows: Windows) -> Callable[[Sequence[HeadId]], float]:
     """A function from a set of heads to what zeroing them together costs, nats per token.
 
-    The rule `idle` and the prices in a plan are made with it; the unablated loss is computed once.
+    `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
+    computed once.
     """
     layout = layout_of(model)
     baseline = evaluate(model, windows).nll
@@ -104,15 +105,6 @@ def ablation_cost(model: PreTrainedModel, windows: Windows) -> Callable[[Sequenc
             return evaluate(model, windows).nll - baseline
 
     return cost
-
-
-def priced(plan: Plan, cost: Callable[[Sequence[HeadId]], float]) -> Plan:
-    """The plan with the loss that ablating its operated heads costs now, each alone and jointly."""
-    heads = tuple(
-        replace(head, ablation_cost=cost([head.id])) if head.role == "operate" else head
-        for head in plan.heads
-    )
-    return replace(plan, heads=heads, joint_cost=cost(plan.operated))
 
 
 @contextmanager
