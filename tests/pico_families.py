@@ -54,11 +54,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-inverse": ("GPT2", {"scale_attn_by_inverse_layer_idx": True}),
     "opt": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
     "opt-nobias": ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32, "enable_bias": False}),
+    "gpt_oss": (
+        "GptOss",
+        {
+            **_GROUPED,
+            "head_dim": 12,
+            "sliding_window": 5,
+            "num_local_experts": 2,
+            "num_experts_per_tok": 1,
+        },
+    ),
     "olmo2": ("Olmo2", _GROUPED),
     "stablelm": ("StableLm", {**_GROUPED, "use_qkv_bias": True}),
     "stablelm-norm": ("StableLm", {**_GROUPED, "qk_layernorm": True}),
     "starcoder2": ("Starcoder2", {**_GROUPED, "sliding_window": 5}),
-    "granite": ("Granite", {**_GROUPED, "attention_multiplier": 0.3}),
+    "granite": ("Granite", {**_GROUPED, "attention_multiplier": 0.3, "logits_scaling": 3.0}),
     "smollm3": ("SmolLM3", {**_GROUPED, "no_rope_layers": [1, 0]}),
     "smollm3-window": (
         "SmolLM3",
@@ -106,4 +116,27 @@ def pico_family(
             model_class = getattr(hf, f"{stem}LMHeadModel")
         model: PreTrainedModel = model_class._from_config(config, **chosen)
     _randomise(model, seed)
+    return model.eval()
+
+
+def pico_gemma3_with_images(seed: int = 0) -> PreTrainedModel:
+    """The text model `gemma3_text` inside a model that also reads images."""
+    text = pico_family("gemma3_text", seed)
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = hf.Gemma3Config(
+        text_config=text.config.to_dict(),
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=VOCABULARY + 1,
+    )
+    model = hf.Gemma3ForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.lm_head.load_state_dict(text.lm_head.state_dict())
     return model.eval()

@@ -14,7 +14,7 @@ from headsurgeon.arch import FAMILIES, Layout, layout_for, layout_of
 from headsurgeon.arch.layout import PARTS, Part
 from headsurgeon.diagnose import mlp_dormancy
 from headsurgeon.errors import UnsupportedModel
-from tests.pico_families import NAMES, pico_family
+from tests.pico_families import NAMES, pico_family, pico_gemma3_with_images
 
 LAYER = 1
 LENGTH = 9
@@ -184,25 +184,7 @@ def test_windows_are_bounded_by_the_configured_positions(name: str) -> None:
 
 
 def test_the_text_model_inside_gemma_3_is_described() -> None:
-    text = {
-        "vocab_size": 97,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 12,
-        "intermediate_size": 48,
-    }
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 14,
-    }
-    config = hf.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
-    model = hf.Gemma3ForConditionalGeneration(config)
+    model = pico_gemma3_with_images()
     layout = layout_of(model)
     assert (layout.family, layout.layers, layout.head_dim) == ("gemma3", 2, 12)
     names = dict(model.named_parameters())

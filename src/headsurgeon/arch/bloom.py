@@ -42,4 +42,5 @@ def describe(config: PretrainedConfig) -> Layout:
         mlp_up="transformer.h.{layer}.mlp.dense_h_to_4h",
         mlp_down="transformer.h.{layer}.mlp.dense_4h_to_h",
         slopes=appended(heads),
+        initializer_range=config.initializer_range,
     )

@@ -1,4 +1,4 @@
-"""Cohere's Command R: Llama's form, attention beside the MLP, optional norms per head."""
+"""Cohere's Command R: attention beside the MLP, optional norms per head, scaled logits."""
 
 from transformers import PretrainedConfig
 
@@ -8,4 +8,4 @@ from headsurgeon.arch.separate import separate
 
 def describe(config: PretrainedConfig) -> Layout:
     """The layout of a Cohere model."""
-    return separate(config, bias=config.attention_bias)
+    return separate(config, bias=config.attention_bias, logit_factor=config.logit_scale)

@@ -58,6 +58,7 @@ def describe(config: PretrainedConfig) -> Layout:
         ),
         bias_dtype=torch.bfloat16,
         bias_factor=scale,
+        initializer_range=config.initializer_range,
     )
 
 

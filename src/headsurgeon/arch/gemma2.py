@@ -19,4 +19,6 @@ def describe(config: PretrainedConfig) -> Layout:
         bias=config.attention_bias,
         scale=config.query_pre_attn_scalar**-0.5,
         windows=windows_by_type(config),
+        softcap=config.attn_logit_softcapping,
+        logit_softcap=config.final_logit_softcapping,
     )

@@ -1,5 +1,7 @@
 """Gemma 3: as Gemma 2, with norms on each head's queries and keys; text alone or with images."""
 
+from dataclasses import replace
+
 from transformers import PretrainedConfig
 
 from headsurgeon.arch import gemma2
@@ -8,8 +10,8 @@ from headsurgeon.arch.separate import separate, windows_by_type
 
 
 def describe_text(config: PretrainedConfig) -> Layout:
-    """The layout of a Gemma 3 text model."""
-    return gemma2.describe(config)
+    """The layout of a Gemma 3 text model; its scores are not capped, whatever is configured."""
+    return replace(gemma2.describe(config), softcap=None)
 
 
 def describe(config: PretrainedConfig) -> Layout:

@@ -1,4 +1,4 @@
-"""Granite: Llama's form with a scale of its own, `attention_multiplier`."""
+"""Granite: Llama's form with factors of its own on attention scores and logits."""
 
 from transformers import PretrainedConfig
 
@@ -8,4 +8,9 @@ from headsurgeon.arch.separate import separate
 
 def describe(config: PretrainedConfig) -> Layout:
     """The layout of a Granite model."""
-    return separate(config, bias=config.attention_bias, scale=config.attention_multiplier)
+    return separate(
+        config,
+        bias=config.attention_bias,
+        scale=config.attention_multiplier,
+        logit_factor=1.0 / config.logits_scaling,
+    )

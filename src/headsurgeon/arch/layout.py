@@ -86,8 +86,13 @@ class Layout:
             `transformers`' attention `interface`.
         windows: sliding window of each layer, tokens, this one included; None where all are seen.
             Empty if no layer has one.
+        softcap: limit of the scores, if the family bends them with a tanh.
+        learned_sinks: whether each head has a learned score that takes part in the softmax.
         joint_norm: whether a norm of Q and K spans all heads, so that changing one head rescales
             the others of its layer too.
+        logit_factor: factor of the language-model head's output, before any cap.
+        logit_softcap: limit of the logits, if the family bends them with a tanh.
+        initializer_range: standard deviation of the weights when the model was made.
     """
 
     family: str
@@ -112,7 +117,12 @@ class Layout:
     mlp_up_start: int = 0
     observed: Observed = "projections"
     windows: tuple[int | None, ...] = ()
+    softcap: float | None = None
+    learned_sinks: bool = False
     joint_norm: bool = False
+    logit_factor: float = 1.0
+    logit_softcap: float | None = None
+    initializer_range: float = 0.02
 
     def window(self, layer: int) -> int | None:
         """How many positions back, itself included, a token of that layer sees; None: all."""

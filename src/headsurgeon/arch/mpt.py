@@ -39,4 +39,5 @@ def describe(config: PretrainedConfig) -> Layout:
         slopes=interleaved(heads),
         clip=config.attn_config.clip_qkv or None,
         max_length=config.max_seq_len,
+        initializer_range=config.initializer_range,
     )

@@ -17,4 +17,5 @@ def describe(config: PretrainedConfig) -> Layout:
         stack="model.decoder.layers.{layer}",
         output="out_proj",
         mlp=("fc1", "fc2"),
+        initializer_range=config.init_std,
     )

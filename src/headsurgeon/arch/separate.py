@@ -68,6 +68,7 @@ def common(config: PretrainedConfig) -> dict[str, Any]:
         "slopes": (0.0,) * config.num_attention_heads,
         "max_length": config.max_position_embeddings,
         "observed": "interface",
+        "initializer_range": getattr(config, "initializer_range", 0.02),
     }
 
 
