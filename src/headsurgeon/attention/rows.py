@@ -12,7 +12,7 @@ class RowStatistics:
 
     Attributes:
         first_token: probability on position 0.
-        entropy: Shannon entropy of the row, nats.
+        entropy: Shannon entropy of the row, a learned sink included, nats.
         distance: mean of t − j, tokens.
         previous: probability on position t − 1; 0 in row 0, which has none.
         local: probability on positions t, t − 1 and t − 2, as far as they exist.

@@ -18,6 +18,23 @@ from headsurgeon.attention.split import shared_heads, split_heads
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What else the model handed to attention in one layer.
+
+    Attributes:
+        scale: factor on query·key.
+        mask: boolean or additive, [batch or 1, head or 1, row, key]; None means causal.
+        softcap: limit of the scores, if any.
+        sinks: score of each head's learned sink, if any.
+    """
+
+    scale: float
+    mask: Tensor | None
+    softcap: float | None
+    sinks: Float[Tensor, " head"] | None
+
+
+@dataclass(frozen=True)
 class LayerCapture:
     """What one attention layer computed.
 
@@ -25,6 +42,7 @@ class LayerCapture:
         query, key, value: per query head; grouped keys and values are repeated for their heads.
         context: each head's output before the output projection.
         output_weight: each head's columns of the output projection.
+        terms: the rest of the call, where the model was observed at the attention interface.
     """
 
     query: Float[Tensor, "batch head row width"]
@@ -32,6 +50,7 @@ class LayerCapture:
     value: Float[Tensor, "batch head row width"]
     context: Float[Tensor, "batch head row width"]
     output_weight: Float[Tensor, "head hidden width"]
+    terms: Terms | None = None
 
 
 @contextmanager
@@ -87,21 +106,23 @@ def _report(
                 tensor = tensor.clamp(-layout.clip, layout.clip)
             return split_heads(tensor, projection, layout.head_dim)
 
-        weight = module.get_parameter("weight").detach()
-        columns = [
-            weight.narrow(layout.output.axis, start, layout.head_dim)
-            for start in layout.output.starts
-        ]
         capture = LayerCapture(
             query=part(layout.query),
             key=shared_heads(part(layout.key), layout.heads),
             value=shared_heads(part(layout.value), layout.heads),
             context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
-            output_weight=torch.stack(
-                columns if layout.output.axis == 1 else [c.T for c in columns]
-            ),
+            output_weight=output_weight(module, layout),
         )
         projected.clear()
         on_layer(layer, capture)
 
     return hook
+
+
+def output_weight(module: nn.Module, layout: Layout) -> Float[Tensor, "head hidden width"]:
+    """Each head's columns of an output projection, oriented as in `nn.Linear`."""
+    weight = module.get_parameter("weight").detach()
+    columns = [
+        weight.narrow(layout.output.axis, start, layout.head_dim) for start in layout.output.starts
+    ]
+    return torch.stack(columns if layout.output.axis == 1 else [c.T for c in columns])

@@ -1,6 +1,7 @@
 """Statistics of every head during ordinary forward passes; the model is left as it was."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -9,16 +10,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
+from headsurgeon.arch.layout import Observed
 from headsurgeon.attention.rows import RowStatistics
 from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
 from headsurgeon.measure.capture import LayerCapture, capturing
+from headsurgeon.measure.interface import listening
 from headsurgeon.measure.null import null_mass
 from headsurgeon.measure.path import Attention, Path, choose_path, measuring
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
 
 SINK_ROW = 0.9
+OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
+    "projections": capturing,
+    "interface": listening,
+}
 
 
 def measure(
@@ -32,6 +39,9 @@ def measure(
 
     Only forward passes run, without gradients; parameters, hooks and training flags are afterwards
     what they were.
+
+    In a layer with a sliding window, everything about position 0 (mass, sink rows, quantiles, null)
+    is taken over the rows that can see it. Windows are whole: padding is refused.
 
     Args:
         windows: token windows of equal length; rows of a bare tensor count as one document each.
@@ -49,7 +59,8 @@ def measure(
         UnsupportedModel: no layout describes the model.
         SettingsError: windows shorter than 2 tokens, or longer than the model can read; `fused`
             asked for where it is not available.
-        ModelError: weights or activations that are not finite.
+        ModelError: weights or activations that are not finite, or masks that the layout does not
+            describe.
     """
     layout = layout_of(model)
     tokens = windows.tokens if isinstance(windows, Windows) else windows
@@ -58,19 +69,24 @@ def measure(
     shape = (count, layout.layers, layout.heads)
     values = {name: np.full(shape, np.nan) for name in STATISTICS}
     quantiles = np.full((*shape, len(QUANTILE_LEVELS)), np.nan)
-    path = choose_path(model, layout, attention)
+    path = choose_path(model, layout, attention, length)
+    observe = OBSERVE[layout.observed]
+    sinks: dict[int, Tensor] = {}
     done = 0
 
     with torch.no_grad(), evaluating(model), measuring(model, layout, path, length) as rows_of:
 
         def on_layer(layer: int, capture: LayerCapture) -> None:
             batch = slice(done, done + len(capture.query))
-            measured, spread = _window_values(capture, rows_of(layer, capture))
+            seen = min(layout.window(layer) or length, length)
+            measured, spread = _window_values(capture, rows_of(layer, capture), seen)
             for name, value in measured.items():
                 values[name][batch, layer] = value.double().cpu().numpy()
             quantiles[batch, layer] = spread.double().cpu().numpy()
+            if capture.terms is not None and capture.terms.sinks is not None:
+                sinks[layer] = capture.terms.sinks.detach()
 
-        with capturing(model, layout, on_layer):
+        with observe(model, layout, on_layer):
             for batch in batches(tokens, batch_size):
                 model.base_model(input_ids=batch.to(model.device), use_cache=False)
                 done += len(batch)
@@ -81,16 +97,19 @@ def measure(
         row_quantiles=quantiles,
         documents=_documents(windows, count),
         slopes=np.tile(np.array(layout.slopes, dtype=np.float64), (layout.layers, 1)),
-        null_mass=null_mass(layout, length),
+        null_mass=null_mass(layout, length, sinks),
         provenance=_provenance(model, windows, count, length, path),
     )
 
 
 def _window_values(
-    capture: LayerCapture, rows: RowStatistics
+    capture: LayerCapture, rows: RowStatistics, seen: int
 ) -> tuple[dict[str, Float[Tensor, "batch head"]], Float[Tensor, "batch head level"]]:
-    """Means over the rows of each window, and the quantiles of the mass on position 0."""
-    mass = rows.first_token
+    """Means over the rows of each window, and the quantiles of the mass on position 0.
+
+    Only the first `seen` rows can see position 0.
+    """
+    mass = rows.first_token[..., :seen]
     norms = _output_norms(capture)
     value_norms = capture.value.float().norm(dim=-1)
     levels = torch.tensor(QUANTILE_LEVELS, device=mass.device)

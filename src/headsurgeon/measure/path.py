@@ -19,13 +19,15 @@ from headsurgeon.errors import SettingsError
 from headsurgeon.measure.capture import LayerCapture
 
 Attention = Literal["auto", "fused", "stock"]
-# What results record: the model's own forward with statistics in blocks, or the fused form of both.
+# What results record: statistics in blocks during the model's own forward, or by a fused kernel. A
+# family observed at its attention interface always runs its own forward, and layers of it that no
+# fused kernel computes exactly are taken in blocks on either path.
 Path = Literal["blocked", "fused"]
 Rows = Callable[[int, LayerCapture], RowStatistics]
 
 
-def choose_path(model: PreTrainedModel, layout: Layout, attention: str) -> Path:
-    """The path that `attention` stands for on this model and device.
+def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: int) -> Path:
+    """The path that `attention` stands for on this model, device and window length.
 
     Raises:
         SettingsError: an unknown choice, or `fused` where it is not to be had.
@@ -35,7 +37,8 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str) -> Path:
         raise SettingsError(f"expected attention to be one of {known}, got {attention!r}")
     if attention == "stock":
         return "blocked"
-    possible = layout.family in FUSED_FAMILIES and fused_available(model.device)
+    known_exact = any(_fused_is_exact(layout, layer, length) for layer in range(layout.layers))
+    possible = known_exact and fused_available(model.device)
     if attention == "fused" and not possible:
         raise SettingsError(
             f"no fused attention for {layout.family!r} on {model.device.type!r}; "
@@ -44,10 +47,21 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str) -> Path:
     return "fused" if possible else "blocked"
 
 
+def _fused_is_exact(layout: Layout, layer: int, length: int) -> bool:
+    """Whether a fused kernel computes that layer: nothing but causality and a bias on the keys."""
+    if layout.observed == "projections":
+        return layout.family in FUSED_FAMILIES
+    window = layout.window(layer)
+    return layout.softcap is None and not layout.learned_sinks and (window or length) >= length
+
+
 @contextmanager
 def measuring(model: PreTrainedModel, layout: Layout, path: Path, length: int) -> Iterator[Rows]:
     """While open, forward passes run on that path; yields what gives a layer's row statistics."""
     bias = layout.key_bias(length, model.device)
+    if layout.observed == "interface":
+        yield _interface_rows(layout, path, bias)
+        return
     if path == "blocked":
         yield lambda layer, capture: blocked_rows(capture.query, capture.key, bias, layout.scale)
         return
@@ -55,6 +69,29 @@ def measuring(model: PreTrainedModel, layout: Layout, path: Path, length: int) -
     attend = _listening(layout, bias, found)
     with fused_attention(model, attend):
         yield lambda layer, capture: found.pop(layer)
+
+
+def _interface_rows(layout: Layout, path: Path, bias: Float[Tensor, "head row"]) -> Rows:
+    """Row statistics from what the model handed to attention."""
+    length = bias.shape[-1]
+
+    def rows_of(layer: int, capture: LayerCapture) -> RowStatistics:
+        terms = capture.terms
+        assert terms is not None, "captured at the interface"
+        if path == "fused" and _fused_is_exact(layout, layer, length):
+            rows, _ = fused_rows(capture.query, capture.key, bias, terms.scale)
+            return rows
+        return blocked_rows(
+            capture.query,
+            capture.key,
+            bias,
+            terms.scale,
+            mask=terms.mask,
+            softcap=terms.softcap,
+            sinks=terms.sinks,
+        )
+
+    return rows_of
 
 
 def _listening(

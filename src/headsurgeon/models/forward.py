@@ -46,7 +46,7 @@ def check_windows(
 
     Raises:
         SettingsError: no windows, windows of one token, or longer than the model can read.
-        CorpusError: token ids beyond the model's vocabulary.
+        CorpusError: token ids beyond the model's vocabulary, or padding.
     """
     count, length = tokens.shape
     if count == 0 or length < 2:
@@ -62,4 +62,24 @@ def check_windows(
         raise CorpusError(
             f"token id {highest} is outside the model's vocabulary of {vocabulary}; "
             "the tokenizer does not belong to this model"
+        )
+    _check_padding(tokens, model)
+
+
+def _check_padding(tokens: Int[Tensor, "count length"], model: PreTrainedModel) -> None:
+    """Refuses runs of padding at either end: without a mask they would count as text.
+
+    Where the padding token has another meaning too, or stands alone, there is no telling.
+    """
+    config = model.config.get_text_config()
+    pad = config.pad_token_id
+    ends = config.eos_token_id
+    others = {config.bos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    if pad is None or pad in others:
+        return
+    padded = ((tokens[:, :2] == pad).all(1) | (tokens[:, -2:] == pad).all(1)).nonzero()
+    if len(padded):
+        raise CorpusError(
+            f"window {int(padded[0])} begins or ends with padding (token {pad}); "
+            "expected whole windows of equal length, as headsurgeon.windows makes them"
         )
