@@ -5,6 +5,7 @@ few rows at a time, and all that is kept of them is the gradient with respect to
 The head itself is taken to be frozen.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +14,34 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from headsurgeon.arch import layout_for
 from headsurgeon.errors import StateError
 
 # logits held at a time, bytes of fp32
 CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The frozen language-model head, and what the family does to its output."""
+
+    weight: Tensor
+    bias: Tensor | None
+    factor: float
+    softcap: float | None
+
+    def slope(self, logits: Tensor) -> Tensor | float | None:
+        """Derivative of the logits by the head's output; None where it is 1 throughout."""
+        if self.softcap is None:
+            return None if self.factor == 1.0 else self.factor
+        return self.factor * (1.0 - (logits / self.softcap).square())
+
+
+def _head(model: PreTrainedModel) -> _Head:
+    layout = layout_for(model.config)
+    module = model.get_output_embeddings()
+    bias = getattr(module, "bias", None)
+    return _Head(module.weight, bias, layout.logit_factor, layout.logit_softcap)
 
 
 def next_token_loss(
@@ -37,7 +62,7 @@ def next_token_loss(
             "the chunked loss has no gradient for the language-model head; freeze the head, or use "
             "model(input_ids, labels=…)"
         )
-    loss: Tensor = _ChunkedLoss.apply(hidden, head.weight, getattr(head, "bias", None), labels)
+    loss: Tensor = _ChunkedLoss.apply(hidden, _head(model), labels)
     return loss
 
 
@@ -47,10 +72,9 @@ def token_nll(
 ) -> Float[Tensor, "batch predicted"]:
     """Negative log-likelihood of every token but the first of each window, nats, fp32."""
     hidden, labels = _hidden_and_labels(model, tokens)
-    head = model.get_output_embeddings()
-    bias = getattr(head, "bias", None)
+    head = _head(model)
     pieces = [
-        functional.cross_entropy(_logits(piece, head.weight, bias), wanted, reduction="none")
+        functional.cross_entropy(_logits(piece, head), wanted, reduction="none")
         for piece, wanted in _chunks(hidden, labels, len(head.weight))
     ]
     return torch.cat(pieces).view(len(tokens), -1)
@@ -68,28 +92,31 @@ def _chunks(hidden: Tensor, labels: Tensor, vocabulary: int) -> list[tuple[Tenso
     return list(zip(hidden.split(rows), labels.split(rows), strict=True))
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return functional.linear(hidden, weight, bias).float()
+def _logits(hidden: Tensor, head: _Head) -> Tensor:
+    logits = functional.linear(hidden, head.weight, head.bias).float()
+    if head.factor != 1.0:
+        logits *= head.factor
+    return logits if head.softcap is None else head.softcap * (logits / head.softcap).tanh()
 
 
 class _ChunkedLoss(torch.autograd.Function):
     """Σ −log p(label), with the gradient of the hidden states computed on the way forward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: _Head, labels: Tensor) -> Tensor:
         gradients: list[Tensor] = []
         total = hidden.new_zeros((), dtype=torch.float32)
-        for piece, wanted in _chunks(hidden, labels, len(weight)):
-            logits = _logits(piece, weight, bias)
+        for piece, wanted in _chunks(hidden, labels, len(head.weight)):
+            logits = _logits(piece, head)
+            slope = head.slope(logits) if ctx.needs_input_grad[0] else None
             normaliser = logits.logsumexp(-1, keepdim=True)
             total += (normaliser.squeeze(-1) - logits.gather(1, wanted[:, None]).squeeze(-1)).sum()
             if ctx.needs_input_grad[0]:
                 # d loss / d logits = softmax − one-hot, in place of the logits
                 logits.sub_(normaliser).exp_()
                 logits.scatter_add_(1, wanted[:, None], logits.new_full((len(wanted), 1), -1.0))
-                gradients.append((logits.to(weight.dtype) @ weight).to(hidden.dtype))
+                raw = logits if slope is None else logits.mul_(slope)
+                gradients.append((raw.to(head.weight.dtype) @ head.weight).to(hidden.dtype))
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return total
@@ -98,4 +125,4 @@ class _ChunkedLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer.to(gradient.dtype), None, None, None
+        return gradient * outer.to(gradient.dtype), None, None

@@ -57,7 +57,7 @@ def operate(
     context = InitContext(
         hidden=layout.hidden,
         head_dim=layout.head_dim,
-        initializer_range=float(model.config.initializer_range),
+        initializer_range=layout.initializer_range,
         generator=torch.Generator().manual_seed(patient.seed),
     )
     with torch.no_grad():
