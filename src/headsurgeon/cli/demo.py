@@ -139,7 +139,7 @@ def _show_files(result: "DemoResult") -> None:
     console = out()
     folder = result.folder
     console.print()
-    console.print(Text(f"took {result.seconds:.0f} s; written to {folder}:", style="bold"))
+    console.print(Text(f"took {result.seconds:.1f} s; written to {folder}:", style="bold"))
     for name, what in (
         ("summary.html", "everything on one page, for a browser"),
         ("figures/", "head map, masses, loss, result"),

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from headsurgeon.diagnose import Diagnosis
 from headsurgeon.report import Table
 from headsurgeon.train import StepEvent
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who listens; the command line prints. The demo itself prints nothing."""
 

@@ -76,8 +76,9 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     journal.heading("4  Result: the merged model on held-out text")
     judgement = judge(case, outcomes, found)
     _report(folder, case, outcomes, judgement, settings, journal)
-    write_record(folder, settings, case, outcomes, judgement, merged, journal)
-    return DemoResult(folder, case, outcomes, judgement, merged, journal.seconds)
+    seconds = round(journal.seconds, 1)
+    write_record(folder, settings, case, outcomes, judgement, merged, journal, seconds)
+    return DemoResult(folder, case, outcomes, judgement, merged, seconds)
 
 
 def _prepare(folder: Path, settings: DemoSettings) -> Path:

@@ -29,8 +29,13 @@ def write_record(
     judgement: Judgement,
     merged: MergedCheckpoint,
     journal: Journal,
+    seconds: float,
 ) -> None:
-    """Writes demo.json: settings, results at full precision, and what was shown as it was shown."""
+    """Writes demo.json: settings, results at full precision, and what was shown as it was shown.
+
+    Args:
+        seconds: how long the demo took.
+    """
     write_json(
         folder / RECORD,
         {
@@ -38,6 +43,7 @@ def write_record(
             "finished": True,
             "model": settings.model,
             "planted": settings.planted,
+            "seconds": seconds,
             "settings": settings.to_dict(),
             "diagnosis": _diagnosis(case),
             "plan": _plan(case),

@@ -41,8 +41,8 @@ class DemoSettings:
     length: int = 256
     dev_windows: int = 64
     cost_windows: int = 16
-    test_windows: int = 128
-    max_tokens: int = 250_000
+    test_windows: int = 96
+    max_tokens: int = 200_000
     batch_windows: int = 8
     evaluations: int = 8
     surgery_rate: float = 2e-3
