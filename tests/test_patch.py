@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -209,25 +210,24 @@ def test_slices_laid_out_differently_are_refused_and_the_model_is_left_alone(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.fixture
+@contextmanager
 def no_room() -> Iterator[None]:
-    """The operating system refuses to let any file grow beyond a few bytes."""
+    """The operating system lets no file grow, the test's own output included: use it briefly."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_previous_patch(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_leaves_the_previous_patch(tmp_path: Path) -> None:
     patient, path = patient_with_patch("bloom", tmp_path)
     before = path.read_bytes()
     with torch.no_grad():
         patient.slices()[0].add_(1.0)
-    request.getfixturevalue("no_room")
-    with pytest.raises(WriteError, match="cannot write"):
+    with no_room(), pytest.raises(WriteError, match="cannot write"):
         patient.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
