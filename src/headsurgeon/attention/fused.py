@@ -8,6 +8,7 @@ call yields the head's output, E_p[k], E_p[b] and the mean position, besides the
 and the masses on positions 0, t, t − 1, t − 2 follow from their scores s alone.
 """
 
+import math
 from functools import cache
 
 import torch
@@ -54,7 +55,9 @@ def fused_rows(
     bias = centred(key_bias.float())
     value_width = 0 if value is None else value.shape[-1]
     total = padded(value_width + width + 2)
-    group = max(1, GROUP_NUMBERS // (batch * rows * total))
+    groups = math.ceil(heads * batch * rows * total / GROUP_NUMBERS)
+    # of equal size, so that no thread waits for a last small group
+    group = math.ceil(heads / groups)
     statistics: list[tuple[Tensor, ...]] = []
     outputs: list[Tensor] = []
     for start in range(0, heads, group):

@@ -1,0 +1,109 @@
+"""Measuring through fused kernels: the statistics of the exact path, in memory linear in T."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from headsurgeon.arch import layout_of
+from headsurgeon.errors import SettingsError
+from headsurgeon.heads import STATISTICS, HeadStats
+from headsurgeon.measure import measure
+from headsurgeon.measure import path as path_module
+from tests.pico import PICO, pico, tokens
+
+
+def largest_difference(one: HeadStats, other: HeadStats, name: str) -> float:
+    return float(np.abs(one.values[name] - other.values[name]).max())
+
+
+@pytest.mark.parametrize("family", list(PICO))
+@pytest.mark.parametrize("heads", [4, 6])
+@pytest.mark.parametrize("length", [2, 3, 50])
+def test_fused_statistics_are_the_exact_ones(family: str, heads: int, length: int) -> None:
+    model, ids = pico(family, heads=heads, hidden=8 * heads), tokens(batch=3, length=length)
+    exact = measure(model, ids, attention="stock")
+    fused = measure(model, ids, attention="fused")
+    for name in STATISTICS:
+        assert largest_difference(fused, exact, name) < 1e-4, name
+    np.testing.assert_allclose(fused.row_quantiles, exact.row_quantiles, atol=1e-4)
+    np.testing.assert_array_equal(fused.null_mass, exact.null_mass)
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon-rw"])
+def test_they_still_are_over_long_windows(family: str) -> None:
+    model = pico(family, layers=1, **({"max_seq_len": 1024} if family == "mpt" else {}))
+    ids = tokens(batch=1, length=1024)
+    exact = measure(model, ids, attention="stock")
+    fused = measure(model, ids, attention="fused")
+    for name in set(STATISTICS) - {"mean_distance"}:
+        assert largest_difference(fused, exact, name) < 1e-4, name
+    # tokens, up to a thousand of them
+    assert largest_difference(fused, exact, "mean_distance") < 1e-3
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon-new"])
+def test_in_bf16_fused_statistics_are_at_least_as_near_to_fp32_as_stock_ones(family: str) -> None:
+    errors = {"stock": 0.0, "fused": 0.0}
+    for seed in range(3):
+        model, ids = pico(family, seed=seed, hidden=64), tokens(length=300, seed=seed)
+        low = copy.deepcopy(model).bfloat16()
+        exact = measure(model, ids, attention="stock")
+        for attention in errors:
+            found = measure(low, ids, attention=attention)
+            for name in ("first_token_mass", "entropy", "previous_token_mass", "local_mass"):
+                error = np.abs(found.mean(name) - exact.mean(name)).mean()
+                errors[attention] += error / np.abs(exact.mean(name)).mean()
+    assert errors["fused"] <= errors["stock"]
+
+
+@pytest.mark.parametrize(
+    ("attention", "path"), [("auto", "fused"), ("fused", "fused"), ("stock", "blocked")]
+)
+def test_results_say_which_attention_was_used(attention: str, path: str) -> None:
+    assert measure(pico("mpt"), tokens(), attention=attention).provenance.attention == path
+
+
+def test_without_a_trusted_kernel_the_exact_path_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_module, "fused_available", lambda device: False)
+    model, ids = pico("bloom"), tokens()
+    automatic = measure(model, ids)
+    exact = measure(model, ids, attention="stock")
+    assert automatic.provenance.attention == "blocked"
+    for name in STATISTICS:
+        np.testing.assert_array_equal(automatic.values[name], exact.values[name])
+    with pytest.raises(SettingsError, match="attention='stock'"):
+        measure(model, ids, attention="fused")
+
+
+def test_an_unknown_choice_lists_the_known_ones() -> None:
+    model = pico("bloom")
+    with pytest.raises(SettingsError, match="auto, fused, stock"):
+        path_module.choose_path(model, layout_of(model), "flash", 8)
+
+
+def test_no_map_is_ever_held() -> None:
+    # every tensor that an operator returns is seen; a map would have rows·rows numbers per head
+    rows = 512
+    largest: list[int] = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            result = func(*args, **(kwargs or {}))
+            made = result if isinstance(result, tuple) else (result,)
+            sizes = [t.untyped_storage().nbytes() // t.element_size() for t in made if _held(t)]
+            largest[0] = max([largest[0], *sizes])
+            return result
+
+    for family in PICO:
+        model = pico(family, layers=1)
+        measure(model, tokens(batch=1, length=8))
+        with Watch():
+            measure(model, tokens(batch=1, length=rows), attention="fused")
+        assert largest[0] < rows * rows, family
+
+
+def _held(made: object) -> bool:
+    return isinstance(made, torch.Tensor) and made.numel() > 0
