@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -338,3 +339,10 @@ def test_borderline_verdicts_are_remarked() -> None:
     mass = np.array([[[0.4, 0.9]], [[0.7, 0.9]]])
     found = plan(diagnose(stats_of(mass), draws=100))
     assert "borderline verdicts: L0H0" in found.notes
+
+
+def test_a_plan_says_when_a_norm_ties_the_heads_of_a_layer_together() -> None:
+    layout = replace(layout_of(pico("bloom")), joint_norm=True)
+    grid = np.full((layout.layers, layout.heads), 0.9)
+    found = plan(diagnosis_of(grid.tolist()), layout=layout)
+    assert any("rescales the other heads" in note for note in found.notes)

@@ -24,7 +24,7 @@ SICK: frozenset[str] = frozenset({"sink", "dead"})
 
 # What is measured for every window and head, in the order of tables.
 STATISTICS: dict[str, str] = {
-    "first_token_mass": "mean attention probability on position 0 over all query rows, fraction",
+    "first_token_mass": "mean attention probability on position 0 over the rows that see it, share",
     "first_token_mass_after_row0": "the same without row 0, which is always 1, fraction",
     "sink_rows": "share of query rows with more than 0.9 on position 0, row 0 included, fraction",
     "entropy": "mean Shannon entropy of the attention rows, nats",

@@ -118,6 +118,8 @@ def _null(diagnosis: "Diagnosis") -> str:
 def _dormancy(dormancy: Float[np.ndarray, " layer"] | None) -> dict[str, str]:
     if dormancy is None:
         return {}
+    if np.isnan(dormancy).all():
+        return {"MLP dormancy": "this family has no dense MLP to look at"}
     worst = int(dormancy.argmax())
     text = f"{percent(float(dormancy.mean()))} of the MLP neurons have weights too small to matter"
     if dormancy[worst] > 0:

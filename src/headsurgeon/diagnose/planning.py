@@ -82,7 +82,7 @@ def plan(
         _measured_on(diagnosis),
         *choice.notes,
         *_borderline(diagnosis, choice),
-        *(shared_key_values(layout, choice.operate) if layout is not None else ()),
+        *(remarks_on(layout, choice.operate) if layout is not None else ()),
     )
     planned = [_planned(diagnosis, head, "operate", choice) for head in choice.operate]
     planned += [_planned(diagnosis, head, "watch", choice) for head in choice.watch]
@@ -104,12 +104,18 @@ def plan(
     return replace(result, fingerprint=fingerprint(model, layout, result.operated))
 
 
-def shared_key_values(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:
-    """One remark per layer where operated heads share keys and values with heads that stay.
+def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:
+    """What the architecture ties together: shared keys and values, norms over all heads.
 
-    K and V are operated on only where every head of a group is; elsewhere they stay frozen.
+    K and V are operated on only where every head of a group is; elsewhere they stay frozen, and one
+    remark per layer says for which heads.
     """
     notes = []
+    if layout.joint_norm:
+        notes.append(
+            f"{layout.family} normalises the queries and keys of a layer jointly: operating on one "
+            "head rescales the other heads of its layer"
+        )
     for layer in sorted({head.layer for head in operated}):
         own = {head.head for head in operated if head.layer == layer}
         frozen = [head for head in sorted(own) if not own.issuperset(layout.sharing(head))]
