@@ -20,7 +20,7 @@ from headsurgeon.demo import DemoSettings, Observer, demo
 from headsurgeon.demo import settings as settings_module
 from headsurgeon.demo.pipeline import DemoResult
 from headsurgeon.diagnose import Diagnosis
-from headsurgeon.errors import Interrupted, OperationError, OutputError, PlanError
+from headsurgeon.errors import Interrupted, ModelError, OperationError, OutputError, PlanError
 from headsurgeon.evaluate import difference, evaluate, recovered_share
 from headsurgeon.report import Table
 from headsurgeon.train import StepEvent
@@ -160,7 +160,8 @@ def test_losses_shares_and_differences_are_those_of_the_scores(twins: Finished) 
     scores = judgement.scores["test"]
     assert set(scores) == {"untouched", "surgery", "control", "ceiling"}
     for arm, score in scores.items():
-        assert record["losses"]["test"][arm]["nll"]["value"] == score.nll
+        found = record["losses"]["test"][arm]["nll"]["value"]
+        assert found == pytest.approx(score.nll, rel=1e-12)
     wanted = difference(scores["surgery"], scores["control"]).to_dict()
     assert record["surgery_minus_control"]["test"] == wanted
     share = recovered_share(scores["untouched"], scores["surgery"], scores["ceiling"])
@@ -307,6 +308,17 @@ def test_a_model_without_sick_heads_is_told_in_one_line(
     healthy = replace(settings, model=str(settings.ceiling), ceiling=None)
     with pytest.raises(PlanError, match="no sick head"):
         demo(tmp_path / "out", healthy, Listener())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_cannot_be_loaded_costs_no_earlier_result(
+    alone: Finished, tmp_path: Path
+) -> None:
+    output = shutil.copytree(alone.folder, tmp_path / "out")
+    with pytest.raises(ModelError, match="no such folder"):
+        demo(output, replace(alone.settings, model=str(tmp_path / "typo")), Listener())
+    assert json.loads((output / "demo.json").read_text())["finished"] is True
+    assert (output / "merged" / "model.safetensors").is_file()
 
 
 def test_a_checkpoint_that_is_not_what_was_evaluated_is_an_error(

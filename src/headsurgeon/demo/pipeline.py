@@ -63,7 +63,9 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
         Interrupted: stopped by the user; the same call goes on.
     """
     journal = Journal(observer)
-    folder = _prepare(Path(output), settings)
+    folder = Path(output)
+    if folder.exists():
+        claim_folder(folder, RECORD)
     journal.heading("1  Diagnosis: which heads are asleep")
     material = gather(settings, journal)
     diagnosis = find_sick(material, settings, journal)
@@ -72,6 +74,7 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     case = examine(material, diagnosis, settings, journal)
     journal.say(planned(case.plan))
     journal.heading("3  Operation, control and ceiling: the same slices, the same tokens")
+    _prepare(folder, settings)
     outcomes, found, merged = _treatments(material, case, settings, folder, journal)
     journal.heading("4  Result: the merged model on held-out text")
     judgement = judge(case, outcomes, found)
@@ -81,8 +84,11 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     return DemoResult(folder, case, outcomes, judgement, merged, seconds)
 
 
-def _prepare(folder: Path, settings: DemoSettings) -> Path:
-    """Claims the folder, and clears it unless an interrupted demo with these settings is in it."""
+def _prepare(folder: Path, settings: DemoSettings) -> None:
+    """Claims the folder, and clears it unless an interrupted demo with these settings is in it.
+
+    Called once there is something to operate on, so that a misspelt model costs no earlier result.
+    """
     claim_folder(folder, RECORD)
     if (folder / RECORD).exists():
         left = read_json(folder / RECORD, "demo")
@@ -90,7 +96,6 @@ def _prepare(folder: Path, settings: DemoSettings) -> Path:
             for name in (RUNS, MERGED, FIGURES):
                 shutil.rmtree(folder / name, ignore_errors=True)
     write_start(folder, settings)
-    return folder
 
 
 def _treatments(
