@@ -43,4 +43,5 @@ def describe(config: PretrainedConfig) -> Layout:
         mlp_down="transformer.h.{layer}.mlp.dense_4h_to_h",
         slopes=appended(heads),
         initializer_range=config.initializer_range,
+        slow_gelu="transformer.h.{layer}.mlp.gelu_impl",
     )

@@ -93,6 +93,8 @@ class Layout:
         logit_factor: factor of the language-model head's output, before any cap.
         logit_softcap: limit of the logits, if the family bends them with a tanh.
         initializer_range: standard deviation of the weights when the model was made.
+        slow_gelu: path, with `{layer}`, of an MLP activation that is GELU in its tanh form, written
+            out in many operations; None where one operation does it.
     """
 
     family: str
@@ -123,6 +125,7 @@ class Layout:
     logit_factor: float = 1.0
     logit_softcap: float | None = None
     initializer_range: float = 0.02
+    slow_gelu: str | None = None
 
     def window(self, layer: int) -> int | None:
         """How many positions back, itself included, a token of that layer sees; None: all."""

@@ -3,7 +3,9 @@
 BLOOM, MPT and ALiBi-Falcon in `transformers` hold whole attention maps or masks. Inside
 `fused_attention(model)` their attention modules run the folded form instead (`fold.py`): the same
 sums up to rounding, about half the time, memory linear in the window. The modules' own projections
-are called, so hooks on them and layers put in their place keep working.
+are called, so hooks on them and layers put in their place keep working. BLOOM's GELU, some thirty
+passes over the widest activations in forward and backward, becomes PyTorch's, which is the same
+function in one.
 
 A call goes the stock way, whole, where the folded form does not apply: with a cache, with padding
 (a mask that has zeros) or a mask of one's own, when attention maps are asked for, when training
@@ -103,11 +105,16 @@ def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Ite
     stock = model.config._attn_implementation
     before: list[tuple[nn.Module, dict[str, Any]]] = []
     handles = []
+    fused_layers: set[int] = set()
     try:
         for layer in range(layout.layers):
             module = model.get_submodule(layout.output.path(layer).rpartition(".")[0])
             before.append((module, {"forward": module.__dict__.get("forward")}))
-            module.forward = _forward(model, module, layer, layout, family, chosen)
+            module.forward = _forward(model, module, layer, layout, family, chosen, fused_layers)
+            if layout.slow_gelu is not None:
+                module = model.get_submodule(layout.slow_gelu.format(layer=layer))
+                before.append((module, {"forward": module.__dict__.get("forward")}))
+                module.forward = _gelu(module, layer, fused_layers)
 
         def choose(
             base: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
@@ -176,6 +183,7 @@ def _forward(
     layout: Layout,
     family: FusedFamily,
     attend: Attend,
+    fused_layers: set[int],
 ) -> Callable[..., tuple[Tensor, None]]:
     stock = module.forward
     query_path, key_path, value_path = (
@@ -188,7 +196,9 @@ def _forward(
         # the mask travels with the call, so a checkpointed layer decides the same in backward
         mask = named.get("attention_mask")
         if mask is None or mask.numel() > 0:
+            fused_layers.discard(layer)
             return stock(hidden, *arguments, **named)
+        fused_layers.add(layer)
         # looked up at every call, because operated layers take the place of these modules
         projected = {
             path: model.get_submodule(path)(hidden)
@@ -205,6 +215,19 @@ def _forward(
         )
         output = model.get_submodule(layout.output.path(layer))(merge_heads(context, layout.output))
         return family.finish(module, output, arguments, named), None
+
+    return forward
+
+
+def _gelu(module: nn.Module, layer: int, fused_layers: set[int]) -> Callable[[Tensor], Tensor]:
+    """The activation of a layer goes the way its attention has just gone."""
+    stock = module.forward
+
+    def forward(hidden: Tensor) -> Tensor:
+        if layer in fused_layers:
+            return functional.gelu(hidden, approximate="tanh")
+        activated: Tensor = stock(hidden)
+        return activated
 
     return forward
 

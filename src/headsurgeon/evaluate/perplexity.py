@@ -10,6 +10,7 @@ from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
+from headsurgeon.attention.choice import AttentionChoice, attending
 from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
 from headsurgeon.data import Windows
 from headsurgeon.errors import InputError
@@ -59,6 +60,7 @@ class Evaluation:
         documents: ids, in order of first appearance.
         document_nll: summed negative log-likelihood of each document, nats.
         document_tokens: predicted tokens of each document, length − 1 per window.
+        attention: `stock` is the model's own; `fused` equals it up to rounding.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Evaluation:
     documents: tuple[str, ...]
     document_nll: Float[np.ndarray, " document"]
     document_tokens: Float[np.ndarray, " document"]
+    attention: str = "stock"
 
     @property
     def document_mean(self) -> Float[np.ndarray, " document"]:
@@ -104,6 +107,7 @@ class Evaluation:
             "length": self.length,
             "stride": self.stride,
             "corpus_hash": self.corpus_hash,
+            "attention": self.attention,
             "documents": len(self.documents),
             "tokens": self.tokens,
             "nll": self.interval().to_dict(),
@@ -112,20 +116,25 @@ class Evaluation:
 
 
 def evaluate(
-    model: PreTrainedModel, windows: Windows, *, batch_size: int | None = None
+    model: PreTrainedModel,
+    windows: Windows,
+    *,
+    batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
 ) -> Evaluation:
     """Scores every token of every window but its first.
 
     Args:
         windows: equal windows; each starts without knowledge of the one before.
         batch_size: windows per forward pass; by default about 4,096 tokens.
+        attention: `stock`, `fused`, or `auto`; see `headsurgeon.attention.choice`.
 
     Raises:
         UnsupportedModel, SettingsError, CorpusError: as `measure`.
     """
     check_windows(windows.tokens, layout_of(model), model)
     losses: list[float] = []
-    with evaluating(model):
+    with evaluating(model), attending(model, attention) as used:
         for batch in batches(windows.tokens, batch_size):
             losses += token_nll(model, batch.to(model.device)).double().sum(-1).tolist()
     names = list(dict.fromkeys(windows.documents))
@@ -145,6 +154,7 @@ def evaluate(
         documents=tuple(names),
         document_nll=nll,
         document_tokens=tokens,
+        attention=used,
     )
 
 

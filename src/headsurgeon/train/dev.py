@@ -12,6 +12,7 @@ from headsurgeon.data import Windows
 from headsurgeon.diagnose import classify
 from headsurgeon.errors import OperationError
 from headsurgeon.measure import measure
+from headsurgeon.measure.path import Attention
 from headsurgeon.models.forward import batches, evaluating
 from headsurgeon.models.loss import token_nll
 from headsurgeon.operate import Patient
@@ -35,9 +36,16 @@ class DevResult:
 
 
 def evaluate_dev(
-    patient: Patient, dev: Windows, statistics_windows: int, computing: AbstractContextManager[Any]
+    patient: Patient,
+    dev: Windows,
+    statistics_windows: int,
+    computing: AbstractContextManager[Any],
+    attention: Attention = "auto",
 ) -> DevResult:
     """Loss on all dev windows, and statistics of all heads on the first few of them.
+
+    The loss is that of the attention the model runs at the moment; `attention` is what the
+    statistics take.
 
     Raises:
         OperationError: the loss is not finite.
@@ -54,7 +62,7 @@ def evaluate_dev(
         )
     if statistics_windows == 0:
         return DevResult(total / count, None, None, None)
-    stats = measure(model, dev.take(statistics_windows))
+    stats = measure(model, dev.take(statistics_windows), attention=attention)
     healthy = classify(stats.first_token_mass, stats.entropy) == "healthy"
     layers, heads = np.array(patient.heads).T
     return DevResult(

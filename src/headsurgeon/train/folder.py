@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headsurgeon import files
+from headsurgeon.attention.choice import choose_attention
 from headsurgeon.data import Windows
 from headsurgeon.errors import OutputError
 from headsurgeon.models.forward import model_id
@@ -29,6 +30,7 @@ def identity(
         "output_start": patient.output_start,
         "init_seed": patient.seed,
         "dtype": str(patient.model.dtype).removeprefix("torch."),
+        "attention": choose_attention(patient.model, settings.attention, training=True),
         "train": _describe(train),
         "dev": _describe(dev),
         "settings": settings.model_dump(),

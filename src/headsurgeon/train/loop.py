@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows, windows
 from headsurgeon.models.forward import check_windows
 from headsurgeon.operate import Patient
@@ -90,6 +91,7 @@ def train_on(
     model = patient.model
     with (
         training_mode(model),
+        attending(model, settings.attention, training=True),
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
         stoppable() as stop,

@@ -213,6 +213,8 @@ class Session:
             self.dev_windows,
             self.settings.statistics_windows,
             computing(self.patient.model, self.settings),
+            # a kernel that trains may still lack the log-sum-exp that measuring needs
+            "stock" if self.settings.attention == "stock" else "auto",
         )
         progress.evaluated = progress.step
         progress.dev_loss, progress.healthy = found.dev_loss, found.healthy

@@ -32,6 +32,11 @@ class TrainSettings(BaseModel):
         "auto",
         description="precision of the forward pass; auto is the model's own; slices are fp32",
     )
+    attention: Literal["auto", "stock", "fused"] = Field(
+        "auto",
+        description="stock is the model's own; fused is the same up to rounding, faster, in memory "
+        "linear in the window; auto is fused where there is such a kernel",
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to hold fewer of them"
     )

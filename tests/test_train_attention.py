@@ -1,0 +1,124 @@
+"""Training and evaluating through fused attention: the same figures, and who gets it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from headsurgeon.attention.choice import choose_attention
+from headsurgeon.errors import Interrupted, OutputError, SettingsError
+from headsurgeon.evaluate import evaluate
+from headsurgeon.operate import operate
+from headsurgeon.operate.tensor_file import read_tensors
+from headsurgeon.train import StepEvent, read_log
+from tests.pico import pico
+from tests.pico import tokens as random_tokens
+from tests.pico_families import pico_family
+from tests.stand_ins import windows_of
+from tests.test_train_loop import PLAN, STEPS, patient, run
+
+ALIBI = ["bloom", "mpt", "falcon-rw", "falcon-new"]
+DRY = {"bloom": {"hidden_dropout": 0.1}}
+
+
+def slices_of(folder: Path) -> dict[str, torch.Tensor]:
+    tensors, _ = read_tensors(folder / "checkpoint" / "last.safetensors", "checkpoint", OutputError)
+    return tensors
+
+
+def used(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text())["identity"]["attention"])
+
+
+@pytest.mark.parametrize("family", ALIBI)
+def test_fused_training_follows_the_stock_one(family: str, tmp_path: Path) -> None:
+    results = {}
+    for attention in ("stock", "auto"):
+        over = {"hidden_dropout": 0.0} if family == "bloom" else {}
+        folder = tmp_path / attention
+        # a small rate: AdamW's first steps have unit size, which magnifies any rounding
+        found = run(patient(family, **over), folder, attention=attention, learning_rate=1e-4)
+        results[attention] = [loss for _, loss in read_log(found)]
+    assert used(tmp_path / "stock") == "stock"
+    assert used(tmp_path / "auto") == "fused"
+    assert results["auto"] == pytest.approx(results["stock"], abs=1e-5)
+
+
+def test_a_fused_run_stopped_and_resumed_ends_bit_identical(tmp_path: Path) -> None:
+    def stop(event: StepEvent) -> None:
+        if event.step == 3:
+            raise KeyboardInterrupt
+
+    # dropout of the residual stream, which the fused kernel leaves alone
+    run(patient("bloom", **DRY["bloom"]), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(patient("bloom", **DRY["bloom"]), tmp_path / "cut", on_step=stop)
+    run(patient("bloom", **DRY["bloom"]), tmp_path / "cut")
+    assert used(tmp_path / "cut") == "fused"
+    whole, resumed = slices_of(tmp_path / "whole"), slices_of(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_checkpointing_under_fused_attention_computes_again_only_from_the_lowest_operated_layer(
+    tmp_path: Path,
+) -> None:
+    calls: dict[str, list[int]] = {}
+    ends = {}
+    for checkpointing in (False, True):
+        subject = patient("bloom", **DRY["bloom"])
+        counts = [0, 0, 0]
+        for layer, block in enumerate(subject.model.transformer.h):
+
+            def note(*_: object, layer: int = layer, counts: list[int] = counts) -> None:
+                counts[layer] += torch.is_grad_enabled()
+
+            # at the entrance: the second time, a layer stops once nothing more is needed of it
+            block.input_layernorm.register_forward_pre_hook(note)
+        folder = tmp_path / str(checkpointing)
+        run(subject, folder, gradient_checkpointing=checkpointing)
+        calls[str(checkpointing)] = counts
+        ends[checkpointing] = slices_of(folder)
+    batches = STEPS * 2
+    assert calls["False"] == [batches] * 3
+    # the plan's lowest layer is 1: layer 0 runs once
+    assert calls["True"] == [batches, 2 * batches, 2 * batches]
+    assert all(torch.equal(ends[True][name], ends[False][name]) for name in ends[True])
+
+
+@pytest.mark.parametrize("family", ALIBI)
+def test_evaluation_is_the_same_through_the_fused_kernel(family: str) -> None:
+    model = pico(family)
+    windows = windows_of(random_tokens(5, 12), documents="aabbc")
+    found = evaluate(model, windows)
+    stock = evaluate(model, windows, attention="stock")
+    assert (found.attention, stock.attention) == ("fused", "stock")
+    assert found.nll == pytest.approx(stock.nll, abs=1e-5)
+    assert found.to_dict()["attention"] == "fused"
+
+
+def test_attention_dropout_trains_with_the_stock_attention_and_says_why() -> None:
+    model = pico("bloom", attention_dropout=0.1)
+    assert choose_attention(model, "auto", training=True) == "stock"
+    assert choose_attention(model, "auto") == "fused"
+    with pytest.raises(SettingsError, match="attention dropout"):
+        choose_attention(model, "fused", training=True)
+
+
+def test_families_with_a_fused_attention_of_their_own_keep_it() -> None:
+    model = pico_family("llama")
+    assert choose_attention(model) == "stock"
+    with pytest.raises(SettingsError, match="none for 'llama'"):
+        choose_attention(model, "fused")
+
+
+def test_an_unknown_attention_is_refused() -> None:
+    with pytest.raises(SettingsError, match="auto, stock, fused"):
+        choose_attention(pico("bloom"), "flash")
+
+
+def test_the_context_is_gone_after_training(tmp_path: Path) -> None:
+    subject = operate(pico("bloom"), PLAN)
+    run(subject, tmp_path / "run")
+    module = subject.model.transformer.h[0].self_attention
+    assert "forward" not in module.__dict__
