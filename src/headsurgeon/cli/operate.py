@@ -66,8 +66,9 @@ def operate(
 ) -> None:
     """Reinitialises the planned heads and trains them, everything else frozen.
 
-    Trains on the train split and keeps the slices that do best on the dev split, as a patch. Ctrl-C
-    stops safely; the same command goes on from there.
+    Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
+    test split is left for evaluate, so there is no --split. Ctrl-C stops safely; the same command
+    goes on from there.
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.diagnose.plan_file import load as load_plan

@@ -142,6 +142,8 @@ def plan(
     """Chooses heads by a rule and writes a plan that you can edit.
 
     The plan shows what silencing each head costs now, before anything is cut: a sink may be work.
+    Costs are measured on the dev split, with the window length, first token and seed of the
+    diagnosis.
     """
     from headsurgeon.diagnose import Diagnosis
     from headsurgeon.diagnose import plan as make_plan
@@ -259,7 +261,7 @@ def _cost(
     corpus: str | None,
     count: int,
 ) -> "Callable[[Sequence[HeadId]], float]":
-    """The joint ablation cost on the dev split, with a line for every ten sets measured."""
+    """The joint ablation cost on the dev split; says on stderr what it is measured on."""
     from headsurgeon.evaluate import ablation_cost
 
     source = diagnosis.stats.provenance
