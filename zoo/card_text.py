@@ -1,6 +1,6 @@
 """The twins' README.md, written from the figures of card.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recipe import Recipe
@@ -78,6 +78,7 @@ short by a linear decay to a tenth over the last {recipe.decay_steps} |
 | order of the text (SHA-256) | `{card["data_order_hash"]}` |
 | text (SHA-256) | `{card["corpus_hash"]}` |
 | these weights (SHA-256) | `{card["final_weights_hash"]}` |
+| model.safetensors (SHA-256) | `{card["files"]["model.safetensors"]}` |
 
 Both twins have the same first three hashes. The shipped weights are rounded to bf16; everything
 below was measured on the shipped weights, computed in fp32."""
@@ -112,31 +113,68 @@ Two healthy models that differ in the seed of their initialisation are
 
 
 def _end_state(card: Mapping[str, Any], planted: bool) -> str:
+    states = card["end_state"]
     lines = ["## Measured end state\n"]
     if planted:
         lines.append(
             f"Planted ({len(card['planted_heads'])}): {', '.join(card['planted_heads'])}.\n"
         )
     lines.append(
-        "What the heads are at the end, by the thresholds 0.5 and 0.95 on first-token mass:\n"
+        "What the heads are at the end, by the thresholds 0.5 and 0.95 on first-token mass. "
+        "Borderline are heads\nwhose 95 % interval over documents crosses a threshold. "
+        f"Measured with\n\n```\n{_commands(states.values())}\n```\n"
     )
+    lines.append(f"{_counts(states)}\n")
+    usual = {corpus: state["default_command"] for corpus, state in states.items()}
+    first = next(iter(usual.values()))
     lines.append(
-        "| corpus | healthy | sink | dead | low-entropy | borderline |\n|---|---|---|---|---|---|"
+        f"Without `--split` and `--count` the command reads {first['count']} windows of the "
+        f"{first['split']} split. Its\nintervals are wider, the text is another, and so more "
+        "heads may be borderline or cross a threshold:\n"
     )
-    for corpus, state in card["end_state"].items():
-        counts = state["counts"]
-        edge = [head["head"] for head in state["heads"] if head["borderline"]]
-        lines.append(
-            f"| {corpus} | {counts['healthy']} | {counts['sink']} | {counts['dead']} | "
-            f"{counts['low-entropy']} | {', '.join(edge) or 'none'} |"
-        )
-    for corpus, state in card["end_state"].items():
+    lines.append(_counts(usual))
+    for corpus, state in states.items():
         lines.append(f"\nSick on {corpus}: {', '.join(state['sick']) or 'none'}.")
+        lines.append(f"{_changed(state)}")
     lines.append("\nFirst-token mass per head (planted heads in bold, † sink, ‡ dead):")
-    for corpus, state in card["end_state"].items():
+    for corpus, state in states.items():
         lines.append(f"\n{corpus}, {state['windows']} windows of {state['documents']} documents:\n")
         lines.append(_masses(state["heads"]))
     return "\n".join(lines)
+
+
+def _commands(states: Iterable[Mapping[str, Any]]) -> str:
+    return "\n".join(state["command"] for state in states)
+
+
+def _counts(states: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        "| corpus | windows | documents | healthy | sink | dead | low-entropy | borderline |",
+        "|---" * 8 + "|",
+    ]
+    for corpus, state in states.items():
+        counts = state["counts"]
+        rows.append(
+            f"| {corpus} | {state['windows']} | {state['documents']} | {counts['healthy']} | "
+            f"{counts['sink']} | {counts['dead']} | {counts['low-entropy']} | "
+            f"{', '.join(state['borderline']) or 'none'} |"
+        )
+    return "\n".join(rows)
+
+
+def _changed(state: Mapping[str, Any]) -> str:
+    stated, usual = set(state["sick"]), set(state["default_command"]["sick"])
+    if stated == usual:
+        return "The default command finds the same heads sick."
+    parts = [
+        f"{word} {', '.join(head for head in names)}"
+        for word, names in (
+            ("it adds", sorted(usual - stated)),
+            ("it leaves out", sorted(stated - usual)),
+        )
+        if names
+    ]
+    return f"The default command finds others: {'; '.join(parts)}."
 
 
 def _masses(heads: list[Mapping[str, Any]]) -> str:

