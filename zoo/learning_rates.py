@@ -20,7 +20,7 @@ from headsurgeon.models import load
 from headsurgeon.operate import operate
 from headsurgeon.train import train
 
-GRID = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+GRID = (5e-4, 2e-3, 8e-3)
 
 
 def main() -> None:

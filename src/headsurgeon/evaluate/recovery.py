@@ -3,18 +3,21 @@
 A random head is not sick: "mass fell below 0.5 after reinitialisation" is true before any training.
 So a head counts as recovered when three things hold:
 
-1. it left the sick class on every corpus measured;
+1. it left the sick class: sick in the stock model on at least one corpus measured, on none now;
 2. it differs from an untrained head: on every corpus its interval in mass, entropy or distance lies
-   outside the spread of the same head reinitialised and not trained, over several seeds;
-3. ablating the revived set costs more loss than ablating the same set in the stock model, with the
-   whole interval above 0, on every corpus.
+   outside what the same head shows when it is reinitialised and not trained, judged over several
+   seeds and corrected for the number of heads and statistics looked at;
+3. the revived set works: on every corpus ablating it costs loss, and more loss than ablating the
+   same set in the stock model, both with the whole interval above 0.
 
-Heads reinitialised and not trained count as 0 recovered: they fail 2 by construction and, as their
-output is zero, 3 as well.
+Heads reinitialised and not trained count as 0 recovered: with the paper's start their output is
+zero, so ablating them costs exactly nothing and 3 fails; with any other start 2 fails, up to the
+5 % of families in which chance alone takes one of them out of the null's spread.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -31,30 +34,38 @@ from headsurgeon.operate import Patient, operate
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
 SICK_MASS = 0.5
+# chance, over all heads and statistics together, that an untrained head seems to differ
+CHANCE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recovery:
     """What an operation brought back.
 
     Attributes:
         heads: the operated heads, in order.
-        left_sick: which of them left the sick class on every corpus — all the paper asks.
-        unlike_null: which of them differ from an untrained head on every corpus.
-        function: per corpus, ablation cost of the set after minus before, nats per token.
+        was_sick: which of them were sick in the stock model on some corpus.
+        left_sick: which of these are sick on no corpus now — all the paper asks.
+        unlike_null: which differ from an untrained head on every corpus.
+        stock, revived: per corpus, what ablating the set costs before and after.
+        function: per corpus, the cost after minus the cost before, nats per token.
         null: per corpus, the mean over seeds of the untrained heads' mass, fraction.
     """
 
     heads: tuple[HeadId, ...]
+    was_sick: Bool[np.ndarray, " operated"]
     left_sick: Bool[np.ndarray, " operated"]
     unlike_null: Bool[np.ndarray, " operated"]
+    stock: tuple[Ablation, ...]
+    revived: tuple[Ablation, ...]
     function: tuple[Estimate, ...]
     null: tuple[Float[np.ndarray, " operated"], ...]
 
     @property
     def functional(self) -> bool:
-        """Whether the revived set does more work than the stock set did, on every corpus."""
-        return bool(self.function) and all(gain.above_zero for gain in self.function)
+        """Whether on every corpus the revived set does work, and more than the stock set did."""
+        works = all(ablation.joint.above_zero for ablation in self.revived)
+        return bool(self.function) and works and all(gain.above_zero for gain in self.function)
 
     @property
     def recovered(self) -> tuple[HeadId, ...]:
@@ -69,23 +80,33 @@ class Recovery:
         return {
             "operated": len(self.heads),
             "recovered": [str(head) for head in self.recovered],
+            "was_sick": int(self.was_sick.sum()),
             "left_sick": int(self.left_sick.sum()),
             "unlike_null": int(self.unlike_null.sum()),
+            "ablation_stock": [ablation.joint.to_dict() for ablation in self.stock],
+            "ablation_revived": [ablation.joint.to_dict() for ablation in self.revived],
             "function": [gain.to_dict() for gain in self.function],
             "null_mass": [float(mass.mean()) for mass in self.null],
         }
 
 
 def empirical_null(patient: Patient, windows: Windows, seeds: Sequence[int]) -> list[HeadStats]:
-    """The same heads reinitialised as planned and not trained, measured once per seed.
+    """The same heads reinitialised and not trained, measured once per seed.
 
-    The patient must be reverted, so that its model is the stock one; it is again afterwards.
+    They start as the patient did; where it kept its weights (init `none`), as the paper's do, since
+    kept weights are not untrained ones. The patient must be reverted, so that its model is the
+    stock one; it is again afterwards.
     """
+    fresh = patient.init != "none"
+    init = patient.init if fresh else "xavier_uniform_head"
+    start = patient.output_start if fresh else "zero-output"
     measured = []
     for seed in seeds:
-        untrained = operate(patient.model, patient.plan, seed=seed)
-        measured.append(measure(patient.model, windows))
-        untrained.revert()
+        untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)
+        try:
+            measured.append(measure(patient.model, windows))
+        finally:
+            untrained.revert()
     return measured
 
 
@@ -99,9 +120,10 @@ def recovery(
     """Applies the rule above to a patient; afterwards the patient is merged.
 
     Args:
-        patient: trained (or not), in any state but untouched.
+        patient: trained (or not), in any state.
         windows: one corpus or several; held-out text, at least two documents each.
-        null_seeds: seeds of the untrained heads; their spread is what "differs" is judged by.
+        null_seeds: seeds of the untrained heads, at least two; their spread is what "differs" is
+            judged by.
         sick_mass: mass above which a head is sick, fraction.
 
     Raises:
@@ -111,21 +133,31 @@ def recovery(
     if not heads:
         raise StateError("the plan operates on no head, so there is nothing to recover")
     corpora = [windows] if isinstance(windows, Windows) else list(windows)
-    left_sick = np.ones(len(heads), dtype=bool)
+    was_sick = np.zeros(len(heads), dtype=bool)
+    healthy_now = np.ones(len(heads), dtype=bool)
     unlike_null = np.ones(len(heads), dtype=bool)
-    function, nulls = [], []
+    before, after, nulls = [], [], []
     for corpus in corpora:
         patient.revert()
-        stock = ablate(patient.model, heads, corpus, singles=False)
+        before.append(ablate(patient.model, heads, corpus, singles=False))
+        was_sick |= _pick(measure(patient.model, corpus).first_token_mass, heads) > sick_mass
         null = empirical_null(patient, corpus, null_seeds)
         patient.merge()
         stats = measure(patient.model, corpus)
-        revived = ablate(patient.model, heads, corpus, singles=False)
-        left_sick &= _pick(stats.first_token_mass, heads) <= sick_mass
+        after.append(ablate(patient.model, heads, corpus, singles=False))
+        healthy_now &= _pick(stats.first_token_mass, heads) <= sick_mass
         unlike_null &= _unlike(stats, null, heads)
-        function.append(_gain(revived, stock))
         nulls.append(_pick(np.mean([n.first_token_mass for n in null], axis=0), heads))
-    return Recovery(heads, left_sick, unlike_null, tuple(function), tuple(nulls))
+    return Recovery(
+        heads=heads,
+        was_sick=was_sick,
+        left_sick=was_sick & healthy_now,
+        unlike_null=unlike_null,
+        stock=tuple(before),
+        revived=tuple(after),
+        function=tuple(_gain(new, old) for new, old in zip(after, before, strict=True)),
+        null=tuple(nulls),
+    )
 
 
 def _gain(revived: Ablation, stock: Ablation) -> Estimate:
@@ -137,15 +169,24 @@ def _gain(revived: Ablation, stock: Ablation) -> Estimate:
 def _unlike(
     stats: HeadStats, null: Sequence[HeadStats], heads: Sequence[HeadId]
 ) -> Bool[np.ndarray, " operated"]:
-    """Whether a head's interval leaves the null's spread (mean ± 3 standard deviations)."""
+    """Whether a head's interval leaves the range in which one more untrained head would fall.
+
+    That range is mean ± z·s·√(1 + 1/seeds), with z corrected (Bonferroni) for all heads and
+    statistics. s is the larger of the head's own deviation over seeds and that pooled over heads:
+    a handful of seeds tells little about a single head.
+    """
     unlike = np.zeros(len(heads), dtype=bool)
+    quantile = NormalDist().inv_cdf(1.0 - CHANCE / (2 * len(COMPARED) * len(heads)))
+    margin = quantile * np.sqrt(1.0 + 1.0 / len(null))
+    weights = stats.document_weights.sum(axis=1)
     for name in COMPARED:
-        documents = stats.per_document(name)
-        interval = mean_interval(documents, stats.document_weights.sum(axis=1))
-        low, high = _pick(interval.low, heads), _pick(interval.high, heads)
+        interval = mean_interval(stats.per_document(name), weights)
         values = np.stack([_pick(untrained.mean(name), heads) for untrained in null])
-        centre, spread = values.mean(axis=0), 3.0 * values.std(axis=0, ddof=1)
-        unlike |= (low > centre + spread) | (high < centre - spread)
+        own = values.std(axis=0, ddof=1)
+        reach = margin * np.maximum(own, np.sqrt((own**2).mean()))
+        centre = values.mean(axis=0)
+        unlike |= _pick(interval.low, heads) > centre + reach
+        unlike |= _pick(interval.high, heads) < centre - reach
     return unlike
 
 
