@@ -4,7 +4,9 @@ import hashlib
 import json
 import shlex
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +114,11 @@ def test_the_page_says_what_was_planted_and_the_exact_command(twin: str) -> None
     if stated["planted_heads"]:
         assert "**The collapse of this model was planted.**" in page
         assert all(head in page for head in stated["planted_heads"])
+
+
+def test_export_refuses_a_third_borderline_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "zoo"))
+    check_sure = import_module("card_state").check_sure
+    check_sure("twin", {"text": {"borderline": ["L0H0", "L0H1"]}})
+    with pytest.raises(SystemExit, match="L0H2 are borderline"):
+        check_sure("twin", {"text": {"borderline": ["L0H0", "L0H1", "L0H2"]}})
