@@ -63,7 +63,7 @@ def write_text(path: Path | str, content: str) -> None:
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """Writes `content` to `path` atomically; NaN becomes null, since JSON has no NaN."""
-    text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
@@ -134,11 +134,22 @@ def append_line(path: Path | str) -> Callable[[Mapping[str, Any]], None]:
     def append(entry: Mapping[str, Any]) -> None:
         try:
             with path.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(_without_nan(entry), allow_nan=False) + "\n")
+                log.write(json.dumps(without_nan(entry), allow_nan=False) + "\n")
         except OSError as error:
             raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
     return append
+
+
+def without_nan(value: Any) -> Any:
+    """The same plain data with NaN and infinities, which JSON does not have, as None."""
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
 
 
 def _umask() -> int:
@@ -146,13 +157,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0.0 else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value

@@ -6,7 +6,6 @@ and every later stage can compute its own intervals from it.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from jaxtyping import Float
 from headsurgeon.diagnose.diagnosis import Diagnosis
 from headsurgeon.diagnose.verdicts import Thresholds
 from headsurgeon.errors import InputError
-from headsurgeon.files import header, read_json, write_text
+from headsurgeon.files import header, read_json, without_nan, write_text
 from headsurgeon.heads import STATISTICS, HeadStats, Provenance
 
 _BOUNDS = ("mass_low", "mass_high", "entropy_low", "entropy_high")
@@ -68,7 +67,7 @@ def from_dict(content: Mapping[str, Any], name: str = "diagnosis") -> Diagnosis:
 
 def save(diagnosis: Diagnosis, path: Path | str) -> None:
     """Writes the diagnosis to `path`, atomically, with every list of numbers on one line."""
-    content = json.dumps(_nan_to_none(to_dict(diagnosis)), indent=1, ensure_ascii=False)
+    content = json.dumps(without_nan(to_dict(diagnosis)), indent=1, ensure_ascii=False)
     # no JSON string holds a raw line break, so only the layout is changed
     lines = _LIST_OF_SCALARS.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", content)
     write_text(path, lines + "\n")
@@ -120,13 +119,3 @@ def _array(
     if array.shape != wanted:
         raise ValueError(f"{name}: expected shape {list(wanted)}, got {list(array.shape)}")
     return array
-
-
-def _nan_to_none(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_nan_to_none(item) for item in value]
-    return value
