@@ -20,8 +20,17 @@ from headsurgeon.demo import DemoSettings, Observer, demo
 from headsurgeon.demo import settings as settings_module
 from headsurgeon.demo.pipeline import DemoResult
 from headsurgeon.diagnose import Diagnosis
-from headsurgeon.errors import Interrupted, ModelError, OperationError, OutputError, PlanError
+from headsurgeon.errors import (
+    Interrupted,
+    ModelError,
+    OperationError,
+    OutputError,
+    PlanError,
+    WriteError,
+)
 from headsurgeon.evaluate import difference, evaluate, recovered_share
+from headsurgeon.operate import apply_patch
+from headsurgeon.operate.checkpoint import write_checkpoint
 from headsurgeon.report import Table
 from headsurgeon.train import StepEvent
 from tests.planted import PLANTED, save_pair, save_texts
@@ -329,5 +338,31 @@ def test_a_checkpoint_that_is_not_what_was_evaluated_is_an_error(
 
     model, tokenizer = load(twins.settings.model)
     text = windows(twins.settings.corpus, tokenizer, "test", 32, 4, 0)
+    patch = twins.folder / "runs" / "surgery" / "patch.safetensors"
+    patient = apply_patch(model, patch)
     with pytest.raises(OperationError, match="not what was evaluated"):
-        write_merged(model, tokenizer, tmp_path / "merged", text, nll=1.0)
+        write_merged(patient, tokenizer, tmp_path / "merged", patch, text, nll=1.0)
+
+
+def test_a_disk_full_while_the_checkpoint_is_written_costs_no_earlier_one(
+    twins: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headsurgeon.models import load
+
+    model, tokenizer = load(twins.settings.model)
+    patch = twins.folder / "runs" / "surgery" / "patch.safetensors"
+    patient = apply_patch(model, patch)
+    write_checkpoint(patient, tokenizer, tmp_path / "merged", patch)
+    before = (tmp_path / "merged" / "model.safetensors").read_bytes()
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "merged" and ".old." not in str(self):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(WriteError, match="No space left"):
+        write_checkpoint(patient, tokenizer, tmp_path / "merged", patch)
+    assert (tmp_path / "merged" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]

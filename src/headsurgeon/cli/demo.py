@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.status import Status
 from rich.text import Text
 
 from headsurgeon.cli.console import err, head_map, heading, out, table
 from headsurgeon.cli.loading import quieten
+from headsurgeon.cli.progress import add_run, new_bar, show_step
 
 if TYPE_CHECKING:
     from headsurgeon.demo.pipeline import DemoResult
@@ -76,16 +77,10 @@ class Terminal:
         """Moves the training bar."""
         if self._bar is None:
             self.close()
-            self._bar = _training_bar()
-            self._bar.add_task(arm, total=event.steps, loss=0.0, speed=0.0, healthy="")
+            self._bar = new_bar(transient=True)
+            add_run(self._bar, f"  {arm}")
             self._bar.start()
-        self._bar.update(
-            self._bar.task_ids[0],
-            completed=event.step,
-            loss=event.loss,
-            speed=event.tokens_per_second,
-            healthy="" if event.healthy is None else f"{event.healthy}/{event.heads} healthy",
-        )
+        show_step(self._bar, self._bar.task_ids[0], event)
 
     def diagnosed(self, diagnosis: "Diagnosis") -> None:
         """Draws the map of layers × heads."""
@@ -119,20 +114,6 @@ class Terminal:
             if moving is not None:
                 moving.stop()
         self._status, self._bar = None, None
-
-
-def _training_bar() -> Progress:
-    return Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TextColumn("{task.fields[speed]:,.0f} tokens/s"),
-        TextColumn("{task.fields[healthy]}"),
-        TimeRemainingColumn(compact=True),
-        console=err(),
-        transient=True,
-    )
 
 
 def _show_files(result: "DemoResult") -> None:

@@ -1,23 +1,13 @@
 """`headsurgeon merge`: a plain checkpoint that `from_pretrained` loads."""
 
-import shutil
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, out
 from headsurgeon.cli.loading import open_model
-from headsurgeon.errors import WriteError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from headsurgeon.operate import Patient
-
-MARKER = "headsurgeon.json"
 
 
 def merge(
@@ -39,6 +29,7 @@ def merge(
     """Writes the model with a patch merged in, and its tokenizer, as an ordinary checkpoint."""
     from headsurgeon.files import claim_folder
     from headsurgeon.operate import apply_patch, read_patch
+    from headsurgeon.operate.checkpoint import MARKER, write_checkpoint
 
     if output.exists():
         claim_folder(output, MARKER)
@@ -68,64 +59,3 @@ def own_dtype(model: str, revision: str | None = None) -> str:
 
     stored = load_config(model, revision=revision).dtype
     return next((name for name, dtype in DTYPES.items() if dtype == stored), "fp32")
-
-
-def write_checkpoint(
-    patient: "Patient", tokenizer: "PreTrainedTokenizerBase", output: Path, patch: Path
-) -> None:
-    """Writes the merged model of `patient` to the folder `output`: all of it, or nothing.
-
-    Raises:
-        OutputError: the folder holds something else.
-        WriteError: the disk is full or the folder cannot be written; what was there stays.
-    """
-    from safetensors import SafetensorError
-
-    from headsurgeon.files import claim_folder, header, write_json
-
-    if output.exists():
-        claim_folder(output, MARKER)
-    origin = {
-        **header("merged-checkpoint"),
-        "model": patient.plan.model,
-        "fingerprint": patient.base_fingerprint,
-        "patch": str(patch),
-        "heads": [str(head) for head in patient.heads],
-        "init": patient.init,
-        "output_start": patient.output_start,
-        "seed": patient.seed,
-    }
-    unfinished: Path | None = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        patient.model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        write_json(unfinished / MARKER, origin)
-        _take_place(unfinished, output)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WriteError(
-            f"cannot write {output}: {reason}; nothing was changed: free some space or choose "
-            "another folder"
-        ) from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _take_place(finished: Path, output: Path) -> None:
-    # a folder made by mkdtemp is private to its owner; the result follows the output's parent
-    finished.chmod(output.parent.stat().st_mode & 0o777)
-    if not output.exists():
-        finished.rename(output)
-        return
-    previous = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
-    output.rename(previous / "checkpoint")
-    try:
-        finished.rename(output)
-    except OSError:
-        (previous / "checkpoint").rename(output)
-        raise
-    finally:
-        shutil.rmtree(previous, ignore_errors=True)

@@ -19,19 +19,30 @@ def training_bar(what: str) -> "Iterator[Callable[[StepEvent], None]]":
     The bar shows the loss on training and on dev text, tokens per second, how many heads of the
     model are healthy, and the time left.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.fields[step]}"),
-        TextColumn("{task.fields[numbers]}", style="dim"),
-    )
-    with Progress(*columns, console=err()) as progress:
-        task = progress.add_task(what, total=None, step="", numbers="first evaluation …")
+    with new_bar() as progress:
+        task = add_run(progress, what)
 
         def on_step(event: "StepEvent") -> None:
             show_step(progress, task, event)
 
         yield on_step
+
+
+def new_bar(transient: bool = False) -> Progress:
+    """A bar on stderr, not started; `transient` ones vanish when they stop."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[step]}"),
+        TextColumn("{task.fields[numbers]}", style="dim"),
+        console=err(),
+        transient=transient,
+    )
+
+
+def add_run(progress: Progress, what: str) -> TaskID:
+    """Adds a line for a training run to the bar; `show_step` moves it."""
+    return progress.add_task(what, total=None, step="", numbers="first evaluation …")
 
 
 def show_step(progress: Progress, task: TaskID, event: "StepEvent") -> None:

@@ -1,16 +1,15 @@
 """The repaired model as a plain checkpoint, and the proof that it loads as one."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import Windows
-from headsurgeon.errors import OperationError, WriteError
+from headsurgeon.errors import OperationError
 from headsurgeon.evaluate import evaluate
+from headsurgeon.operate import Patient
+from headsurgeon.operate.checkpoint import write_checkpoint
 
 # fp32 on the same machine gives the same sums; half precision on disk would not
 TOLERANCE = 1e-6
@@ -32,41 +31,27 @@ class MergedCheckpoint:
 
 
 def write_merged(
-    model: PreTrainedModel,
+    patient: Patient,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    patch: Path,
     windows: Windows,
     nll: float,
 ) -> MergedCheckpoint:
-    """Writes a merged model to `folder`, all or nothing, loads it back and compares the loss.
+    """Writes a merged patient to `folder`, all or nothing, loads it back and compares the loss.
 
     Args:
+        patch: file the slices come from.
         windows: what `nll` was measured on.
 
     Raises:
-        WriteError: the folder cannot be written.
+        OutputError: the folder holds something else.
+        WriteError: the folder cannot be written; an earlier checkpoint in it stays.
         OperationError: the checkpoint that was read back has another loss.
     """
-    unfinished: Path | None = None
-    try:
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        # made by mkdtemp for its owner alone; the result follows the folder it is in
-        unfinished.chmod(folder.parent.stat().st_mode & 0o777)
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WriteError(
-            f"cannot write {folder}: {reason}; free some space and try again"
-        ) from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    write_checkpoint(patient, tokenizer, folder, patch)
     reloaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=model.dtype, device_map=model.device
+        folder, dtype=patient.model.dtype, device_map=patient.model.device
     )
     found = evaluate(reloaded, windows).nll
     if not abs(found - nll) <= TOLERANCE:

@@ -114,9 +114,10 @@ def _treatments(
         found = recovery(patient, [material.test[TEST], material.test[OTHER]])
     with journal.stage(f"writing the merged checkpoint to {folder / MERGED}, loading it back"):
         merged = write_merged(
-            patient.model,
+            patient,
             material.tokenizer,
             folder / MERGED,
+            outcomes["surgery"].run.patch,
             material.test[TEST],
             outcomes["surgery"].scores[TEST].nll,
         )
