@@ -27,8 +27,8 @@ class Material:
         progress: windows of dev text on which they are evaluated while they train.
         dev: windows the diagnosis reads.
         cost: the first of them, on which single heads are priced.
-        test: held-out windows by `TEST` (the corpus trained on) and `OTHER` (one nobody trains on);
-            every final figure comes from them.
+        test: held-out windows by `TEST` (the corpus trained on) and `OTHER` (a corpus no arm is
+            trained on); every final figure comes from them.
     """
 
     model: PreTrainedModel

@@ -18,7 +18,8 @@ class DemoSettings:
             are operated on; in any other model a sink may be work, so only idle ones are.
         max_cost: for rule `idle`: most that silencing the heads together may cost, nats per token.
         corpus: text the arms train on (train split) and are judged on (test split).
-        other_corpus: text nobody trains on, so that harm elsewhere is seen.
+        other_corpus: text no arm is trained on, so that harm elsewhere is seen; the twins
+            themselves have read its train split.
         length: tokens per window; what the twins were trained with.
         dev_windows: windows of the diagnosis, enough that few verdicts are borderline.
         cost_windows: windows that price single heads: one evaluation per sick head.

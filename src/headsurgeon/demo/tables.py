@@ -25,7 +25,10 @@ def losses(judgement: Judgement, where: str) -> Table:
     """Loss and perplexity of every model on one corpus, and the difference from the untouched."""
     scores = judgement.scores[where]
     first = scores["untouched"]
-    kind = {TEST: "held-out text of the training corpus", OTHER: "text nobody trained on"}[where]
+    kind = {
+        TEST: "held-out text of the training corpus",
+        OTHER: "other text, which no arm was trained on",
+    }[where]
     rows = tuple(
         (LABELS[arm], *_loss(score), _change(judgement, where, arm))
         for arm, score in scores.items()

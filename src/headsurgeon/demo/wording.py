@@ -88,7 +88,7 @@ def of_the_gap(gap: Estimate | None, shares: Mapping[str, Estimate]) -> str:
 
 
 def elsewhere(change: Estimate, corpus: str) -> str:
-    """Whether text that nobody trained on got worse.
+    """Whether text that no arm was trained on got worse.
 
     Args:
         change: loss of surgery less loss of the untouched model, nats per token.
