@@ -155,6 +155,34 @@ class TestTheWholeWay:
         assert sorted(path.name for path in clinic.iterdir()) == before
 
 
+def test_the_limits_of_the_verdicts_can_be_chosen_and_are_recorded(clinic: Path) -> None:
+    limits = ("--sink", "0.9999", "--dead", "0.99995", "--low-entropy", "0")
+    assert run("diagnose", "sick", *READING, "--output", "strict", *limits).exit_code == 0
+    strict = Diagnosis.load(clinic / "strict" / "diagnosis.json")
+    assert strict.sick == ()
+    assert strict.counts["low-entropy"] == 0
+    assert strict.thresholds.to_dict() == {"sink": 0.9999, "dead": 0.99995, "low_entropy": 0.0}
+
+
+def test_limits_out_of_order_are_refused_before_anything_is_loaded(clinic: Path) -> None:
+    limits = ("--sink", "0.9", "--dead", "0.5")
+    said = run("diagnose", "no-such-model", *READING, "--output", "bad", *limits)
+    assert said.exit_code == 2
+    assert "sink ≤ dead" in said.stderr
+    assert not (clinic / "bad").exists()
+
+
+def test_a_model_compared_with_itself_keeps_both_figures_and_differs_by_nothing(
+    clinic: Path, results: dict[str, Result]
+) -> None:
+    arguments = ("sick", "--baseline", "sick", *READING, "--output", "same.json")
+    assert run("evaluate", *arguments).exit_code == 0
+    scores = json.loads((clinic / "same.json").read_text())
+    assert set(scores["evaluations"]) == {"sick", "sick (baseline)"}
+    (change,) = scores["differences"].values()
+    assert change == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     clinic: Path, results: dict[str, Result]
 ) -> None:

@@ -39,6 +39,9 @@ def diagnose(
             "there; takes four times as long.",
         ),
     ] = False,
+    sink: options.Sink = 0.5,
+    dead: options.Dead = 0.95,
+    low_entropy: options.LowEntropy = 0.5,
     split: options.Split = "dev",
     length: options.Length = 256,
     count: options.Count = 64,
@@ -54,11 +57,12 @@ def diagnose(
     Shows a map of layers × heads and writes every statistic of every head, with intervals over
     documents.
     """
+    from headsurgeon.diagnose import Thresholds, mlp_dormancy
     from headsurgeon.diagnose import diagnose as give_verdicts
-    from headsurgeon.diagnose import mlp_dormancy
     from headsurgeon.files import claim_folder
     from headsurgeon.measure import measure
 
+    thresholds = Thresholds(sink=sink, dead=dead, low_entropy=low_entropy)
     if output.exists():
         claim_folder(output, DIAGNOSIS)
     loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
@@ -73,7 +77,7 @@ def diagnose(
     )
     with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
         stats = measure(loaded, windows, batch_size=batch_size)
-        diagnosis = give_verdicts(stats, seed=seed)
+        diagnosis = give_verdicts(stats, thresholds, seed=seed)
         from headsurgeon.arch import layout_of
 
         dormancy = mlp_dormancy(loaded, layout_of(loaded))

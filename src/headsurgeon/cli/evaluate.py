@@ -1,6 +1,6 @@
 """`headsurgeon evaluate`: how well a model predicts text, and what an operation brought."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,18 +93,24 @@ def evaluate(
         with busy(f"evaluating {what}"):
             return score(subject, windows, batch_size=batch_size)
 
-    results = {model: scored(model, loaded)}
+    results: dict[str, Evaluation] = {model: scored(model, loaded)}
     report: Report = {**header("evaluation"), "seed": seed, "dtype": str(loaded.dtype)}
     if wanted is not None:
         report["ablation"] = _worth(loaded, wanted, windows)
     if patch is not None:
-        report |= _patched(loaded, patch, windows, results, scored)
+        report |= _patched(loaded, patch, windows, results, scored, batch_size)
     if baseline is not None:
-        results[baseline] = _other(baseline, tokenizer, dtype, device, scored)
+        label = _unused(baseline, "baseline", results)
+        results[label] = _other(baseline, tokenizer, dtype, device, scored)
     _show_losses(results, report)
     if output is not None:
         write_json(output, report)
         out().print(f"\nwritten to {output}", soft_wrap=True, markup=False)
+
+
+def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
+    """A label that no result has yet, so that a model compared with itself keeps both figures."""
+    return f"{name} ({role})" if name in taken else name
 
 
 def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
@@ -161,24 +167,24 @@ def _patched(
     windows: "Windows",
     results: "dict[str, Evaluation]",
     scored: "Callable[[str, PreTrainedModel], Evaluation]",
+    batch_size: int | None,
 ) -> Report:
     """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
-    from headsurgeon.evaluate import ablate, drift, recovery
+    from headsurgeon.evaluate import drift, recovery
     from headsurgeon.measure import measure
     from headsurgeon.operate import apply_patch
 
     with busy("measuring the model without the patch"):
-        before = measure(model, windows)
-        patient = apply_patch(model, patch)
-        patient.revert()
-        stock = ablate(model, patient.plan, windows, singles=False)
-        patient.merge()
-    results[f"with {patch.name}"] = scored(f"with {patch.name}", model)
-    with busy("measuring the model with the patch"):
-        changed = drift(before, measure(model, windows), patient.plan)
-        revived = ablate(model, patient.plan, windows, singles=False)
+        before = measure(model, windows, batch_size=batch_size)
+    patient = apply_patch(model, patch)
     with busy("comparing with the same heads reinitialised and not trained"):
         found = recovery(patient, windows)
+    label = _unused(f"with {patch.name}", "patch", results)
+    results[label] = scored(label, model)
+    with busy("measuring the model with the patch"):
+        after = measure(model, windows, batch_size=batch_size)
+        changed = drift(before, after, patient.plan)
+    stock, revived = found.stock[0], found.revived[0]
     _show_recovery(patient, stock, revived, found.to_dict())
     _show_drift(changed.to_dict())
     return {

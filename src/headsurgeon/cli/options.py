@@ -10,6 +10,7 @@ from headsurgeon.errors import SettingsError
 
 TEXT = "What to read"
 MACHINE = "Where to run"
+VERDICT = "What counts as sick"
 
 Model = Annotated[
     str,
@@ -46,6 +47,28 @@ FirstToken = Annotated[
         metavar="TOKEN",
         help="First token of every window: what the tokenizer does, none, or a token such as </s>.",
         rich_help_panel=TEXT,
+    ),
+]
+Sink = Annotated[
+    float,
+    typer.Option(
+        metavar="MASS",
+        help="A head with more first-token mass than this is sick.",
+        rich_help_panel=VERDICT,
+    ),
+]
+Dead = Annotated[
+    float,
+    typer.Option(
+        metavar="MASS", help="A head with more than this is dead.", rich_help_panel=VERDICT
+    ),
+]
+LowEntropy = Annotated[
+    float,
+    typer.Option(
+        metavar="NATS",
+        help="A head that is not sick and has less entropy than this is low-entropy.",
+        rich_help_panel=VERDICT,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TEXT)]
