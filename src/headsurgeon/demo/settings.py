@@ -29,7 +29,8 @@ class DemoSettings:
         batch_windows: windows per optimiser step.
         evaluations: how often each arm's dev loss is measured while it trains.
         surgery_rate, control_rate, ceiling_rate: each arm's own best learning rate on dev text out
-            of one grid; otherwise the comparison would be one of learning rates.
+            of one grid, 5e-4, 2e-3 and 8e-3 (`zoo/learning_rates.py`, docs/log.md); otherwise the
+            comparison would be one of learning rates. Surgery's lies at the edge of the grid.
         seed: of windows, initialisation and training order; the same for every arm.
     """
 
@@ -46,7 +47,7 @@ class DemoSettings:
     max_tokens: int = 200_000
     batch_windows: int = 8
     evaluations: int = 8
-    surgery_rate: float = 2e-3
+    surgery_rate: float = 8e-3
     control_rate: float = 2e-3
     ceiling_rate: float = 2e-3
     seed: int = 0
