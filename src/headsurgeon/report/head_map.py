@@ -44,8 +44,14 @@ def head_map(
     figure = new_figure(width, layers * cell + 1.95, title, f"{key}\n{footnote}")
     panels = figure.subplots(1, len(views), squeeze=False)[0]
     for axes, view in zip(panels, views, strict=True):
-        _panel(axes, view, operated, cell)
+        draw_panel(axes, view, operated, cell)
     panels[0].set_ylabel("layer", fontsize=SIZE, color=INK)
+    colour_scale(figure, list(panels))
+    return figure
+
+
+def colour_scale(figure: Figure, panels: Sequence[Axes]) -> None:
+    """The scale from 0 to 1 at the right of all panels."""
     scale = figure.colorbar(
         matplotlib.cm.ScalarMappable(Normalize(0.0, 1.0), COLOURS),
         ax=list(panels),
@@ -56,10 +62,10 @@ def head_map(
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=SIZE - 1, colors=MUTED)
     scale.set_label("mass on the first token", fontsize=SIZE - 1, color=INK)
-    return figure
 
 
-def _panel(axes: Axes, view: HeadView, operated: Sequence[HeadId], cell: float) -> None:
+def draw_panel(axes: Axes, view: HeadView, operated: Sequence[HeadId], cell: float) -> None:
+    """One map; `cell` is the size of a cell in inches, which the letters follow."""
     layers, heads = view.mass.shape
     axes.imshow(view.mass, cmap=COLOURS, vmin=0.0, vmax=1.0, aspect="equal")
     axes.set_title(view.title, fontsize=SIZE, color=INK, loc="left")
