@@ -1,5 +1,7 @@
 """`headsurgeon diagnose`: which heads are sick, how sure that is, and where they are."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,24 +12,50 @@ from headsurgeon.cli.console import busy, command_line, out
 from headsurgeon.cli.loading import open_model, read_windows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
     from jaxtyping import Float
     from transformers import PreTrainedModel
 
     from headsurgeon.data import Windows
-    from headsurgeon.diagnose import Diagnosis, FirstTokenTest
+    from headsurgeon.diagnose import Diagnosis, FirstTokenTest, Thresholds
 
 DIAGNOSIS = "diagnosis.json"
 
 
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What is known of one model.
+
+    Attributes:
+        diagnosis: verdicts and what they rest on.
+        dormancy: share of dormant MLP neurons.
+        test: whether sick heads follow the position or the token, where that was asked for.
+    """
+
+    diagnosis: "Diagnosis"
+    dormancy: "Float[np.ndarray, ' layer']"
+    test: "FirstTokenTest | None"
+
+
 def diagnose(
-    model: options.Model,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="A Hub id, a checkpoint folder, or a model of the package (zoo:NAME). Several "
+            "are compared in one table and one figure.",
+            show_default=False,
+        ),
+    ],
     corpus: options.Corpus,
     output: Annotated[
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder for diagnosis.json, heads.csv and layers.csv.",
+            help="Folder for diagnosis.json, heads.csv and layers.csv; for several models for "
+            "comparison.json, maps.png and a folder with these files for each.",
             show_default=False,
         ),
     ],
@@ -55,16 +83,84 @@ def diagnose(
     """Finds the heads that collapsed onto the first token; changes nothing.
 
     Shows a map of layers × heads and writes every statistic of every head, with intervals over
-    documents.
+    documents. Several models stand side by side, with the published figures of those that have any.
     """
-    from headsurgeon.diagnose import Thresholds, mlp_dormancy
-    from headsurgeon.diagnose import diagnose as give_verdicts
+    from headsurgeon.diagnose import Thresholds
     from headsurgeon.files import claim_folder
-    from headsurgeon.measure import measure
 
-    thresholds = Thresholds(sink=sink, dead=dead, low_entropy=low_entropy)
+    examine = partial(
+        _examine,
+        thresholds=Thresholds(sink=sink, dead=dead, low_entropy=low_entropy),
+        corpus=corpus,
+        split=split,
+        length=length,
+        count=count,
+        first_token=first_token,
+        first_token_test=first_token_test,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        batch_size=batch_size,
+        revision=revision,
+    )
+    if len(models) > 1:
+        _compare(models, output, examine, revision)
+        return
     if output.exists():
         claim_folder(output, DIAGNOSIS)
+    examined = examine(models[0])
+    _write(output, examined)
+    _show(output, examined)
+
+
+def _compare(
+    models: "Sequence[str]",
+    output: Path,
+    examine: "Callable[[str], Examined]",
+    revision: str | None,
+) -> None:
+    from headsurgeon.cli.compare import (
+        COMPARISON,
+        check_models,
+        folder_names,
+        show_comparison,
+        write_comparison,
+    )
+    from headsurgeon.files import claim_folder
+
+    if output.exists():
+        claim_folder(output, COMPARISON)
+    check_models(models, revision)
+    # one model is held at a time
+    examined = [examine(model) for model in models]
+    diagnoses = [each.diagnosis for each in examined]
+    write_comparison(output, diagnoses)
+    for name, each in zip(folder_names(models), examined, strict=True):
+        _write(output / name, each)
+    show_comparison(output, diagnoses)
+
+
+def _examine(
+    model: str,
+    *,
+    thresholds: "Thresholds",
+    corpus: str,
+    split: str,
+    length: int,
+    count: int,
+    first_token: str,
+    first_token_test: bool,
+    seed: int,
+    dtype: str,
+    device: str,
+    batch_size: int | None,
+    revision: str | None,
+) -> Examined:
+    from headsurgeon.arch import layout_of
+    from headsurgeon.diagnose import diagnose as give_verdicts
+    from headsurgeon.diagnose import mlp_dormancy
+    from headsurgeon.measure import measure
+
     loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
     windows = read_windows(
         corpus,
@@ -78,19 +174,14 @@ def diagnose(
     with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
         stats = measure(loaded, windows, batch_size=batch_size)
         diagnosis = give_verdicts(stats, thresholds, seed=seed)
-        from headsurgeon.arch import layout_of
-
         dormancy = mlp_dormancy(loaded, layout_of(loaded))
     test = _position_or_token(loaded, windows, batch_size) if first_token_test else None
-    _write(output, diagnosis, dormancy, test)
-    _show(output, diagnosis, dormancy, test)
+    return Examined(diagnosis, dormancy, test)
 
 
 def _position_or_token(
     model: "PreTrainedModel", windows: "Windows", batch_size: int | None
 ) -> "FirstTokenTest":
-    from functools import partial
-
     from headsurgeon.diagnose import common_tokens
     from headsurgeon.diagnose import first_token_test as run_test
     from headsurgeon.measure import measure
@@ -103,16 +194,12 @@ def _position_or_token(
         )
 
 
-def _write(
-    output: Path,
-    diagnosis: "Diagnosis",
-    dormancy: "Float[np.ndarray, ' layer']",
-    test: "FirstTokenTest | None",
-) -> None:
+def _write(output: Path, examined: Examined) -> None:
     import pandas
 
     from headsurgeon.files import claim_folder, header, write_json, write_text
 
+    diagnosis, dormancy, test = examined.diagnosis, examined.dormancy, examined.test
     claim_folder(output, DIAGNOSIS)
     diagnosis.save(output / DIAGNOSIS)
     write_text(output / "heads.csv", diagnosis.to_frame().to_csv(index=False))
@@ -127,15 +214,11 @@ def _write(
         write_json(output / "first_token_test.json", content)
 
 
-def _show(
-    output: Path,
-    diagnosis: "Diagnosis",
-    dormancy: "Float[np.ndarray, ' layer']",
-    test: "FirstTokenTest | None",
-) -> None:
+def _show(output: Path, examined: Examined) -> None:
     from headsurgeon.cli.summary import show_diagnosis
 
-    show_diagnosis(diagnosis, dormancy, test)
+    diagnosis = examined.diagnosis
+    show_diagnosis(diagnosis, examined.dormancy, examined.test)
     console = out()
     names = sorted(path.name for path in output.iterdir())
     console.print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True, markup=False)

@@ -101,13 +101,14 @@ class HeadMap:
         letter = LETTERS[str(self.verdicts[layer, head])]
         mark = "?" if self.borderline[layer, head] else " "
         number = f"{100 * mass:3.0f}" if width == 5 else ""
-        return Text(f"{number}{letter}{mark}", style=_style(mass))
+        return Text(f"{number}{letter}{mark}", style=mass_style(mass))
 
     def _is_sick(self, layer: int, head: int) -> bool:
         return self.verdicts[layer, head] in ("sink", "dead")
 
 
-def _style(mass: float) -> Style:
+def mass_style(mass: float) -> Style:
+    """The colour of a fraction: dark is 0, bright is 1, with letters that can be read on it."""
     place = min(max(mass, 0.0), 1.0) * (len(_COLOURS) - 1)
     below = min(int(place), len(_COLOURS) - 2)
     share = place - below

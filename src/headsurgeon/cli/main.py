@@ -12,6 +12,8 @@ from headsurgeon.cli.guard import guarded
 EXAMPLES: dict[str, str] = {
     "diagnose": "headsurgeon diagnose zoo:bloom-mini-collapsed --corpus package:sympy "
     "--output runs/sick",
+    "inspect": 'headsurgeon inspect zoo:bloom-mini-collapsed L3H6 --text "The cat sat on the mat." '
+    "--output head.png",
     "plan": "headsurgeon plan runs/sick/diagnosis.json --rule sick -o plan.yaml",
     "operate": "headsurgeon operate zoo:bloom-mini-collapsed --plan plan.yaml "
     "--corpus package:sympy --output runs/first",
@@ -86,8 +88,8 @@ def headsurgeon(
     """Finds attention heads that collapsed onto the first token, repairs them, and proves whether
     it helped.
 
-    The way through: diagnose a model, plan which heads to operate on, operate (train only these),
-    evaluate what it brought, merge into a plain checkpoint."""
+    The way through: diagnose a model (inspect single heads), plan which heads to operate on,
+    operate (train only these), evaluate what it brought, merge into a plain checkpoint."""
 
 
 for _name in EXAMPLES:

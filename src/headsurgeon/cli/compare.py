@@ -1,0 +1,191 @@
+"""Several models side by side: what `diagnose` shows and writes when it is given more than one."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headsurgeon.cli.console import facts, heading, out, percent, table
+from headsurgeon.cli.planted import planted_remark
+from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
+from headsurgeon.errors import SettingsError
+from headsurgeon.heads import VERDICTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from headsurgeon.diagnose import Diagnosis
+
+COMPARISON = "comparison.json"
+FIGURE = "maps.png"
+_NOTHING = "—"
+
+
+def check_models(models: Sequence[str], revision: str | None) -> None:
+    """Refuses what would fail after hours of measuring: reads the configurations alone.
+
+    Raises:
+        SettingsError: a model named twice, or one revision for several models.
+        ModelError, UnsupportedModel, NetworkError: as `headsurgeon.load` does.
+    """
+    twice = sorted({model for model in models if models.count(model) > 1})
+    if twice:
+        raise SettingsError(f"{', '.join(twice)}: named more than once; name each model once")
+    if revision is not None:
+        raise SettingsError(
+            "--revision belongs to one model; diagnose them one by one, or leave it"
+        )
+    from headsurgeon.arch.registry import layout_for
+    from headsurgeon.models.load import load_config
+
+    for model in models:
+        layout_for(load_config(model))
+
+
+def folder_names(models: Sequence[str]) -> list[str]:
+    """A folder name for each model, all different."""
+    names: list[str] = []
+    for model in models:
+        stem = re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
+        taken = sum(name == stem or name.startswith(f"{stem}-again") for name in names)
+        names.append(f"{stem}-again{taken}" if taken else stem)
+    return names
+
+
+def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
+    """One model's line of the comparison, as plain data; shares are fractions."""
+    from dataclasses import asdict
+
+    from headsurgeon.cli.summary import mass_slope_correlation
+
+    stats = diagnosis.stats
+    layers, heads = stats.shape
+    band = diagnosis.sick_band
+    published = PUBLISHED.get(stats.provenance.model)
+    return {
+        "model": stats.provenance.model,
+        "layers": layers,
+        "heads_per_layer": heads,
+        "heads": layers * heads,
+        "counts": diagnosis.counts,
+        "sick": len(diagnosis.sick),
+        "sick_share": len(diagnosis.sick) / (layers * heads),
+        "band": None if band is None else {**asdict(band), "name": str(band)},
+        "layers_affected_per_head": [int(count) for count in diagnosis.per_index],
+        "borderline": int(diagnosis.borderline.sum()),
+        "null_mass": [float(stats.null_mass.min()), float(stats.null_mass.max())],
+        "mass_slope_correlation": mass_slope_correlation(diagnosis),
+        "planted": bool(planted_remark(stats.provenance.model)),
+        "provenance": asdict(stats.provenance),
+        "published": None if published is None else {**asdict(published), "source": SOURCE},
+    }
+
+
+def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
+    """One column per model; where one has published figures they stand below the measured ones."""
+    lines = [summary(diagnosis) for diagnosis in diagnoses]
+    reported = [PUBLISHED.get(line["model"]) for line in lines]
+    rows = [
+        ["layers × heads", *(f"{line['layers']} × {line['heads_per_layer']}" for line in lines)],
+        ["heads", *(str(line["heads"]) for line in lines)],
+        ["sick", *(f"{percent(line['sick_share'])} ({line['sick']})" for line in lines)],
+        *_reported(reported, lambda found: percent(found.sick_share)),
+        [" / ".join(VERDICTS), *(_counts(line["counts"]) for line in lines)],
+        *_reported(reported, lambda found: _counts(found.counts) if found.counts else _NOTHING),
+        ["sick band", *(line["band"]["name"] if line["band"] else _NOTHING for line in lines)],
+        *_reported(reported, lambda found: found.band),
+        ["sick layers per head index", *(_per_index(line) for line in lines)],
+        ["borderline heads", *(str(line["borderline"]) for line in lines)],
+        ["null mass", *("{:.3f}–{:.3f}".format(*line["null_mass"]) for line in lines)],
+        ["rank correlation of mass with slope", *(_correlation(line) for line in lines)],
+    ]
+    return table(["", *(line["model"] for line in lines)], rows)
+
+
+def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
+    """One head map per model, above it how many heads are sick and where, and what is reported."""
+    from headsurgeon.report.comparison import model_maps
+    from headsurgeon.report.data import HeadView
+
+    views = [
+        HeadView.of(_title(diagnosis), diagnosis.stats, diagnosis.verdicts, diagnosis.borderline)
+        for diagnosis in diagnoses
+    ]
+    names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
+    remarks = [f"{name}: {planted_remark(name)}" for name in names if planted_remark(name)]
+    if any(name in PUBLISHED for name in names):
+        remarks.append(f"Reported: {SOURCE}, on one short text.")
+    return model_maps(views, footnote="\n".join([_reading(diagnoses), *remarks]))
+
+
+def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
+    """Writes comparison.json and maps.png into a folder that is new, empty, or has the first.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    from headsurgeon.files import claim_folder, header, write_json
+    from headsurgeon.report.style import write_png
+
+    claim_folder(output, COMPARISON)
+    models = [summary(diagnosis) for diagnosis in diagnoses]
+    write_json(output / COMPARISON, {**header("comparison"), "models": models})
+    write_png(comparison_figure(diagnoses), output / FIGURE)
+
+
+def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
+    """Prints the table and what else a reader needs to judge it."""
+    console = out()
+    console.print(heading(f"{len(diagnoses)} models on {_reading(diagnoses)}"), soft_wrap=True)
+    console.print()
+    console.print(comparison_table(diagnoses))
+    names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
+    remarks = {name: planted_remark(name) for name in names if planted_remark(name)}
+    if any(name in PUBLISHED for name in names):
+        remarks["reported"] = f"{SOURCE}, on one short text, so counts need not agree"
+    if remarks:
+        console.print()
+        console.print(facts(remarks))
+    written = sorted(path.name for path in output.iterdir())
+    console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True, markup=False)
+
+
+def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str]]:
+    """A row with what the paper says, where it says anything of any of the models."""
+    cells = [_NOTHING if found is None else str(of(found)) for found in reported]
+    return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return " / ".join(str(counts[verdict]) for verdict in VERDICTS)
+
+
+def _per_index(line: dict[str, Any]) -> str:
+    """The head indices with sick layers, one per line: in how many layers each."""
+    affected = line["layers_affected_per_head"]
+    found = [f"H{head}: {sick} of {line['layers']}" for head, sick in enumerate(affected) if sick]
+    return "\n".join(found) or _NOTHING
+
+
+def _correlation(line: dict[str, Any]) -> str:
+    value = line["mass_slope_correlation"]
+    return _NOTHING if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _title(diagnosis: "Diagnosis") -> str:
+    line = summary(diagnosis)
+    band = f", {line['band']['name']}" if line["band"] else ""
+    title = f"{line['model']}\n{percent(line['sick_share'])} sick{band}"
+    published = PUBLISHED.get(line["model"])
+    if published is not None:
+        title += f"\nreported: {percent(published.sick_share)}, {published.band}"
+    return title
+
+
+def _reading(diagnoses: Sequence["Diagnosis"]) -> str:
+    """The text all of them read; windows differ where tokenizers do."""
+    source = diagnoses[0].stats.provenance
+    return (
+        f"{source.corpus}, split {source.split}: {source.count} windows of {source.length} tokens"
+    )
