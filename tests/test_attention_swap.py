@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from headsurgeon.arch import layout_of
 from headsurgeon.attention import fused_attention
@@ -247,3 +248,18 @@ def test_another_family_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=11))
     with pytest.raises(UnsupportedModel), fused_attention(model):
         pass
+
+
+def test_contexts_may_close_in_any_order_and_leave_no_name_behind() -> None:
+    names = set(ALL_MASK_ATTENTION_FUNCTIONS.keys())
+    first, second = pico("bloom"), pico("bloom")
+    ids = tokens(2, 8)
+    outer, inner = fused_attention(first), fused_attention(second)
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    with torch.no_grad():
+        expected = first(ids).logits
+        torch.testing.assert_close(second(ids).logits, expected, atol=1e-5, rtol=0.0)
+    inner.__exit__(None, None, None)
+    assert set(ALL_MASK_ATTENTION_FUNCTIONS.keys()) == names

@@ -1,5 +1,6 @@
 """Text → documents → windows: fixed splits, exact lengths, real text, clear errors."""
 
+import hashlib
 import importlib
 import json
 import sys
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from headsurgeon.data import Windows, documents, split_of, windows
+from headsurgeon.data import Windows, as_windows, documents, split_of, windows
 from headsurgeon.errors import CorpusError, NetworkError, SettingsError
 from headsurgeon.files import sha256_text
 
@@ -53,7 +55,9 @@ def tokenizer_with(prefix: str = "</s>", suffix: str = "") -> PreTrainedTokenize
     if prefix or suffix:
         bpe.post_processor = processors.TemplateProcessing(
             single=f"{prefix} $A {suffix}".strip(),
-            special_tokens=[(name, bpe.token_to_id(name)) for name in {prefix, suffix} if name],
+            special_tokens=[
+                (name, bpe.token_to_id(name)) for name in {*prefix.split(), *suffix.split()}
+            ],
         )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>")
 
@@ -256,21 +260,71 @@ def test_the_first_token_is_what_was_chosen_and_is_recorded(
         assert starts == {tokenizer.convert_tokens_to_ids(recorded)}
 
 
+def test_two_first_tokens_are_counted_and_their_recorded_name_gives_the_same_windows(
+    spec: str,
+) -> None:
+    tokenizer = tokenizer_with(prefix="<s> </s>")
+    found = train_windows_of(tokenizer, spec)
+    assert found.prefix == 2
+    assert found.first_token == "<s></s>"
+    again = windows(spec, tokenizer, "train", 16, first_token=found.first_token)
+    assert torch.equal(found.tokens, again.tokens)
+    assert train_windows(spec).prefix == 1
+    assert train_windows(spec, first_token="none").prefix == 0
+
+
+def train_windows_of(tokenizer: PreTrainedTokenizerFast, spec: str) -> Windows:
+    return windows(spec, tokenizer, "train", 16)
+
+
+def test_rows_of_a_bare_tensor_become_windows_that_know_their_tokens() -> None:
+    tokens = torch.arange(12, dtype=torch.int32).reshape(3, 4)
+    found = as_windows(tokens)
+    assert found.tokens.dtype == torch.int64
+    assert found.documents == ("window-0", "window-1", "window-2")
+    assert found.corpus_hash == as_windows(tokens.clone()).corpus_hash
+    assert found.corpus_hash != as_windows(tokens + 1).corpus_hash
+    assert found.corpus_hash != as_windows(tokens.reshape(4, 3)).corpus_hash
+    assert as_windows(found) is found
+
+
+@pytest.mark.parametrize(
+    "tokens", [torch.arange(4), torch.zeros(2, 3), torch.zeros(1, 2, 3).long()]
+)
+def test_a_tensor_of_another_shape_or_kind_is_refused(tokens: torch.Tensor) -> None:
+    with pytest.raises(SettingsError, match=r"expected token ids .* got \w+ of shape \["):
+        as_windows(tokens)
+
+
 # -- corpora ---------------------------------------------------------------------------------------
 
 
-def test_text_globs_go_down_into_folders_and_keep_the_names_given(
+def test_text_globs_go_down_into_folders_and_names_do_not_depend_on_the_spelling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "notes" / "deep").mkdir(parents=True)
+    deep = tmp_path / "notes" / "deep"
+    deep.mkdir(parents=True)
     (tmp_path / "notes" / "a.md").write_text("first")
-    (tmp_path / "notes" / "deep" / "b.md").write_text("größer", encoding="utf-8")
+    (deep / "b.md").write_text("größer", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    found = list(documents("text:notes/**/*.md"))
-    assert [(d.id, d.text) for d in found] == [
-        ("notes/a.md", "first"),
-        ("notes/deep/b.md", "größer"),
-    ]
+    found = [(d.id, d.text) for d in documents("text:notes/**/*.md")]
+    names = [f"notes/a.md#{_begin('first')}", f"deep/b.md#{_begin('größer')}"]
+    assert found == [(names[0], "first"), (names[1], "größer")]
+    for spelled in ("./notes/**/*.md", f"{tmp_path}/notes/**/*.md", "notes/../notes/**/*.md"):
+        assert [d.id for d in documents(f"text:{spelled}")] == names
+    monkeypatch.chdir(deep)
+    assert [d.id for d in documents("text:*.md")] == names[1:]
+
+
+def test_files_of_one_name_with_different_text_are_different_documents(tmp_path: Path) -> None:
+    for parent in ("one", "two"):
+        (tmp_path / parent / "core").mkdir(parents=True)
+        (tmp_path / parent / "core" / "a.md").write_text(parent)
+    assert len({d.id for d in documents(f"text:{tmp_path}/**/*.md")}) == 2
+
+
+def _begin(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def test_package_text_comes_without_importing_and_without_tests(
@@ -309,9 +363,11 @@ def test_a_local_data_set_is_read_row_by_row(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [(d.id, d.text) for d in documents(f"hf:{folder}")] == [
-        (f"{folder}:train:0", "one"),
-        (f"{folder}:train:2", "two"),
+        ("rows:default:train:0", "one"),
+        ("rows:default:train:2", "two"),
     ]
+    explicit = documents(f"hf:{folder}:default:train")
+    assert [d.id for d in explicit] == ["rows:default:train:0", "rows:default:train:2"]
     assert [d.text for d in documents(f"hf:{folder}:::body")] == ["eins", "leer"]
     with pytest.raises(CorpusError, match=r"no column 'words'; it has text, body"):
         list(documents(f"hf:{folder}:::words"))
@@ -326,6 +382,27 @@ def test_without_a_network_a_data_set_of_the_hub_is_a_network_error(
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(NetworkError, match="text:folder"):
         list(documents("hf:nobody/nothing"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (PermissionError(13, "Permission denied"), CorpusError, "cannot be read"),
+        (OSError(28, "No space left on device"), CorpusError, "No space left"),
+        (FileNotFoundError("no data file"), CorpusError, "no such data set"),
+        (LocalEntryNotFoundError("offline"), NetworkError, "could not be reached"),
+        (ConnectionError("no route"), NetworkError, "could not be reached"),
+    ],
+)
+def test_only_a_missing_network_is_called_one(
+    monkeypatch: pytest.MonkeyPatch, raised: OSError, kind: type[Exception], message: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(kind, match=message):
+        list(documents("hf:some/thing"))
 
 
 # -- bad input -------------------------------------------------------------------------------------
@@ -390,7 +467,7 @@ def test_no_matching_file_and_no_text_are_corpus_errors(tmp_path: Path) -> None:
     spec = folder_of(tmp_path, [])
     (tmp_path / "empty.txt").touch()
     with pytest.raises(CorpusError, match="has no text in split"):
-        windows(spec, TOKENIZER, split_of(f"{tmp_path}/empty.txt"), 16)
+        windows(spec, TOKENIZER, split_of(next(documents(spec)).id), 16)
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:

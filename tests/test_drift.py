@@ -1,5 +1,7 @@
 """Drift: which heads changed, which could not, and who fell sick."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from headsurgeon.evaluate import drift
 from headsurgeon.heads import HeadId
 from headsurgeon.measure import measure
 from tests.pico import pico, tokens
+from tests.pico_families import pico_family
 from tests.stand_ins import windows_of
 
 
@@ -43,6 +46,28 @@ def test_structural_zeros_and_operated_heads_never_count_as_drifted() -> None:
     before, after = changed([(1, 2)])
     result = drift(before, after, ["L1H2"], threshold=0.0)
     assert set(result.drifted) == {HeadId(2, head) for head in range(4)}
+
+
+def test_where_a_norm_spans_all_heads_the_neighbours_of_an_operated_head_can_change() -> None:
+    model = pico_family("olmo2")
+    layout = layout_of(model)
+    windows = windows_of(tokens(4, 16))
+    before = measure(model, windows)
+    (block,) = layout.blocks("query", 1, 0)
+    with torch.no_grad():
+        block.of(model.get_parameter(block.parameter)).mul_(4.0)
+    result = drift(before, measure(model, windows), ["L1H0"])
+    assert result.structural_zeros[0].all()
+    assert not result.structural_zeros[1:].any()
+
+
+@pytest.mark.parametrize("changes", [{"split": "dev"}, {"seed": 1}, {"first_token": "</s>"}])
+def test_measurements_of_another_selection_cannot_be_compared(changes: dict[str, object]) -> None:
+    windows = windows_of(tokens(2, 8))
+    first = measure(pico("bloom"), windows)
+    second = measure(pico("bloom"), replace(windows, **changes))
+    with pytest.raises(InputError, match=f"different: {next(iter(changes))}"):
+        drift(first, second)
 
 
 def test_transitions_account_for_every_head_once() -> None:

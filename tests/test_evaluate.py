@@ -1,6 +1,8 @@
 """Loss, ablation and their intervals."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+import headsurgeon
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import HeadError, InputError, SettingsError
 from headsurgeon.evaluate import (
@@ -16,12 +19,15 @@ from headsurgeon.evaluate import (
     ablate,
     ablation_cost,
     difference,
+    drift,
     evaluate,
     recovered_share,
     silenced,
 )
+from headsurgeon.evaluate.ablation import Mode
 from headsurgeon.evaluate.perplexity import difference_of_differences
 from headsurgeon.heads import HeadId
+from headsurgeon.measure import measure
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
 from tests.stand_ins import windows_of
@@ -37,6 +43,9 @@ def scored(nll: list[float], tokens: list[float] | None = None, name: str = "m")
         length=11,
         stride=11,
         corpus_hash="0",
+        count=len(nll),
+        first_token="none",
+        seed=0,
         documents=tuple(f"d{index}" for index in range(len(nll))),
         document_nll=np.array(nll),
         document_tokens=weights,
@@ -176,3 +185,92 @@ def test_the_cost_of_a_set_is_what_ablation_measures() -> None:
     measured = ablate(model, ["L0H1", "L2H3"], windows)
     assert cost([HeadId(0, 1), HeadId(2, 3)]) == pytest.approx(measured.joint.value)
     assert cost([HeadId(0, 1)]) == pytest.approx(measured.singles[HeadId(0, 1)].value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"corpus_hash": "1"}, {"split": "dev"}, {"length": 12}, {"seed": 1}, {"first_token": "</s>"}],
+)
+def test_documents_of_one_name_from_other_text_cannot_be_compared(
+    changes: dict[str, object],
+) -> None:
+    first = scored([1.0, 2.0])
+    with pytest.raises(InputError, match=f"different: {next(iter(changes))}"):
+        difference(first, replace(first, **changes))
+
+
+def test_recovered_share_is_undefined_where_draws_without_a_gap_are_not_rare() -> None:
+    # 1 % of draws have no gap, though the interval of the gap excludes 0
+    gaps = np.array([3.1, -0.9, 2.6, -0.5, 2.1, -0.3, 1.5, 0.7])
+    sick, ceiling = scored(list(20.0 + gaps)), scored([20.0] * len(gaps))
+    gap = difference(sick, ceiling)
+    assert gap.above_zero
+    assert gap.low < 0.2
+    assert math.isnan(recovered_share(sick, sick, ceiling).value)
+
+
+def test_bare_token_ids_can_be_evaluated_and_ablated() -> None:
+    model, tokens = pico("bloom"), random_tokens(4, 10)
+    named = evaluate(model, windows_of(tokens))
+    bare = evaluate(model, tokens)
+    assert bare.nll == named.nll
+    assert bare.documents == ("window-0", "window-1", "window-2", "window-3")
+    assert ablate(model, ["L0H1"], tokens).baseline.nll == named.nll
+    assert ablation_cost(model, tokens)([HeadId(0, 1)]) != 0.0
+    with pytest.raises(SettingsError, match=r"shape \[10\]"):
+        evaluate(model, tokens[0])
+
+
+def test_bare_tokens_that_differ_cannot_be_compared() -> None:
+    model = pico("bloom")
+    with pytest.raises(InputError, match="corpus_hash"):
+        difference(evaluate(model, random_tokens(3, 8)), evaluate(model, random_tokens(3, 8) * 0))
+
+
+def test_the_stride_leaves_out_every_added_token() -> None:
+    windows = replace(windows_of(random_tokens(2, 8)), first_token="<s></s>", prefix=2)
+    assert evaluate(pico("bloom"), windows).stride == 6
+
+
+def test_the_file_holds_every_document_and_how_windows_were_chosen() -> None:
+    windows = replace(windows_of(random_tokens(3, 8), documents="aab"), seed=5, first_token="x")
+    found = evaluate(pico("bloom"), windows).to_dict()
+    assert (found["count"], found["seed"], found["first_token"]) == (3, 5, "x")
+    assert [(part["document"], part["tokens"]) for part in found["per_document"]] == [
+        ("a", 14),
+        ("b", 7),
+    ]
+    total = sum(part["nll"] for part in found["per_document"])
+    assert total / 21 == pytest.approx(found["nll"]["value"])
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+def test_the_batch_size_reaches_every_forward_pass_of_ablation(mode: Mode) -> None:
+    model, windows = pico("bloom"), windows_of(random_tokens(4, 10))
+    sizes: set[int] = set()
+    model.base_model.register_forward_pre_hook(
+        lambda module, inputs, named: sizes.add(len(named["input_ids"])), with_kwargs=True
+    )
+    ablate(model, ["L0H1"], windows, mode=mode, batch_size=2)
+    ablation_cost(model, windows, batch_size=2)([HeadId(0, 1)])
+    assert sizes == {2}
+
+
+def test_results_that_hold_arrays_can_be_asked_whether_they_are_equal() -> None:
+    windows = windows_of(random_tokens(2, 8))
+    evaluation = evaluate(pico("bloom"), windows)
+    stats = measure(pico("bloom"), windows)
+    for result in (windows, evaluation, stats, drift(stats, stats)):
+        assert result != replace(result)
+        assert len({result, result}) == 1
+
+
+def test_double_precision_exists_on_the_cpu_alone() -> None:
+    sources = Path(str(headsurgeon.__file__)).parent.rglob("*.py")
+    calls = [
+        f"{path.name}: {line.strip()}"
+        for path in sources
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.replace(".cpu().double()", "").count(".double()")
+    ]
+    assert calls == []

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import windows
 from headsurgeon.evaluate import Estimate, Evaluation, difference, evaluate
-from headsurgeon.files import header, write_json, write_text
+from headsurgeon.files import header, sha256_text, write_json, write_text
 from headsurgeon.models import load
 
 GAP_WINDOWS = 200
@@ -188,7 +188,10 @@ def _joined(parts: list[Evaluation]) -> Evaluation:
         split=first.split,
         length=first.length,
         stride=first.stride,
-        corpus_hash="",
+        corpus_hash=sha256_text([part.corpus_hash for part in parts]),
+        count=sum(part.count for part in parts),
+        first_token=first.first_token,
+        seed=first.seed,
         documents=tuple(sums),
         document_nll=table[:, 0],
         document_tokens=table[:, 1],

@@ -93,7 +93,7 @@ class Provenance:
     attention: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadStats:
     """Statistics of every head over a set of windows.
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowStatistics:
     """Statistics of every attention row, O(T) numbers per head.
 

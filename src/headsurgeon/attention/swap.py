@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.masking_utils import AttentionMaskInterface
 
 from headsurgeon.arch import Layout, layout_for
 from headsurgeon.attention.fold import FoldedBias, fold_bias, folded_attention
@@ -40,7 +40,6 @@ Attend = Callable[
     ],
     Float[Tensor, "batch head row width"],
 ]
-IMPLEMENTATION = "headsurgeon_fused"
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,11 @@ def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Ite
             f"no fused attention for architecture {layout.family!r}; there is for {known}"
         )
     chosen = attend or _folded(layout)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _no_mask)
     stock = model.config._attn_implementation
     before: list[tuple[nn.Module, dict[str, Any]]] = []
+    # of its own, so that one context that ends takes nothing from another that is still open
+    implementation = f"headsurgeon_fused_{id(before)}"
+    AttentionMaskInterface.register(implementation, _no_mask)
     handles = []
     fused_layers: set[int] = set()
     try:
@@ -121,7 +122,7 @@ def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Ite
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             if not _applies(model, layout, family, arguments, named):
                 return None
-            model.config._attn_implementation = IMPLEMENTATION
+            model.config._attn_implementation = implementation
             return arguments, {**named, "attention_mask": None, "use_cache": False}
 
         def restore(*_: Any) -> None:
@@ -137,6 +138,7 @@ def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Ite
         model.config._attn_implementation = stock
         for module, attributes in before:
             _put_back(module, attributes["forward"])
+        AttentionMaskInterface._global_mapping.pop(implementation, None)
 
 
 def _put_back(module: nn.Module, forward: Callable[..., Any] | None) -> None:

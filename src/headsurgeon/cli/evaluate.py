@@ -96,7 +96,7 @@ def evaluate(
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
     report: Report = {**header("evaluation"), "seed": seed, "dtype": str(loaded.dtype)}
     if wanted is not None:
-        report["ablation"] = _worth(loaded, wanted, windows)
+        report["ablation"] = _worth(loaded, wanted, windows, batch_size)
     if patch is not None:
         report |= _patched(loaded, patch, windows, results, scored, batch_size)
     if baseline is not None:
@@ -144,12 +144,14 @@ def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
         console.print(facts({name: nats(change) for name, change in changes.items()}))
 
 
-def _worth(model: "PreTrainedModel", plan: "Plan", windows: "Windows") -> Report:
+def _worth(
+    model: "PreTrainedModel", plan: "Plan", windows: "Windows", batch_size: int | None
+) -> Report:
     """What the heads of a plan are worth: each alone, and all together."""
     from headsurgeon.evaluate import ablate
 
     with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
-        worth = ablate(model, plan, windows)
+        worth = ablate(model, plan, windows, batch_size=batch_size)
     ordered = sorted(worth.singles.items(), key=lambda item: -item[1].value)
     rows = [[str(head), nats(cost)] for head, cost in ordered[:_SHOWN]]
     if len(ordered) > _SHOWN:

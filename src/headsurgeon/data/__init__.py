@@ -2,6 +2,15 @@
 
 from headsurgeon.data.corpora import Document, documents
 from headsurgeon.data.splits import SPLITS, Split, split_of
-from headsurgeon.data.windows import Windows, windows
+from headsurgeon.data.windows import Windows, as_windows, windows
 
-__all__ = ["SPLITS", "Document", "Split", "Windows", "documents", "split_of", "windows"]
+__all__ = [
+    "SPLITS",
+    "Document",
+    "Split",
+    "Windows",
+    "as_windows",
+    "documents",
+    "split_of",
+    "windows",
+]

@@ -11,11 +11,16 @@ import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby, pairwise
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from headsurgeon.errors import CorpusError, NetworkError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _FORMS = "text:GLOB, package:NAME or hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
 _TEST_FOLDERS = frozenset({"test", "tests"})
@@ -27,7 +32,8 @@ class Document:
     """One text with the name that decides its split.
 
     Attributes:
-        id: stable name: a path, a row of a data set, a chapter.
+        id: stable name: a file, a row of a data set, a chapter; the same however the corpus was
+            spelled and wherever the program was started.
         text: the text itself.
     """
 
@@ -70,7 +76,19 @@ def _text_documents(pattern: str) -> Iterator[Document]:
             ) from error
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-        yield Document(PurePath(path).as_posix(), text)
+        yield Document(_file_id(Path(path), text), text)
+
+
+def _file_id(path: Path, text: str) -> str:
+    """The name of a text file: its folder, its own name, and the beginning of its content's hash.
+
+    The path as typed would put one file into another split when it is spelled otherwise, and the
+    whole path would do so on another machine. The hash tells files of one name apart; so an edited
+    file is a new document.
+    """
+    whole = path.resolve()
+    name = PurePath(whole.parent.name, whole.name).as_posix()
+    return f"{name}#{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _package_documents(name: str) -> Iterator[Document]:
@@ -138,35 +156,61 @@ def _bible_arguments(path: Path) -> tuple[str, Mapping[int, int]]:
 
 
 def _hub_documents(name: str) -> Iterator[Document]:
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError, DefunctDatasetError
-    from huggingface_hub.errors import HfHubHTTPError
-
     parts = name.split(":")
     if len(parts) > 4 or not parts[0]:
         raise CorpusError(f"expected hf:DATASET[:CONFIG][:SPLIT][:COLUMN], got hf:{name}")
     dataset, config, split, column = (*parts, *[""] * (4 - len(parts)))
     split, column = split or "train", column or "text"
-    try:
-        rows = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
-    except (DatasetNotFoundError, DefunctDatasetError, ValueError) as error:
-        raise CorpusError(f"hf:{name}: {_first_line(error)}") from error
-    except FileNotFoundError as error:
-        raise CorpusError(f"hf:{name}: no such data set: {_first_line(error)}") from error
-    except (ConnectionError, TimeoutError, HfHubHTTPError, OSError) as error:
-        raise NetworkError(
-            f"hf:{name}: the Hub could not be reached ({_first_line(error)}); check the network, "
-            "or use text files: --corpus 'text:folder/**/*.txt'"
-        ) from error
+    rows = _load_rows(name, dataset, config, split)
     if column not in rows.column_names:
         raise CorpusError(
             f"hf:{name}: no column {column!r}; it has {', '.join(rows.column_names)}; "
             "name one: hf:DATASET:CONFIG:SPLIT:COLUMN"
         )
-    source = ":".join(filter(None, [dataset, config, split]))
-    for row, text in enumerate(rows[column]):
+    local = Path(dataset)
+    known = local.resolve().name if local.exists() else dataset
+    for (part, row), text in zip(_row_names(rows, split), rows[column], strict=True):
         if text:
-            yield Document(f"{source}:{row}", str(text))
+            yield Document(f"{known}:{rows.info.config_name}:{part}:{row}", str(text))
+
+
+def _load_rows(name: str, dataset: str, config: str, split: str) -> "Dataset":
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError, DefunctDatasetError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        rows: Dataset = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
+    except (DatasetNotFoundError, DefunctDatasetError, ValueError) as error:
+        raise CorpusError(f"hf:{name}: {_first_line(error)}") from error
+    # the network first: huggingface_hub derives some of these from FileNotFoundError and OSError
+    except (ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
+        raise NetworkError(
+            f"hf:{name}: the Hub could not be reached ({_first_line(error)}); check the network, "
+            "or use text files: --corpus 'text:folder/**/*.txt'"
+        ) from error
+    except HfHubHTTPError as error:
+        raise NetworkError(
+            f"hf:{name}: the Hub refused the request ({_first_line(error)}); check your access to "
+            "the data set, or try again later"
+        ) from error
+    except FileNotFoundError as error:
+        raise CorpusError(f"hf:{name}: no such data set: {_first_line(error)}") from error
+    except OSError as error:
+        raise CorpusError(
+            f"hf:{name}: cannot be read or unpacked on this machine: {_first_line(error)}"
+        ) from error
+    return rows
+
+
+def _row_names(rows: "Dataset", split: str) -> Iterator[tuple[str, int]]:
+    """Split and number of each row in the whole data set, whatever slice of it was asked for."""
+    import datasets
+
+    sizes = {name: found.num_examples for name, found in (rows.info.splits or {}).items()}
+    for part in datasets.ReadInstruction.from_spec(split).to_absolute(sizes):
+        for row in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to):
+            yield part.splitname, row
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ _CHARACTERS_PER_TOKEN = 16
 _NO_TOKEN = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Windows:
     """Equal windows of tokens and where they come from.
 
@@ -31,9 +31,11 @@ class Windows:
             named after the first and the last.
         corpus: the corpus SPEC.
         split: `train`, `dev` or `test`.
-        first_token: the token every window starts with, or `none` when nothing was added.
+        first_token: the token every window starts with, or `none` when nothing was added; the
+            names of several are joined. `windows` takes it back.
         seed: seed of the selection.
         corpus_hash: SHA-256 over ids and texts of all documents of the corpus in the split.
+        prefix: number of added tokens that every window starts with.
     """
 
     tokens: Int[Tensor, "count length"]
@@ -43,6 +45,7 @@ class Windows:
     first_token: str
     seed: int
     corpus_hash: str
+    prefix: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -89,7 +92,7 @@ def windows(
         count: windows wanted; None for all. Fewer are returned if the corpus has fewer.
         seed: seed of the selection; it does not change the split.
         first_token: `tokenizer` adds what the tokenizer itself puts first, `none` adds nothing,
-            anything else is a token of the vocabulary, such as `</s>`.
+            anything else is a token of the vocabulary, such as `</s>`, or what `Windows` recorded.
 
     Returns:
         The windows.
@@ -130,6 +133,35 @@ def windows(
         first_token=prefix_name,
         seed=seed,
         corpus_hash=sha256_text([part for item in found for part in (item.id, item.text)]),
+        prefix=len(prefix),
+    )
+
+
+def as_windows(tokens: Windows | Tensor) -> Windows:
+    """Windows as they are; the rows of a bare tensor of token ids as one document each.
+
+    Raises:
+        SettingsError: a tensor that does not hold integers, or not in two dimensions.
+    """
+    if isinstance(tokens, Windows):
+        return tokens
+    whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+    if tokens.ndim != 2 or not whole:
+        kind = str(tokens.dtype).removeprefix("torch.")
+        raise SettingsError(
+            f"expected token ids as integers of shape [count, length], got {kind} of shape "
+            f"{list(tokens.shape)}; one window is tokens[None]"
+        )
+    ids = tokens.long()
+    content = ids.cpu().contiguous().numpy().tobytes()
+    return Windows(
+        tokens=ids,
+        documents=tuple(f"window-{index}" for index in range(len(ids))),
+        corpus="tokens",
+        split="none",
+        first_token=_NO_TOKEN,
+        seed=0,
+        corpus_hash=sha256(str(list(ids.shape)).encode() + content).hexdigest(),
     )
 
 
@@ -149,13 +181,20 @@ def _prefix(tokenizer: PreTrainedTokenizerBase, first_token: str) -> tuple[list[
     """The ids put before each window, and their name."""
     if first_token == _NO_TOKEN:
         return [], _NO_TOKEN
-    if first_token != "tokenizer":
-        if first_token not in tokenizer.get_vocab():
-            raise CorpusError(
-                f"first token {first_token!r} is not in the tokenizer's vocabulary; expected "
-                "`tokenizer`, `none` or one of its tokens"
-            )
+    if first_token in tokenizer.get_vocab() and first_token != "tokenizer":
         return [tokenizer.get_vocab()[first_token]], first_token
+    own, name = _own_prefix(tokenizer)
+    # several tokens are recorded under their joined name, which is no token of the vocabulary
+    if first_token not in ("tokenizer", name):
+        raise CorpusError(
+            f"first token {first_token!r} is not in the tokenizer's vocabulary; expected "
+            "`tokenizer`, `none` or one of its tokens"
+        )
+    return own, name
+
+
+def _own_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+    """What the tokenizer itself puts first, and its name."""
     plain = tokenizer.encode("a", add_special_tokens=False)
     with_special = tokenizer.encode("a", add_special_tokens=True)
     for start in range(len(with_special) - len(plain) + 1):

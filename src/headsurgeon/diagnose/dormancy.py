@@ -45,4 +45,4 @@ def _share(model: PreTrainedModel, layout: Layout, layer: int, limit: float) -> 
     product = rows * columns
     if not bool(torch.isfinite(product).all()):
         raise ModelError(f"{up} or {down} holds NaN or infinite weights; load an undamaged model")
-    return float((product < limit).double().mean())
+    return float((product < limit).cpu().double().mean())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
-from headsurgeon.data import Windows
+from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluate.perplexity import Estimate, Evaluation, difference, evaluate
 from headsurgeon.heads import HeadId, Plan, check_heads, parse_heads
@@ -52,34 +52,37 @@ class Ablation:
 def ablate(
     model: PreTrainedModel,
     heads: Plan | Sequence[str | HeadId],
-    windows: Windows,
+    windows: Windows | Tensor,
     *,
     mode: Mode = "zero",
     singles: bool = True,
+    batch_size: int | None = None,
 ) -> Ablation:
     """Measures what a set of heads, and each of them alone, is worth.
 
     Args:
         heads: the heads, or a plan, of which the operated heads are taken.
-        windows: what the loss is measured on.
+        windows: what the loss is measured on; or bare token ids [count, length].
         mode: `zero` or `mean`; a sink that adds a constant costs much less under `mean`.
         singles: whether to ablate each head alone too, one evaluation per head.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
 
     Raises:
         HeadError: a head the model does not have.
-        SettingsError: no heads, or an unknown mode.
+        SettingsError: no heads, an unknown mode, or tokens that are not [count, length].
     """
     layout = layout_of(model)
+    windows = as_windows(windows)
     chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
     check_heads(chosen, layout.layers, layout.heads)
     if not chosen or mode not in ("zero", "mean"):
         raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
-    means = _mean_outputs(model, layout, windows) if mode == "mean" else None
-    baseline = evaluate(model, windows)
+    means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
+    baseline = evaluate(model, windows, batch_size=batch_size)
 
     def without(group: Sequence[HeadId]) -> Evaluation:
         with silenced(model, layout, group, means):
-            return evaluate(model, windows)
+            return evaluate(model, windows, batch_size=batch_size)
 
     ablated = without(chosen)
     return Ablation(
@@ -91,18 +94,20 @@ def ablate(
     )
 
 
-def ablation_cost(model: PreTrainedModel, windows: Windows) -> Callable[[Sequence[HeadId]], float]:
+def ablation_cost(
+    model: PreTrainedModel, windows: Windows | Tensor, *, batch_size: int | None = None
+) -> Callable[[Sequence[HeadId]], float]:
     """A function from a set of heads to what zeroing them together costs, nats per token.
 
     `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
-    computed once.
+    computed once. `batch_size` is in windows; by default about 4,096 tokens.
     """
     layout = layout_of(model)
-    baseline = evaluate(model, windows).nll
+    baseline = evaluate(model, windows, batch_size=batch_size).nll
 
     def cost(heads: Sequence[HeadId]) -> float:
         with silenced(model, layout, heads):
-            return evaluate(model, windows).nll - baseline
+            return evaluate(model, windows, batch_size=batch_size).nll - baseline
 
     return cost
 
@@ -145,7 +150,7 @@ def _overwrite(
 
 
 def _mean_outputs(
-    model: PreTrainedModel, layout: Layout, windows: Windows
+    model: PreTrainedModel, layout: Layout, windows: Windows, batch_size: int | None
 ) -> Float[Tensor, "layer head width"]:
     """Average of each head's output over all tokens of the windows, before the projection."""
     total = torch.zeros(
@@ -153,9 +158,9 @@ def _mean_outputs(
     )
 
     def on_layer(layer: int, capture: LayerCapture) -> None:
-        total[layer] += capture.context.double().sum(dim=(0, 2)).cpu()
+        total[layer] += capture.context.cpu().double().sum(dim=(0, 2))
 
     with torch.no_grad(), evaluating(model), capturing(model, layout, on_layer):
-        for batch in batches(windows.tokens):
+        for batch in batches(windows.tokens, batch_size):
             model.base_model(input_ids=batch.to(model.device), use_cache=False)
-    return (total / windows.tokens.numel()).to(model.device, torch.float32)
+    return (total / windows.tokens.numel()).float().to(model.device)

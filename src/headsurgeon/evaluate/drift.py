@@ -12,9 +12,13 @@ from headsurgeon.heads import HeadId, HeadStats, Plan, parse_heads
 
 SICK_MASS = 0.5
 DRIFT_MASS = 0.05
+# Changes of mass (fraction) and entropy (nats) up to this are rounding.
+ROUNDING = 1e-6
+# What two measurements must have in common beyond their documents.
+_PAIRED = ("split", "length", "first_token", "seed", "corpus_hash")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drift:
     """Change of every head between two measurements on the same windows.
 
@@ -84,8 +88,16 @@ def drift(
     """
     if before.documents != after.documents or before.shape != after.shape:
         raise InputError("drift compares two measurements of the same windows; these differ")
-    if before.provenance.corpus_hash != after.provenance.corpus_hash:
-        raise InputError("drift compares two measurements of the same corpus; their hashes differ")
+    differing = [
+        name
+        for name in _PAIRED
+        if getattr(before.provenance, name) != getattr(after.provenance, name)
+    ]
+    if differing:
+        raise InputError(
+            "drift compares two measurements of the same corpus and windows; different: "
+            f"{', '.join(differing)}"
+        )
     chosen = operated.operated if isinstance(operated, Plan) else parse_heads(operated)
     masks = {
         "operated": _mask(chosen, before.shape),
@@ -102,28 +114,36 @@ def drift(
         }
         for group, mask in masks.items()
     }
+    mass_change = after.first_token_mass - before.first_token_mass
+    entropy_change = after.entropy - before.entropy
+    changed = np.maximum(np.abs(mass_change), np.abs(entropy_change)) > ROUNDING
     return Drift(
-        mass_change=after.first_token_mass - before.first_token_mass,
-        entropy_change=after.entropy - before.entropy,
+        mass_change=mass_change,
+        entropy_change=entropy_change,
         operated=chosen,
-        structural_zeros=_structural_zeros(chosen, before.shape),
+        structural_zeros=_structural_zeros(chosen, changed),
         transitions=transitions,
         threshold=threshold,
     )
 
 
 def _structural_zeros(
-    operated: Sequence[HeadId], shape: tuple[int, int]
+    operated: Sequence[HeadId], changed: Bool[np.ndarray, "layer head"]
 ) -> Bool[np.ndarray, "layer head"]:
     """Untouched heads whose attention depends on nothing that was operated on.
 
     Attention reads the residual stream below its layer, so everything up to and including the
-    lowest operated layer keeps its input; within that layer the other heads keep their weights.
+    lowest operated layer keeps its input; within that layer the other heads keep their weights. In
+    some families, such as OLMo 2, a norm spans all heads of a layer, so that changing one rescales
+    the others: where one of them did change, none of that layer counts as unable to.
     """
-    fixed = np.zeros(shape, dtype=bool)
+    operated_on = _mask(operated, changed.shape)
+    fixed = np.zeros_like(operated_on)
     if operated:
-        fixed[: min(head.layer for head in operated) + 1] = True
-    return np.asarray(fixed & ~_mask(operated, shape))
+        lowest = min(head.layer for head in operated)
+        fixed[:lowest] = True
+        fixed[lowest] = not (changed[lowest] & ~operated_on[lowest]).any()
+    return np.asarray(fixed & ~operated_on)
 
 
 def _mask(heads: Sequence[HeadId], shape: tuple[int, ...]) -> Bool[np.ndarray, "layer head"]:

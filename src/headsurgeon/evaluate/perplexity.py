@@ -7,15 +7,22 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.attention.choice import AttentionChoice, attending
 from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
-from headsurgeon.data import Windows
+from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import InputError
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
 from headsurgeon.models.loss import token_nll
+
+# Share of bootstrap draws that may be without a gap before a share of that gap is undefined.
+LOST_DRAWS = 0.005
+# What two evaluations must have in common beyond their documents. Ids alone are not enough: two
+# translations share them by intention, and another seed takes other windows of the same documents.
+_PAIRED = ("split", "length", "corpus_hash", "count", "first_token", "seed")
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,15 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Loss of one model on one set of windows.
 
     Attributes:
         model: id of the model.
-        corpus, split, length, corpus_hash: what it was evaluated on.
-        stride: new tokens per window; windows never overlap.
+        corpus, split, length, corpus_hash, count, first_token, seed: what it was evaluated on;
+            `count` is the number of windows, `seed` that of their selection.
+        stride: new tokens per window, added first tokens left out; windows never overlap.
         documents: ids, in order of first appearance.
         document_nll: summed negative log-likelihood of each document, nats.
         document_tokens: predicted tokens of each document, length − 1 per window.
@@ -69,6 +77,9 @@ class Evaluation:
     length: int
     stride: int
     corpus_hash: str
+    count: int
+    first_token: str
+    seed: int
     documents: tuple[str, ...]
     document_nll: Float[np.ndarray, " document"]
     document_tokens: Float[np.ndarray, " document"]
@@ -99,7 +110,7 @@ class Evaluation:
         return Estimate.of(mean_interval(self.document_mean, self.document_tokens, rng=seed))
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings for JSON, without the per-document arrays."""
+        """Figures and settings for JSON, the loss of each document included."""
         return {
             "model": self.model,
             "corpus": self.corpus,
@@ -107,17 +118,26 @@ class Evaluation:
             "length": self.length,
             "stride": self.stride,
             "corpus_hash": self.corpus_hash,
+            "count": self.count,
+            "first_token": self.first_token,
+            "seed": self.seed,
             "attention": self.attention,
             "documents": len(self.documents),
             "tokens": self.tokens,
             "nll": self.interval().to_dict(),
             "perplexity": self.perplexity,
+            "per_document": [
+                {"document": name, "nll": float(nll), "tokens": int(tokens)}
+                for name, nll, tokens in zip(
+                    self.documents, self.document_nll, self.document_tokens, strict=True
+                )
+            ],
         }
 
 
 def evaluate(
     model: PreTrainedModel,
-    windows: Windows,
+    windows: Windows | Tensor,
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
@@ -125,18 +145,20 @@ def evaluate(
     """Scores every token of every window but its first.
 
     Args:
-        windows: equal windows; each starts without knowledge of the one before.
+        windows: equal windows, or bare token ids [count, length]; each window starts without
+            knowledge of the one before.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock`, `fused`, or `auto`; see `headsurgeon.attention.choice`.
 
     Raises:
         UnsupportedModel, SettingsError, CorpusError: as `measure`.
     """
+    windows = as_windows(windows)
     check_windows(windows.tokens, layout_of(model), model)
     losses: list[float] = []
     with evaluating(model), attending(model, attention) as used:
         for batch in batches(windows.tokens, batch_size):
-            losses += token_nll(model, batch.to(model.device)).double().sum(-1).tolist()
+            losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
     names = list(dict.fromkeys(windows.documents))
     position = {name: index for index, name in enumerate(names)}
     nll = np.zeros(len(names))
@@ -149,8 +171,11 @@ def evaluate(
         corpus=windows.corpus,
         split=windows.split,
         length=windows.length,
-        stride=windows.length - (windows.first_token != "none"),
+        stride=windows.length - windows.prefix,
         corpus_hash=windows.corpus_hash,
+        count=len(windows),
+        first_token=windows.first_token,
+        seed=windows.seed,
         documents=tuple(names),
         document_nll=nll,
         document_tokens=tokens,
@@ -189,7 +214,9 @@ def recovered_share(
     """(NLL sick − NLL repaired) / (NLL sick − NLL ceiling), with an interval over documents.
 
     The ceiling is the healthy twin after the same extra training. Where the gap below it is not
-    real — its interval includes 0 — the share is undefined and all three numbers are NaN.
+    real — its interval includes 0, or more than 0.5 % of the draws have no gap — the share is
+    undefined and all three numbers are NaN: near a gap of 0 a ratio means nothing, and its bounds
+    jump. Draws without a gap are left out where they are fewer.
 
     Raises:
         InputError: they were not evaluated on the same documents.
@@ -201,7 +228,11 @@ def recovered_share(
     reachable = sick.document_nll - ceiling.document_nll
     units = len(sick.documents)
     counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
-    shares = (counts @ gained) / (counts @ reachable)
+    gaps = counts @ reachable
+    real = gaps > 0.0
+    if np.mean(~real) > LOST_DRAWS:
+        return Estimate(math.nan, math.nan, math.nan)
+    shares = (counts[real] @ gained) / gaps[real]
     low, high = np.quantile(shares, (0.025, 0.975))
     return Estimate(float(gained.sum() / reachable.sum()), float(low), float(high))
 
@@ -209,12 +240,14 @@ def recovered_share(
 def _check_paired(evaluations: Sequence[Evaluation]) -> None:
     first = evaluations[0]
     for other in evaluations[1:]:
-        same = other.documents == first.documents and np.array_equal(
+        differing = [name for name in _PAIRED if getattr(first, name) != getattr(other, name)]
+        if other.documents != first.documents or not np.array_equal(
             other.document_tokens, first.document_tokens
-        )
-        if not same:
+        ):
+            differing.append("documents")
+        if differing:
             raise InputError(
                 f"{first.model} and {other.model} were evaluated on different windows "
-                f"({first.corpus} {first.split} and {other.corpus} {other.split}); "
-                "evaluate both on the same"
+                f"({first.corpus} {first.split} and {other.corpus} {other.split}; different: "
+                f"{', '.join(differing)}); evaluate both on the same"
             )

@@ -5,14 +5,14 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.arch.layout import Observed
 from headsurgeon.attention.rows import RowStatistics
-from headsurgeon.data import Windows
+from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
 from headsurgeon.measure.capture import LayerCapture, capturing
@@ -30,7 +30,7 @@ OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
 
 def measure(
     model: PreTrainedModel,
-    windows: Windows | Int[Tensor, "count length"],
+    windows: Windows | Tensor,
     *,
     batch_size: int | None = None,
     attention: Attention = "auto",
@@ -44,7 +44,8 @@ def measure(
     is taken over the rows that can see it. Windows are whole: padding is refused.
 
     Args:
-        windows: token windows of equal length; rows of a bare tensor count as one document each.
+        windows: token windows of equal length; rows of a bare tensor [count, length] count as one
+            document each.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock` runs the model's own forward and takes the statistics in blocks, exactly;
             `fused` runs both through a fused kernel, in memory linear in the window (equal to
@@ -57,13 +58,14 @@ def measure(
 
     Raises:
         UnsupportedModel: no layout describes the model.
-        SettingsError: windows shorter than 2 tokens, or longer than the model can read; `fused`
-            asked for where it is not available.
+        SettingsError: tokens that are not [count, length], windows shorter than 2 tokens, or longer
+            than the model can read; `fused` asked for where it is not available.
         ModelError: weights or activations that are not finite, or masks that the layout does not
             describe.
     """
     layout = layout_of(model)
-    tokens = windows.tokens if isinstance(windows, Windows) else windows
+    chosen = as_windows(windows)
+    tokens = chosen.tokens
     check_windows(tokens, layout, model)
     count, length = tokens.shape
     shape = (count, layout.layers, layout.heads)
@@ -81,8 +83,8 @@ def measure(
             seen = min(layout.window(layer) or length, length)
             measured, spread = _window_values(capture, rows_of(layer, capture), seen)
             for name, value in measured.items():
-                values[name][batch, layer] = value.double().cpu().numpy()
-            quantiles[batch, layer] = spread.double().cpu().numpy()
+                values[name][batch, layer] = value.cpu().double().numpy()
+            quantiles[batch, layer] = spread.cpu().double().numpy()
             if capture.terms is not None and capture.terms.sinks is not None:
                 sinks[layer] = capture.terms.sinks.detach()
 
@@ -95,10 +97,10 @@ def measure(
     return HeadStats(
         values=values,
         row_quantiles=quantiles,
-        documents=_documents(windows, count),
+        documents=chosen.documents,
         slopes=np.tile(np.array(layout.slopes, dtype=np.float64), (layout.layers, 1)),
         null_mass=null_mass(layout, length, sinks),
-        provenance=_provenance(model, windows, count, length, path),
+        provenance=_provenance(model, chosen, path),
     )
 
 
@@ -140,25 +142,16 @@ def _output_norms(capture: LayerCapture) -> Float[Tensor, "batch head"]:
     return squared.clamp(min=0.0).sqrt().mean(-1)
 
 
-def _documents(windows: Windows | Tensor, count: int) -> tuple[str, ...]:
-    if isinstance(windows, Windows):
-        return windows.documents
-    return tuple(f"window-{index}" for index in range(count))
-
-
-def _provenance(
-    model: PreTrainedModel, windows: Windows | Tensor, count: int, length: int, path: Path
-) -> Provenance:
-    known = windows if isinstance(windows, Windows) else None
+def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provenance:
     return Provenance(
         model=model_id(model),
-        corpus=known.corpus if known else "tokens",
-        split=known.split if known else "none",
-        length=length,
-        count=count,
-        first_token=known.first_token if known else "none",
-        seed=known.seed if known else 0,
-        corpus_hash=known.corpus_hash if known else "",
+        corpus=windows.corpus,
+        split=windows.split,
+        length=windows.length,
+        count=len(windows),
+        first_token=windows.first_token,
+        seed=windows.seed,
+        corpus_hash=windows.corpus_hash,
         dtype=str(model.dtype).removeprefix("torch."),
         attention=path,
     )

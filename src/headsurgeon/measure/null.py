@@ -26,13 +26,13 @@ def null_mass(
         sinks: the learned sinks of each layer [head], where the family has them; they belong to the
             model and stay as they are when a head is operated on.
     """
-    bias = layout.key_bias(length).double()
+    bias = layout.key_bias(length).cpu().double()
     total = torch.logcumsumexp(bias, dim=-1)
     layers = []
     for layer in range(layout.layers):
         seen = min(layout.window(layer) or length, length)
         with_sink = total
         if sinks:
-            with_sink = torch.logaddexp(total, sinks[layer].double().cpu()[:, None])
+            with_sink = torch.logaddexp(total, sinks[layer].cpu().double()[:, None])
         layers.append((bias[:, :1] - with_sink).exp()[:, :seen].mean(-1))
     return torch.stack(layers).numpy()

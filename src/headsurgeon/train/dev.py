@@ -54,7 +54,7 @@ def evaluate_dev(
     total = count = 0.0
     with no_grad(), evaluating(model), computing:
         for batch in batches(dev.tokens):
-            losses = token_nll(model, batch.to(model.device)).double()
+            losses = token_nll(model, batch.to(model.device)).cpu().double()
             total, count = total + float(losses.sum()), count + losses.numel()
     if not isfinite(total):
         raise OperationError(
