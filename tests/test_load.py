@@ -1,5 +1,6 @@
 """Loading by name: folders, the Hub, and every way in which it can fail."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_a_folder_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
         hs.load(str(tmp_path))
 
 
+def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match=r"expected a checkpoint folder, a \.gguf file"):
+        hs.load(str(tmp_path / "model.safetensors"))
+
+
 def test_an_unknown_zoo_name_lists_what_there_is() -> None:
     with pytest.raises(ModelError, match="zoo:bloom-mini-collapsed"):
         hs.load("zoo:bloom-maxi")
@@ -66,6 +73,96 @@ def test_an_unknown_zoo_name_lists_what_there_is() -> None:
 def test_a_hub_id_without_a_network_says_so() -> None:
     with pytest.raises(NetworkError, match="cannot be reached"):
         hs.load("headsurgeon-tests/not-in-any-cache")
+
+
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.bin"])
+def test_weights_in_pickle_are_not_read(tmp_path: Path, weights: str) -> None:
+    pico("bloom").save_pretrained(tmp_path)
+    char_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / weights)
+    with pytest.raises(ModelError, match="safetensors"):
+        hs.load(str(tmp_path))
+
+
+def test_code_that_comes_with_a_checkpoint_runs_only_where_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "with-code"
+    pico("bloom").save_pretrained(folder)
+    char_tokenizer().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "never-heard-of", "auto_map": {"AutoConfig": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import PretrainedConfig\n"
+        f"Path({str(ran)!r}).touch()\n"
+        "class Own(PretrainedConfig):\n"
+        "    model_type = 'never-heard-of'\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
+    with pytest.raises(ModelError, match=r"code of its own.*trust_remote_code=True"):
+        hs.load(str(folder))
+    assert not ran.exists()
+    with pytest.raises(UnsupportedModel, match="never-heard-of"):
+        hs.load(str(folder), trust_remote_code=True)
+    assert ran.exists()
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused_rather_than_filled_with_noise(
+    tmp_path: Path,
+) -> None:
+    model = pico("bloom")
+    name = "transformer.h.1.self_attention.dense.weight"
+    state = {key: value for key, value in model.state_dict().items() if key != name}
+    model.save_pretrained(tmp_path, state_dict=state)
+    char_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no weights for transformer\.h\.1\..*dense\.weight"):
+        hs.load(str(tmp_path))
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path: Path) -> None:
+    model = pico("bloom")
+    model.resize_token_embeddings(50)
+    model.save_pretrained(tmp_path)
+    char_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"97 tokens.*50 embeddings.*another model"):
+        hs.load(str(tmp_path))
+
+
+def test_tokens_added_beyond_the_embeddings_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    pico("bloom").save_pretrained(tmp_path)
+    tokenizer = char_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(tmp_path)
+    _, loaded = hs.load(str(tmp_path))
+    assert len(loaded) == 98
+
+
+def test_the_revision_reaches_the_configuration_the_weights_and_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both revisions lie in a cache as the Hub's client keeps it."""
+    cached = tmp_path / "models--someone--pico"
+    for number, (revision, seed) in enumerate({"main": 0, "older": 1}.items()):
+        commit = str(number) * 40
+        (cached / "refs").mkdir(parents=True, exist_ok=True)
+        (cached / "refs" / revision).write_text(commit, encoding="utf-8")
+        snapshot = cached / "snapshots" / commit
+        pico("bloom", seed=seed).save_pretrained(snapshot)
+        tokenizer = char_tokenizer()
+        tokenizer.add_tokens([f"<{revision}>"])
+        tokenizer.save_pretrained(snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for revision, seed in (("main", 0), ("older", 1)):
+        model, loaded = hs.load("someone/pico", revision=revision)
+        expected = pico("bloom", seed=seed).get_input_embeddings().weight
+        assert torch.equal(model.get_input_embeddings().weight, expected)
+        assert f"<{revision}>" in loaded.get_vocab()
+    with pytest.raises((ModelError, NetworkError)):
+        hs.load("someone/pico", revision="never")
 
 
 def test_weights_that_are_not_numbers_are_named() -> None:

@@ -1,7 +1,13 @@
-"""From a name to a model and its tokenizer: the zoo, a local folder, or a Hub id."""
+"""From a name to a model and its tokenizer: the zoo, a local folder, a GGUF file, or a Hub id."""
 
 import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import (
@@ -21,9 +27,11 @@ from transformers import (
 )
 
 from headsurgeon.arch import layout_for
-from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError
+from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, SettingsError
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
+from headsurgeon.models.checks import check_complete, check_tokenizer
 from headsurgeon.models.device import pick_device
+from headsurgeon.models.gguf import SUFFIX, gguf_config, load_gguf
 
 
 def load(
@@ -32,51 +40,119 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
+    trust_remote_code: bool = False,
+    max_memory: Mapping[int | str, int | str] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal language model and its tokenizer, ready for measuring (in eval mode).
 
+    Weights are read from safetensors or GGUF, never from pickle.
+
     Args:
-        spec: `zoo:NAME`, a local folder, or a Hub id such as `bigscience/bloom-560m`.
+        spec: `zoo:NAME`, a local folder, a `.gguf` file, or a Hub id such as
+            `bigscience/bloom-560m`.
         revision: branch, tag or commit on the Hub.
         dtype: of the weights; fp32 on the CPU and the checkpoint's own elsewhere unless given.
         device: `auto`, `cuda`, `mps`, `cpu`.
+        trust_remote_code: whether code that comes with the checkpoint may run on this machine.
+        max_memory: most that each device may hold, such as `{0: "20GiB", "cpu": "30GiB"}`; given,
+            it takes the place of `device`, and what does not fit is read from the disk whenever it
+            is needed. Such a model can be measured; it cannot be operated on.
 
     Raises:
-        ModelError: no such model, or its files cannot be read.
+        ModelError: no such model, its files cannot be read, or its tokenizer is another model's.
         UnsupportedModel: no layout describes the architecture; raised before weights are read.
         NetworkError: a Hub id, and the Hub cannot be reached.
+        SettingsError: no such device; `max_memory` for a GGUF file.
     """
     target = pick_device(device)
-    source = _source(spec)
     if dtype is None and target.type == "cpu":
         dtype = torch.float32
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-        layout_for(config)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            revision=revision,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except HeadsurgeonError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _explained(spec, error) from error
+    gguf = _gguf_file(spec)
+    if gguf is not None:
+        if max_memory is not None:
+            raise SettingsError(
+                f"{spec}: max_memory is not for GGUF files, which have to be unpacked in memory; "
+                "load it without, save_pretrained it, and load that folder"
+            )
+        model, tokenizer = load_gguf(gguf, dtype)
+    else:
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model, tokenizer = _load_checkpoint(spec, dtype, options, max_memory)
+    check_tokenizer(spec, model, tokenizer)
     model.name_or_path = spec
-    model.to(target)  # type: ignore[arg-type]  # transformers wraps nn.Module.to without its types
+    if max_memory is None:
+        model.to(target)  # type: ignore[arg-type]  # transformers wraps it without its types
     return model.eval(), tokenizer
 
 
-def load_config(spec: str, *, revision: str | None = None) -> PretrainedConfig:
+def load_config(
+    spec: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PretrainedConfig:
     """The configuration alone; raises as `load` does."""
+    gguf = _gguf_file(spec)
+    if gguf is not None:
+        return gguf_config(gguf)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(_source(spec), revision=revision)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            _source(spec), revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise _explained(spec, error) from error
     return config
+
+
+def _load_checkpoint(
+    spec: str,
+    dtype: torch.dtype | None,
+    options: Mapping[str, Any],
+    max_memory: Mapping[int | str, int | str] | None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    source = _source(spec)
+    with ExitStack() as leftovers:
+        placement: dict[str, Any] = {}
+        if max_memory is not None:
+            # for the few weights that are not on the disk as the model wants them
+            folder = tempfile.mkdtemp(prefix="headsurgeon-offload-")
+            leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
+            limits = dict(max_memory)
+            placement = {"device_map": "auto", "max_memory": limits, "offload_folder": folder}
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            layout_for(config)
+            # a pair with output_loading_info, which its annotation leaves out
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+                **placement,
+            )
+            model: PreTrainedModel = loaded[0]
+            check_complete(spec, loaded[1]["missing_keys"])
+            if model.device.type == "meta":
+                raise ModelError(
+                    f"{spec}: max_memory leaves no room for the embeddings beside the largest "
+                    "layer; raise it"
+                )
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+        except HeadsurgeonError:
+            raise
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise _explained(spec, error) from error
+        weakref.finalize(model, leftovers.pop_all().close)
+    return model, tokenizer
+
+
+def _gguf_file(spec: str) -> Path | None:
+    """The file, where `spec` names a GGUF file."""
+    path = Path(spec).expanduser()
+    if spec.startswith(PREFIX) or path.suffix.lower() != SUFFIX or path.is_dir():
+        return None
+    if not path.is_file():
+        raise ModelError(f"{spec}: no such file; expected a GGUF file on this machine")
+    return path
 
 
 def _source(spec: str) -> str:
@@ -88,6 +164,8 @@ def _source(spec: str) -> str:
         if not (folder / "config.json").is_file():
             raise ModelError(f"{spec}: expected a checkpoint folder, found no config.json in it")
         return str(folder)
+    if folder.is_file():
+        raise ModelError(f"{spec}: expected a checkpoint folder, a {SUFFIX} file or a Hub id")
     looks_local = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1
     if looks_local or folder.exists():
         raise ModelError(f"{spec}: no such folder; expected a checkpoint folder or a Hub id")
@@ -108,6 +186,11 @@ def _explained(spec: str, error: Exception) -> HeadsurgeonError:
                 "go online once, or give a local folder or a zoo: name"
             )
     reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason:
+        return ModelError(
+            f"{spec}: comes with code of its own, which is not run unless you trust it; read it, "
+            "then pass trust_remote_code=True"
+        )
     return ModelError(f"{spec}: cannot be loaded: {reason}")
 
 
