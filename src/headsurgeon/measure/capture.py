@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -121,8 +122,11 @@ def _report(
 
 def output_weight(module: nn.Module, layout: Layout) -> Float[Tensor, "head hidden width"]:
     """Each head's columns of an output projection, oriented as in `nn.Linear`."""
-    weight = module.get_parameter("weight").detach()
-    columns = [
-        weight.narrow(layout.output.axis, start, layout.head_dim) for start in layout.output.starts
-    ]
-    return torch.stack(columns if layout.output.axis == 1 else [c.T for c in columns])
+    # a weight that Accelerate keeps elsewhere is gone again by the time the module has been called
+    with align_module_device(module):
+        weight = module.get_parameter("weight").detach()
+        columns = [
+            weight.narrow(layout.output.axis, start, layout.head_dim)
+            for start in layout.output.starts
+        ]
+        return torch.stack(columns if layout.output.axis == 1 else [c.T for c in columns])
