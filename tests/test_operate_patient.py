@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import sqrt
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +126,46 @@ def test_a_model_moved_while_merged_is_reopened_where_it_is() -> None:
 
 def patient_name(patient: Patient) -> str:
     return next(iter(patient.maps))
+
+
+def test_a_patient_does_not_write_over_a_later_operation_on_the_same_head() -> None:
+    model = pico("bloom")
+    first = operate(model, plan("L1H1"))
+    first.merge()
+    second = operate(model, plan("L1H1", "L2H2"), 1)
+    second.merge()
+    state = state_of(second)
+    for step in (first.revert, first.merge, first.reopen):
+        with pytest.raises(StateError, match="changed since"):
+            step()
+        assert first.state == "merged"
+        assert equal(state_of(second), state)
+    second.revert()
+    first.revert()
+    assert equal(state_of(first), dict(pico("bloom").state_dict()))
+    # the second was made for the first's weights, which are gone
+    with pytest.raises(StateError, match="changed since"):
+        second.merge()
+
+
+def test_operations_on_different_heads_may_be_taken_back_in_any_order() -> None:
+    model = pico("bloom")
+    first = operate(model, plan("L1H1"))
+    first.merge()
+    second = operate(model, plan("L1H2"), 1)
+    second.merge()
+    first.revert()
+    second.revert()
+    assert equal(state_of(first), dict(pico("bloom").state_dict()))
+
+
+def test_a_patient_that_diverged_can_still_be_taken_back() -> None:
+    patient = operate(pico("bloom"), plan("L1H1"))
+    with torch.no_grad():
+        patient.slices()[0].fill_(float("nan"))
+    patient.merge()
+    patient.revert()
+    assert equal(state_of(patient), dict(pico("bloom").state_dict()))
 
 
 def test_a_second_operation_on_an_open_patient_is_refused_and_on_a_merged_one_is_not() -> None:
@@ -289,12 +330,40 @@ def test_a_plan_that_only_watches_is_refused() -> None:
 
 def test_a_plan_for_other_weights_is_refused_with_both_fingerprints() -> None:
     other = pico("bloom", seed=1)
-    expected = fingerprint(other, layout_of(other), [HeadId(1, 1)])
+    expected = fingerprint(other, layout_of(other))
     model = pico("bloom")
-    found = fingerprint(model, layout_of(model), [HeadId(1, 1)])
+    found = fingerprint(model, layout_of(model))
     with pytest.raises(PlanError, match=f"{expected}.*{found}"):
         operate(model, replace(plan("L1H1"), fingerprint=expected))
     operate(model, replace(plan("L1H1"), fingerprint=found))
+
+
+def test_a_plan_may_be_edited_in_every_way_and_still_fits_its_model() -> None:
+    model = pico("bloom")
+    made = replace(plan("L1H1", "L2H2"), fingerprint=fingerprint(model, layout_of(model)))
+    fewer = replace(made, heads=made.heads[:1])
+    more = replace(made, heads=(PlannedHead(HeadId(0, 3)), *made.heads))
+    watching = replace(made, heads=(made.heads[0], replace(made.heads[1], role="watch")))
+    promoted = replace(watching, heads=(replace(made.heads[0], role="watch"), made.heads[1]))
+    for edited in (made, fewer, more, watching, promoted):
+        patient = operate(model, edited)
+        assert patient.base_fingerprint == made.fingerprint
+        patient.revert()
+
+
+def test_without_a_fingerprint_the_model_is_known_by_its_name(tmp_path: Path) -> None:
+    model = pico("bloom")
+    operate(model, plan("L1H1")).revert()
+    model.name_or_path = "org/other"
+    with pytest.raises(PlanError, match=r"made for pico.*org/other"):
+        operate(model, plan("L1H1"))
+    operate(model, replace(plan("L1H1"), model="org/other")).revert()
+    operate(model, replace(plan("L1H1"), model="unnamed")).revert()
+    found = fingerprint(model, layout_of(model))
+    operate(model, replace(plan("L1H1"), fingerprint=found)).revert()
+    (tmp_path / "model").mkdir()
+    model.name_or_path = f"{tmp_path}/model/"
+    operate(model, replace(plan("L1H1"), model=f"{tmp_path}/./model")).revert()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

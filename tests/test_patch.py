@@ -24,6 +24,8 @@ from headsurgeon.errors import (
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models.fingerprint import fingerprint
 from headsurgeon.operate import Patient, apply_patch, operate, read_patch
+from headsurgeon.operate import patch as patch_module
+from headsurgeon.operate.tensor_file import write_tensors
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)
@@ -85,7 +87,7 @@ def test_the_metadata_says_what_the_patch_is_and_where_it_belongs(tmp_path: Path
     assert names == sorted(patient.maps)
     assert metadata["kind"] == "patch"
     assert metadata["schema"] == "1"
-    assert metadata["fingerprint"] == fingerprint(base, layout_of(base), PLAN.operated)
+    assert metadata["fingerprint"] == fingerprint(base, layout_of(base))
     assert Plan.from_yaml(metadata["plan"]).operated == PLAN.operated
     assert json.loads(metadata["layout"])["transformer.h.1.self_attention.dense.weight"] == {
         "axis": 1,
@@ -123,8 +125,8 @@ def test_the_wrong_base_is_refused_with_both_fingerprints_and_left_as_it_was(
     _, path = patient_with_patch("bloom", tmp_path)
     model = pico("bloom", seed=1)
     stock, state = pico("bloom"), {n: t.clone() for n, t in model.state_dict().items()}
-    expected = fingerprint(stock, layout_of(stock), PLAN.operated)
-    found = fingerprint(model, layout_of(model), PLAN.operated)
+    expected = fingerprint(stock, layout_of(stock))
+    found = fingerprint(model, layout_of(model))
     with pytest.raises(PatchError, match=f"{expected}.*{found}"):
         apply_patch(model, path)
     assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
@@ -140,7 +142,7 @@ def test_a_patched_model_is_no_longer_the_base(tmp_path: Path) -> None:
 
 def test_an_open_patient_is_not_patched(tmp_path: Path) -> None:
     patient, path = patient_with_patch("bloom", tmp_path)
-    with pytest.raises((PatchError, StateError)):
+    with pytest.raises(StateError, match="being operated on already"):
         apply_patch(patient.model, path)
 
 
@@ -201,13 +203,108 @@ def test_slices_laid_out_differently_are_refused_and_the_model_is_left_alone(
     metadata, tensors = read_patch(path)
     layout = json.loads(metadata["layout"])
     layout["transformer.h.1.self_attention.dense.weight"]["runs"] = [[0, 8]]
-    save_file(tensors, path, {**metadata, "layout": json.dumps(layout)})
+    write_tensors(path, "patch", tensors, {**metadata, "layout": json.dumps(layout)})
     model = pico("bloom")
     stock = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(PatchError, match="laid out differently"):
         apply_patch(model, path)
     assert all(torch.equal(stock[name], t) for name, t in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["plan", "seed", "init", "fingerprints", "headsurgeon"])
+def test_one_altered_character_of_the_metadata_is_noticed(name: str, tmp_path: Path) -> None:
+    _, path = patient_with_patch("bloom", tmp_path)
+    metadata, tensors = read_patch(path)
+    save_file(tensors, path, {**metadata, name: metadata[name] + " "})
+    with pytest.raises(PatchError, match="hash"):
+        read_patch(path)
+
+
+REQUIRED = (
+    "model",
+    "fingerprint",
+    "fingerprints",
+    "plan",
+    "seed",
+    "init",
+    "output_start",
+    "layout",
+)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_patch_without_one_of_its_entries_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    _, path = patient_with_patch("bloom", tmp_path)
+    metadata, tensors = read_patch(path)
+    write_tensors(path, "patch", tensors, {k: v for k, v in metadata.items() if k != name})
+    with pytest.raises(PatchError, match=rf"patch\.safetensors.*{name}"):
+        read_patch(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("plan", "no plan"),
+        ("plan", "{"),
+        ("seed", "three"),
+        ("seed", "-1"),
+        ("fingerprints", "{"),
+        ("fingerprints", "[]"),
+        ("fingerprints", '{"a": 1}'),
+        ("layout", "[1]"),
+        ("layout", '{"a": {"axis": 0, "runs": [[0, 8]]}}'),
+        ("init", "magic"),
+        ("output_start", "magic"),
+    ],
+)
+def test_entries_that_make_no_sense_are_refused(name: str, value: str, tmp_path: Path) -> None:
+    _, path = patient_with_patch("bloom", tmp_path)
+    metadata, tensors = read_patch(path)
+    write_tensors(path, "patch", tensors, {**metadata, name: value})
+    with pytest.raises(PatchError, match=rf"patch\.safetensors.*{name}"):
+        read_patch(path)
+
+
+def test_a_slice_of_another_shape_is_refused_and_not_stretched(tmp_path: Path) -> None:
+    _, path = patient_with_patch("bloom", tmp_path)
+    metadata, tensors = read_patch(path)
+    name = "transformer.h.1.self_attention.dense.weight"
+    write_tensors(path, "patch", {**tensors, name: tensors[name][:1].clone()}, metadata)
+    model = pico("bloom")
+    stock = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(PatchError, match="shape"):
+        apply_patch(model, path)
+    assert all(torch.equal(stock[key], t) for key, t in model.state_dict().items())
+
+
+def test_whatever_goes_wrong_while_applying_leaves_the_model_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*ignored: object) -> None:
+        raise RuntimeError("out of memory")
+
+    _, path = patient_with_patch("bloom", tmp_path)
+    model = pico("bloom")
+    stock = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    monkeypatch.setattr(patch_module, "_load", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        apply_patch(model, path)
+    assert all(torch.equal(stock[name], t) for name, t in model.state_dict().items())
+    assert not any("slice_" in name for name, _ in model.named_parameters())
+
+
+def test_patches_of_different_layers_can_be_applied_one_after_the_other(tmp_path: Path) -> None:
+    base = pico("bloom")
+    stock = fingerprint(base, layout_of(base))
+    paths = []
+    for layer in (0, 2):
+        plan = Plan("pico", "heads", (PlannedHead(HeadId(layer, 1)),), fingerprint=stock)
+        patient = operate(base, plan)
+        paths.append(patient.save(tmp_path / f"{layer}.safetensors"))
+        patient.revert()
+    for path in paths:
+        assert apply_patch(base, path).state == "merged"
 
 
 @contextmanager

@@ -312,7 +312,7 @@ def of_model(family: str, mass: float = 0.9) -> tuple[Plan, object, object]:
 
 def test_with_the_model_a_plan_carries_its_fingerprint() -> None:
     found, model, layout = of_model("bloom")
-    assert found.fingerprint == fingerprint(model, layout, [HeadId(0, 0)])
+    assert found.fingerprint == fingerprint(model, layout)
 
 
 @pytest.mark.parametrize(("family", "shared"), [("bloom", False), ("falcon-mq", True)])

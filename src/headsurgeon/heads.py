@@ -237,7 +237,7 @@ class Plan:
         model: id of the model it was made for.
         rule: the rule that chose the heads.
         heads: the heads, sorted.
-        fingerprint: SHA-256 of the tensors the operation touches; None when made without the model.
+        fingerprint: SHA-256 of all attention projections of the model; None when made without it.
         thresholds: limits the verdicts used, by name.
         init: how Q, K and V start, a name in `operate.init`.
         output_start: what the head's output is at step 0, a name in `operate.output_start`.

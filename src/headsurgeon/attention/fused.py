@@ -152,7 +152,9 @@ def _checked(device_type: str) -> bool:
     reference = blocked_rows(query, key, bias, scale)
     try:
         found, output = fused_rows(
-            *(tensor.to(device_type) for tensor in (query, key, bias)),
+            query.to(device_type),
+            key.to(device_type),
+            bias.to(device_type),
             scale,
             value.to(device_type),
         )

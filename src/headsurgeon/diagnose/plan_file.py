@@ -24,7 +24,8 @@ _COMMENT = """\
 #   made; ablation_cost is the loss in nats per token that silencing the head alone costs now.
 # - joint_cost: the same for all operated heads together, when the plan was made.
 # - init, output_start, seed: how the heads start.
-# - fingerprint: SHA-256 of the tensors to be touched; null leaves out the check of the model.
+# - fingerprint: SHA-256 of the attention weights of the model, whichever heads are in the plan;
+#   with null only its name is compared.
 """
 
 

@@ -101,7 +101,7 @@ def plan(
         return result
     from headsurgeon.models.fingerprint import fingerprint
 
-    return replace(result, fingerprint=fingerprint(model, layout, result.operated))
+    return replace(result, fingerprint=fingerprint(model, layout))
 
 
 def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:

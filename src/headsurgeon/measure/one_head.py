@@ -59,7 +59,7 @@ def attention_map(
             f"attention of {head} is NaN or infinite; load a sound checkpoint, or a wider dtype if "
             "activations overflow"
         )
-    return attention.double().cpu().numpy()
+    return attention.cpu().double().numpy()
 
 
 def _probabilities(

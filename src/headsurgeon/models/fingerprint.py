@@ -1,4 +1,4 @@
-"""What identifies the base of an operation: SHA-256 over the tensors its heads live in."""
+"""What identifies the base of an operation: SHA-256 over the tensors that heads live in."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -8,30 +8,50 @@ from torch import Tensor, nn
 
 from headsurgeon.arch import Layout
 from headsurgeon.arch.layout import PARTS
+from headsurgeon.errors import ModelError
 from headsurgeon.files import sha256_text
 from headsurgeon.heads import HeadId
 
 _BLOCK = 1 << 22
 
 
-def fingerprint(model: nn.Module, layout: Layout, heads: Iterable[HeadId]) -> str:
-    """One SHA-256 over every tensor that holds Q, K, V or output projection of `heads`.
+def fingerprint(model: nn.Module, layout: Layout) -> str:
+    """One SHA-256 over the weights and biases of every attention projection of the model.
 
-    Weights count as fp32, so the same checkpoint loaded in bf16 and widened has the same
-    fingerprint. A model that is being operated on is not stock: its tensors hold the slices; a
-    patient keeps the stock fingerprints from before (`Patient.fingerprints`).
+    It does not depend on any choice of heads, so a plan may be edited and still fits. Weights count
+    as fp32, so the same checkpoint loaded in bf16 and widened has the same fingerprint. A model
+    that is being operated on is not stock: its tensors hold the slices; a patient keeps the
+    fingerprint from before (`Patient.base_fingerprint`).
+
+    Raises:
+        ModelError: a weight is not in memory.
     """
-    return combined(fingerprints(model, touched(layout, heads)))
+    return combined(fingerprints(model, attention(model, layout)))
 
 
 def fingerprints(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each named parameter: its name, shape and values upcast to fp32."""
+    """SHA-256 of each named parameter: its name, shape and values upcast to fp32.
+
+    Raises:
+        ModelError: one is not in memory.
+    """
     return {name: _of_tensor(name, model.get_parameter(name)) for name in sorted(set(names))}
 
 
 def combined(digests: Mapping[str, str]) -> str:
     """One fingerprint out of those of several tensors, in the order of their names."""
     return sha256_text([part for name in sorted(digests) for part in (name, digests[name])])
+
+
+def attention(model: nn.Module, layout: Layout) -> list[str]:
+    """Names of the weights and biases of all attention projections, sorted, each once."""
+    named = {
+        f"{layout.projection(part).path(layer)}.{leaf}"
+        for layer in range(layout.layers)
+        for part in PARTS
+        for leaf in ("weight", "bias")
+    }
+    return sorted(named.intersection(name for name, _ in model.named_parameters()))
 
 
 def touched(layout: Layout, heads: Iterable[HeadId]) -> list[str]:
@@ -43,13 +63,15 @@ def touched(layout: Layout, heads: Iterable[HeadId]) -> list[str]:
     names = {
         block.parameter
         for head in heads
-        for part in PARTS
-        for block in layout.blocks(part, head.layer, head.head)
+        for blocks in layout.head_blocks(head.layer, head.head).values()
+        for block in blocks
     }
     return sorted(names)
 
 
 def _of_tensor(name: str, tensor: Tensor) -> str:
+    if tensor.is_meta:
+        raise ModelError(f"{name} is not in memory (offloaded); load the model without offloading")
     digest = hashlib.sha256(f"{name} {list(tensor.shape)}".encode())
     flat = tensor.detach().reshape(-1)
     # in pieces, so that an embedding-sized tensor is never held twice in fp32

@@ -1,6 +1,7 @@
 """Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -10,7 +11,8 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
 from headsurgeon.heads import Plan, check_heads
-from headsurgeon.models.fingerprint import combined, fingerprints, touched
+from headsurgeon.models.fingerprint import attention, combined, fingerprints, touched
+from headsurgeon.models.forward import model_id
 from headsurgeon.operate.init import INITS, Init, InitContext
 from headsurgeon.operate.output_start import OUTPUT_STARTS, OutputStart
 from headsurgeon.operate.patient import Patient, operated
@@ -41,7 +43,7 @@ def operate(
     Raises:
         UnsupportedModel: no layout describes the model.
         HeadError: the plan names heads that the model does not have.
-        PlanError: the plan operates on nothing, or was made for other weights.
+        PlanError: the plan operates on nothing, or was made for another model or other weights.
         ModelError: weights of these heads are NaN, quantised, or not in memory.
         SettingsError: an unknown `init` or `output_start`.
         StateError: the model is being operated on already.
@@ -68,9 +70,19 @@ def operate(
 
 
 def open_patient(
-    model: PreTrainedModel, layout: Layout, plan: Plan, seed: int, init: str, output_start: str
+    model: PreTrainedModel,
+    layout: Layout,
+    plan: Plan,
+    seed: int,
+    init: str,
+    output_start: str,
+    planned_here: bool = True,
 ) -> Patient:
-    """A patient whose slices still hold the stock weights; raises as `operate` does."""
+    """A patient whose slices still hold the stock weights; raises as `operate` does.
+
+    `planned_here` says that the plan must be one for this model as it is; a patch is checked by the
+    tensors it touches instead, and other layers may have been operated on since.
+    """
     if operated(model):
         raise StateError(
             "this model is being operated on already; merge or revert that patient first"
@@ -79,21 +91,47 @@ def open_patient(
         raise PlanError("the plan operates on no head; give at least one head the role operate")
     check_heads([head.id for head in plan.heads], layout.layers, layout.heads)
     names = touched(layout, plan.operated)
+    digests = fingerprints(model, attention(model, layout))
     for name in names:
         _check_tensor(name, model.get_parameter(name))
-    digests = fingerprints(model, names)
     found = combined(digests)
+    if planned_here:
+        _check_plan(plan, model, found)
+    return Patient(
+        model,
+        layout,
+        plan,
+        seed,
+        init,
+        output_start,
+        found,
+        {name: digests[name] for name in names},
+    )
+
+
+def _check_plan(plan: Plan, model: PreTrainedModel, found: str) -> None:
+    """The weights decide; a plan without their fingerprint is known by the name of its model."""
     if plan.fingerprint is not None and plan.fingerprint != found:
         raise PlanError(
             f"the plan was made for other weights: it expects fingerprint {plan.fingerprint}, this "
             f"model has {found}; load the model the plan was made for ({plan.model}), or plan anew"
         )
-    return Patient(model, layout, plan, seed, init, output_start, digests)
+    name = model_id(model)
+    if plan.fingerprint is None and not _same_model(plan.model, name):
+        raise PlanError(
+            f"the plan was made for {plan.model}, this model is {name}; load that one, or put this "
+            "name into the plan if it is meant for both"
+        )
+
+
+def _same_model(planned: str, found: str) -> bool:
+    if not {"", "unnamed"}.isdisjoint({planned, found}) or planned == found:
+        return True
+    # a folder has many spellings
+    return Path(planned).exists() and Path(planned).resolve() == Path(found).resolve()
 
 
 def _check_tensor(name: str, parameter: nn.Parameter) -> None:
-    if parameter.is_meta:
-        raise ModelError(f"{name} is not in memory (offloaded); load the model without offloading")
     if not parameter.is_floating_point() or parameter.element_size() < 2:
         raise ModelError(
             f"{name} is quantised ({parameter.dtype}); load the model in bf16, fp16 or fp32"

@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import Layout
 from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId, Plan
-from headsurgeon.models.fingerprint import combined
 from headsurgeon.operate.sites import HeadTensors, frozen_key_values, head_tensors, slice_maps
 from headsurgeon.operate.slices import PREFIX, SlicedLinear
 
@@ -41,6 +40,8 @@ class Patient:
     Its state is `open` (the slices are the model's only trainable parameters), `merged` (an
     ordinary model with the operation, rounded to its precision) or `reverted` (the stock weights,
     bit for bit). Every state can follow every other, and the slices survive all of them.
+    Operations on the same heads are taken back last first: a patient never writes over weights that
+    something else has changed.
 
     Attributes:
         model: the model itself; an ordinary `nn.Module` throughout.
@@ -48,6 +49,7 @@ class Patient:
         layout: where the model's heads live.
         seed: seed the initialisation used.
         init, output_start: how the heads started.
+        base_fingerprint: of the model before the operation, as a plan records it.
         fingerprints: SHA-256 of every touched tensor before the operation.
         frozen_key_values: operated heads whose keys and values stay frozen, because other heads
             read them too and are not operated on.
@@ -63,6 +65,7 @@ class Patient:
         seed: int,
         init: str,
         output_start: str,
+        base_fingerprint: str,
         fingerprints: dict[str, str],
     ) -> None:
         self.model = model
@@ -71,14 +74,14 @@ class Patient:
         self.seed = seed
         self.init = init
         self.output_start = output_start
+        self.base_fingerprint = base_fingerprint
         self.fingerprints = fingerprints
         self.frozen_key_values = frozen_key_values(layout, plan.operated)
         self.maps = slice_maps(layout, plan.operated)
         self.state: State = "open"
-        self._stock = {
-            name: slice_map.read(model.get_parameter(name).detach()).cpu()
-            for name, slice_map in self.maps.items()
-        }
+        self._stock = self._read()
+        # what the model holds where the slices belong, unless they are in place
+        self._written = self._stock
         self._trainable: dict[str, bool] = {}
         self._layers = {
             path: SlicedLinear(
@@ -94,11 +97,6 @@ class Patient:
     def heads(self) -> tuple[HeadId, ...]:
         """The operated heads."""
         return self.plan.operated
-
-    @property
-    def base_fingerprint(self) -> str:
-        """Fingerprint of the stock tensors, as a plan for these heads records it."""
-        return combined(self.fingerprints)
 
     def named_slices(self) -> dict[str, nn.Parameter]:
         """The slices by the name of the parameter they belong to, sorted."""
@@ -116,17 +114,29 @@ class Patient:
         return head_tensors(self.layout, self.heads, self.maps, self.named_slices())
 
     def merge(self) -> Change:
-        """Makes `model` an ordinary model with the slices written in, rounded to its precision."""
+        """Makes `model` an ordinary model with the slices written in, rounded to its precision.
+
+        Raises:
+            StateError: something else has changed the weights of these heads meanwhile.
+        """
         self._leave()
         return self._write(dict(self.named_slices()), "merged")
 
     def revert(self) -> Change:
-        """Makes `model` the stock model again, bit for bit; the slices are kept for `merge`."""
+        """Makes `model` the stock model again, bit for bit; the slices are kept for `merge`.
+
+        Raises:
+            StateError: as for `merge`.
+        """
         self._leave()
         return self._write(self._stock, "reverted")
 
     def reopen(self) -> Change:
-        """Puts the slices back in place for further training."""
+        """Puts the slices back in place for further training.
+
+        Raises:
+            StateError: as for `merge`.
+        """
         self._leave()
         change = self._write(dict(self.named_slices()), "open")
         self._enter()
@@ -161,11 +171,33 @@ class Patient:
 
     def _write(self, values: dict[str, Tensor], state: State) -> Change:
         _check_free(self.model)
+        if self.state != "open":
+            self._check_unchanged()
         with torch.no_grad():
             for name, slice_map in self.maps.items():
                 slice_map.write(self.model.get_parameter(name), values[name].detach())
         self.state = state
+        self._written = self._stock if state == "reverted" else self._read()
         return self.change()
+
+    def _read(self) -> dict[str, Tensor]:
+        """The model's weights where the slices belong, on the CPU."""
+        return {
+            name: slice_map.read(self.model.get_parameter(name).detach()).cpu()
+            for name, slice_map in self.maps.items()
+        }
+
+    def _check_unchanged(self) -> None:
+        for name, found in self._read().items():
+            # the model may have been cast since; NaN of a run that diverged equals itself
+            if not torch.equal(
+                found.nan_to_num(), self._written[name].to(found.dtype).nan_to_num()
+            ):
+                heads = ", ".join(map(str, self.heads))
+                raise StateError(
+                    f"{name} has changed since this patient ({heads}) last wrote it, perhaps by a "
+                    "later operation on the same heads; revert that one first"
+                )
 
     def _enter(self) -> None:
         """Swaps the slice layers in and freezes everything else."""

@@ -1,6 +1,7 @@
 """Safetensors files with a header and a hash of their content: whole, or refused."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from headsurgeon.files import SCHEMA_VERSION, header, replacing
 def write_tensors(
     path: Path | str, kind: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Writes CPU tensors atomically; the header and the hash of the values join the metadata.
+    """Writes CPU tensors atomically; header and hash join the metadata.
 
     Raises:
         WriteError: the file could not be written; the previous one is untouched.
     """
     complete = {name: str(value) for name, value in header(kind).items()}
-    complete |= {**metadata, "content": _content(tensors)}
+    complete |= metadata
+    complete["content"] = _content(tensors, complete)
     with replacing(path) as temporary:
         try:
             save_file(dict(tensors), temporary, complete)
@@ -51,18 +53,21 @@ def read_tensors(
         ) from cause
     if metadata.get("kind") != kind:
         raise error(f"{path}: expected a headsurgeon {kind}, found another safetensors file")
-    if int(metadata["schema"]) > SCHEMA_VERSION:
+    schema = metadata.get("schema", "")
+    if schema.isdecimal() and int(schema) > SCHEMA_VERSION:
         raise error(
-            f"{path}: written by a newer headsurgeon (schema {metadata['schema']}, this one reads "
+            f"{path}: written by a newer headsurgeon (schema {schema}, this one reads "
             f"up to {SCHEMA_VERSION}); upgrade the package"
         )
-    if metadata["content"] != _content(tensors):
-        raise error(f"{path}: the values do not match their hash; copy the file again")
+    if metadata.get("content") != _content(tensors, metadata):
+        raise error(f"{path}: the content does not match its hash; copy the file again")
     return tensors, metadata
 
 
-def _content(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all values and of all metadata but itself."""
+    kept = {name: text for name, text in metadata.items() if name != "content"}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())

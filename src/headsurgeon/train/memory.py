@@ -127,7 +127,8 @@ def _step_bytes(
                 hidden: Tensor = model.base_model(input_ids=tokens, use_cache=False)[0]
             forward_operations = len(memory.timeline)
             hidden.backward(torch.zeros_like(hidden))
-        return memory.timeline
+        found: list[int] = memory.timeline
+        return found
 
     with (
         training_mode(model),
@@ -154,7 +155,8 @@ def _evaluation_bytes(patient: Patient, settings: TrainSettings) -> int:
         tokens = _tokens(patient, batch, tried)
         with LiveMemory() as memory, computing(model, settings):
             model.base_model(input_ids=tokens, use_cache=False)
-        return memory.timeline
+        timeline: list[int] = memory.timeline
+        return timeline
 
     with (
         torch.no_grad(),
