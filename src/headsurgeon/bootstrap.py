@@ -1,4 +1,4 @@
-"""Percentile bootstrap over units (documents): how sure a mean or a paired difference is.
+"""Percentile bootstrap over units (documents): how sure a mean is, also one of paired differences.
 
 Windows of one document are alike, so they are not independent; documents are what is drawn anew.
 Source: Efron & Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 12 and 13.
@@ -71,21 +71,6 @@ def mean_interval(
             bounds[:, start : start + width] = np.quantile(means, tails, axis=0)
     shape = values.shape[1:]
     return Interval(mean.reshape(shape), bounds[0].reshape(shape), bounds[1].reshape(shape))
-
-
-def paired_difference_interval(
-    a: Float[np.ndarray, "unit *rest"],
-    b: Float[np.ndarray, "unit *rest"],
-    weights: Float[np.ndarray, " unit"] | Int[np.ndarray, " unit"] | None = None,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    rng: np.random.Generator | int = 0,
-) -> Interval:
-    """The mean of a − b over units that were measured both ways; see `mean_interval`.
-
-    Pairing removes what makes one document harder than another, which is most of the variance.
-    """
-    return mean_interval(a - b, weights, draws, level, rng)
 
 
 def _check(units: int, weights: Float[np.ndarray, " given"], draws: int, level: float) -> None:

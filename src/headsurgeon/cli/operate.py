@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, command_line, facts, heading, out, percent
+from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, percent
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.progress import training_bar
 from headsurgeon.cli.signature import extend
@@ -86,13 +86,16 @@ def operate(
         patient = open_up(loaded, wanted)
         patient.revert()
     cost = None
-    if not yes and not (output / "run.json").exists() and _takes_away(wanted):
+    if not (output / "run.json").exists() and _takes_away(wanted):
         cost = _price(loaded, tokenizer, wanted, corpus, settings)
     if dry_run:
         _show_dry_run(patient, tokenizer, corpus, settings, cost)
         return
-    if cost is not None and cost > CONFIRM_ABOVE:
+    if cost is not None and cost > CONFIRM_ABOVE and not yes:
         raise NeedsConfirmation(_warning(wanted, cost, plan))
+    if cost is not None:
+        heads = f"silencing the {len(wanted.operated)} heads costs"
+        err().print(f"{heads} {cost:+.4f} nats per token now", style="dim")
     patient.reopen()
     run = _train(patient, tokenizer, corpus, output, settings)
     _show_run(patient, run, model, corpus)

@@ -6,7 +6,7 @@ from headsurgeon.diagnose.dormancy import mlp_dormancy
 from headsurgeon.diagnose.first_token import FirstTokenTest, common_tokens, first_token_test
 from headsurgeon.diagnose.planning import plan
 from headsurgeon.diagnose.rules import RULES, Cost
-from headsurgeon.diagnose.verdicts import PROFILES, Thresholds, classify, profile
+from headsurgeon.diagnose.verdicts import PROFILES, Thresholds, classify
 
 __all__ = [
     "PROFILES",
@@ -22,6 +22,5 @@ __all__ = [
     "first_token_test",
     "mlp_dormancy",
     "plan",
-    "profile",
     "sick_band",
 ]

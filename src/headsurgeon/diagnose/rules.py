@@ -106,7 +106,8 @@ def idle(diagnosis: Diagnosis, request: Request) -> Choice:
 
     Greedy: heads are tried in the order of what ablating each alone costs, and one that would take
     the joint cost above the limit is left out. Single costs do not add up — heads stand in for each
-    other — so only the joint cost counts.
+    other — so only the joint cost counts. It is a mean over the text it was measured on, without an
+    interval, and the heads were chosen by it: on other text the set costs more rather than less.
     """
     if request.cost is None:
         raise PlanError("rule idle needs the cost of ablating heads; give the model and a corpus")
@@ -129,7 +130,8 @@ def idle(diagnosis: Diagnosis, request: Request) -> Choice:
     left = [head for head in candidates if head not in chosen]
     notes = (
         f"{len(chosen)} of {len(candidates)} sick heads are idle: ablating them together costs "
-        f"{joint:.4f} nats, limit {request.max_cost:g}",
+        f"{joint:.4f} nats, limit {request.max_cost:g}, on the text they were chosen by; "
+        "evaluate --plan on other text tells what they cost there",
         *([f"left out because they do work: {', '.join(map(str, left))}"] if left else []),
     )
     return Choice(tuple(sorted(chosen)), (), notes, {h: costs[h] for h in chosen}, joint)

@@ -43,17 +43,6 @@ class Thresholds:
 PROFILES: dict[str, Thresholds] = {"paper": Thresholds()}
 
 
-def profile(name: str) -> Thresholds:
-    """The thresholds of a named profile.
-
-    Raises:
-        SettingsError: no such profile.
-    """
-    if name not in PROFILES:
-        raise SettingsError(f"no profile {name!r}; known are {', '.join(sorted(PROFILES))}")
-    return PROFILES[name]
-
-
 def classify(
     mass: Float[np.ndarray, "layer head"],
     entropy: Float[np.ndarray, "layer head"],

@@ -77,7 +77,8 @@ class Session:
         self.stop = stop
         self.steps = total_steps(settings, len(train_windows))
         self.slices = patient.named_slices()
-        self.accelerator = Accelerator(cpu=patient.model.device.type == "cpu")
+        # where the model is, is its own affair: `cpu=True` would bind the whole process
+        self.accelerator = Accelerator(device_placement=False)
         if self.accelerator.num_processes > 1:
             raise StateError("training runs in one process; start it without `accelerate launch`")
         self.optimizer = torch.optim.AdamW(
