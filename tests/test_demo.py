@@ -19,6 +19,7 @@ from headsurgeon.data import windows
 from headsurgeon.demo import DemoSettings, Observer, demo
 from headsurgeon.demo import settings as settings_module
 from headsurgeon.demo.pipeline import DemoResult
+from headsurgeon.demo.wording import against_control
 from headsurgeon.diagnose import Diagnosis
 from headsurgeon.errors import (
     Interrupted,
@@ -186,6 +187,14 @@ def test_the_other_corpus_is_scored_but_never_trained_on(twins: Finished) -> Non
     for arm in ("surgery", "control", "ceiling"):
         run = json.loads((twins.folder / "runs" / arm / "run.json").read_text())
         assert run["identity"]["train"]["corpus"] == twins.settings.corpus
+
+
+def test_the_comparison_with_the_control_is_put_into_words_for_both_corpora(
+    twins: Finished,
+) -> None:
+    over = twins.result.judgement.over_control
+    for where, corpus in (("test", twins.settings.corpus), ("other", twins.settings.other_corpus)):
+        assert against_control(over[where], corpus) in twins.listener.texts
 
 
 def test_the_merged_checkpoint_loads_anywhere_with_the_loss_that_was_reported(

@@ -17,7 +17,7 @@ from headsurgeon.demo.wording import (
     share,
     with_bounds,
 )
-from headsurgeon.evaluate import Estimate, Recovery
+from headsurgeon.evaluate import Ablation, Estimate, Evaluation, Recovery
 from headsurgeon.heads import HeadId
 
 BETTER = Estimate(-0.02, -0.03, -0.01)
@@ -81,23 +81,47 @@ def test_figures_without_a_value_or_an_interval_say_so() -> None:
 @dataclass(frozen=True)
 class Case:
     gain: Estimate
+    cost: Estimate
     count: str
     reason: str
+
+
+def ablation(cost: Estimate) -> Ablation:
+    """An ablation of which only the joint cost matters."""
+    baseline = Evaluation(
+        model="m",
+        corpus="c",
+        split="test",
+        length=2,
+        stride=1,
+        corpus_hash="",
+        count=1,
+        first_token="none",
+        seed=0,
+        documents=("d",),
+        document_nll=np.ones(1),
+        document_tokens=np.ones(1),
+    )
+    return Ablation("zero", cost, {}, baseline, baseline)
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        Case(WORSE, "1 of 2 recovered in function", "costs more than it did before, on both"),
-        Case(UNCLEAR, "0 of 2 recovered in function", "does not clearly cost more"),
+        Case(WORSE, WORSE, "1 of 2 recovered in function", "costs more than it did before, on"),
+        Case(UNCLEAR, WORSE, "0 of 2 recovered in function", "does not clearly cost more than it"),
+        Case(WORSE, UNCLEAR, "0 of 2 recovered in function", "does not clearly cost anything"),
     ],
 )
 def test_leaving_the_sick_class_is_never_sold_as_recovery(case: Case) -> None:
     heads = (HeadId(0, 0), HeadId(0, 1))
     recovery = Recovery(
         heads=heads,
+        was_sick=np.array([True, True]),
         left_sick=np.array([True, True]),
         unlike_null=np.array([True, False]),
+        stock=(ablation(BETTER), ablation(BETTER)),
+        revived=(ablation(case.cost), ablation(WORSE)),
         function=(case.gain, WORSE),
         null=(np.array([0.02, 0.04]),),
     )

@@ -122,9 +122,11 @@ def recovered(recovery: Recovery) -> str:
             f"{held} of {total} recovered in function: they differ from untrained heads, and "
             "silencing the set costs more than it did before, on both corpora."
         )
+    grew = all(gain.above_zero for gain in recovery.function)
+    reason = "cost anything" if grew else "cost more than it did before"
     return text + (
-        f"{held} of {total} recovered in function: silencing the set does not clearly cost more "
-        "than it did before on both corpora."
+        f"{held} of {total} recovered in function: silencing the set does not clearly {reason} on "
+        "both corpora."
     )
 
 
@@ -158,6 +160,7 @@ def conclusions(judgement: Judgement, settings: DemoSettings) -> tuple[str, ...]
     """The demo's last words, the most important first."""
     return (
         against_control(judgement.over_control[TEST], settings.corpus),
+        against_control(judgement.over_control[OTHER], settings.other_corpus),
         of_the_gap(judgement.gap, judgement.shares),
         recovered(judgement.recovery),
         elsewhere(judgement.changes[OTHER]["surgery"], settings.other_corpus),
