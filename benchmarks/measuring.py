@@ -1,0 +1,135 @@
+"""Measuring heads: ours against `output_attentions=True`, and against a plain forward pass.
+
+python benchmarks/measuring.py --lengths 512 2048 4096 --layers 4
+"""
+
+import argparse
+import gc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from machine import use_all_cores, write
+from subject import HEADS, HIDDEN, bloom, tokens
+from timing import alternate, medians, ratio
+from torch import Tensor
+from transformers import BloomForCausalLM
+
+import headsurgeon as hs
+from headsurgeon.arch import layout_of
+from headsurgeon.attention import fused_attention
+from headsurgeon.attention.fold import fold_bias, folded_attention
+from headsurgeon.attention.fused import fused_rows
+
+
+def with_maps(model: BloomForCausalLM, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
+    """As a user would write it: mass on position 0 and entropy of every head, from the maps."""
+    run = model if head else model.base_model
+    found = run(batch, output_attentions=True, use_cache=False).attentions
+    return [_mass_and_entropy(maps) for maps in found]
+
+
+def attention_with_maps(
+    query: Tensor, key: Tensor, value: Tensor, alibi: Tensor, mask: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What `transformers`' BLOOM does between its projections, and the statistics from the map."""
+    batch, heads, rows, width = query.shape
+    scores = alibi.baddbmm(
+        batch1=query.reshape(batch * heads, rows, width),
+        batch2=key.reshape(batch * heads, rows, width).transpose(-1, -2),
+        beta=1.0,
+        alpha=1.0 / math.sqrt(width),
+    )
+    scores = scores.view(batch, heads, rows, -1) + mask
+    maps = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    joined = maps.view(batch * heads, rows, -1)
+    context = torch.bmm(joined, value.reshape(batch * heads, rows, width))
+    return context, _mass_and_entropy(maps)
+
+
+def whole(layers: int, length: int, head: bool, rounds: int) -> dict[str, Any]:
+    """Whole forward passes."""
+    model = bloom(layers, head)
+    batch = tokens(length)
+
+    def plain() -> None:
+        with fused_attention(model):
+            model.base_model(batch, use_cache=False)
+
+    arms: dict[str, Callable[[], Any]] = {
+        "ours": lambda: hs.measure(model, batch),
+        "maps": lambda: with_maps(model, batch, head),
+    }
+    if not head:
+        arms["plain"] = plain
+    with torch.no_grad():
+        seconds = alternate(arms, rounds)
+    row = {
+        "part": "forward with head" if head else "forward without head",
+        "length": length,
+        "layers": layers,
+        "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
+        "seconds": medians(seconds),
+    }
+    if not head:
+        row["ours_over_plain"] = ratio(seconds["ours"], seconds["plain"])
+    return row
+
+
+def attention(length: int, rounds: int) -> dict[str, Any]:
+    """One layer's attention between its projections, statistics included."""
+    width = HIDDEN // HEADS
+    query, key, value = (torch.randn(1, HEADS, length, width) for _ in range(3))
+    bias = layout_of(bloom(1, head=False)).key_bias(length)
+    scale = width**-0.5
+    alibi = bias[:, None]
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.full((length, length), lowest).triu(1)[None, None]
+    folded = fold_bias(bias, scale, torch.float32)
+    arms = {
+        "ours": lambda: fused_rows(query, key, bias, scale, value),
+        "maps": lambda: attention_with_maps(query, key, value, alibi, mask),
+        "plain": lambda: folded_attention(query, key, value, folded, scale),
+    }
+    with torch.no_grad():
+        seconds = alternate(arms, rounds)
+    return {
+        "part": "attention",
+        "length": length,
+        "layers": 1,
+        "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
+        "ours_over_plain": ratio(seconds["ours"], seconds["plain"]),
+        "seconds": medians(seconds),
+    }
+
+
+def _mass_and_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:
+    mass = maps[..., 0].mean((0, 2))
+    entropy = torch.special.entr(maps).sum(-1).mean((0, 2))
+    return mass, entropy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048, 4096])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-head", action="store_true", help="leave the large head out")
+    options = parser.parse_args()
+    use_all_cores()
+    rows = []
+    for length in options.lengths:
+        rows.append(attention(length, options.rounds))
+        rows.append(whole(options.layers, length, False, options.rounds))
+        gc.collect()
+    if not options.no_head:
+        # the logits of 4,096 tokens would take 4 GB, and say nothing about attention
+        for length in [length for length in options.lengths if length <= 2048]:
+            rows.append(whole(options.layers, length, True, max(2, options.rounds // 2)))
+            gc.collect()
+    write("measuring", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

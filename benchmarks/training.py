@@ -1,0 +1,77 @@
+"""Training steps: ours against the paper's protocol, LoRA and full fine-tuning.
+
+python benchmarks/training.py --case 512:24 --case 2048:12 --case 512:24:head
+"""
+
+import argparse
+import gc
+from functools import partial
+from typing import Any
+
+from arms import ARMS
+from flops import count
+from machine import use_all_cores, write
+from subject import bloom, plan, tokens
+from timing import alternate, medians, ratio
+
+COMPARED = ("paper", "lora", "full")
+
+
+def case(length: int, layers: int, head: bool, names: list[str], rounds: int) -> dict[str, Any]:
+    """One shape: every arm on its own model, one window of `length` tokens a step."""
+    wanted = plan(layers)
+    batch = tokens(length)
+    arms, operations, trainable = {}, {}, {}
+    for name in ["ours", *names]:
+        arm = ARMS[name](bloom(layers, head), wanted, head)
+        arms[name] = partial(arm.step, batch)
+        operations[name] = count(arms[name])
+        trainable[name] = arm.trainable
+    seconds = alternate(arms, rounds)
+    against = {}
+    for name in names:
+        measured = ratio(seconds[name], seconds["ours"])
+        predicted = operations[name] / operations["ours"]
+        against[name] = {
+            "speedup": measured,
+            "predicted": predicted,
+            "achieved": measured["median"] / predicted,
+        }
+    return {
+        "length": length,
+        "layers": layers,
+        "head": head,
+        "operated_layers": len({place.layer for place in wanted.operated}),
+        "operated_heads": len(wanted.operated),
+        "tflop": {name: value / 1e12 for name, value in operations.items()},
+        "trainable": trainable,
+        "seconds": medians(seconds),
+        "gflop_per_second": {
+            name: operations[name] / value / 1e9 for name, value in medians(seconds).items()
+        },
+        "against": against,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="LENGTH:LAYERS[:head]",
+        help="shapes to run; all of the published ones by default",
+    )
+    parser.add_argument("--arms", nargs="+", default=list(COMPARED), choices=list(ARMS))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    use_all_cores()
+    rows = []
+    for text in options.case or ["512:24", "2048:12", "512:24:head", "2048:12:head"]:
+        length, layers, *head = text.split(":")
+        rows.append(case(int(length), int(layers), bool(head), options.arms, options.rounds))
+        gc.collect()
+    write("training", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
