@@ -189,6 +189,15 @@ def test_the_other_corpus_is_scored_but_never_trained_on(twins: Finished) -> Non
         assert run["identity"]["train"]["corpus"] == twins.settings.corpus
 
 
+def test_the_costs_of_silencing_are_those_of_the_recovery_rule(twins: Finished) -> None:
+    judgement = twins.result.judgement
+    for shown, ablations in (
+        (judgement.ablation["untouched"], judgement.recovery.stock),
+        (judgement.ablation["surgery"], judgement.recovery.revived),
+    ):
+        assert shown.value == pytest.approx(ablations[0].joint.value, abs=1e-6)
+
+
 def test_the_comparison_with_the_control_is_put_into_words_for_both_corpora(
     twins: Finished,
 ) -> None:

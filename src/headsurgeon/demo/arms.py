@@ -6,11 +6,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from headsurgeon.demo.examination import silencing_cost
 from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
-from headsurgeon.evaluate import Estimate, Evaluation, ablate, evaluate
+from headsurgeon.evaluate import Estimate, Evaluation, evaluate
 from headsurgeon.heads import HeadStats, Plan
 from headsurgeon.measure import measure
 from headsurgeon.operate import Patient, operate
@@ -106,7 +107,7 @@ def treat(
     with journal.stage(f"scoring {arm.name}, merged, on the same test text"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
         stats = measure(model, material.test[TEST])
-        worth = ablate(model, arm.plan, material.test[TEST], singles=False)
+        worth = silencing_cost(model, arm.plan, material.test[TEST], scores[TEST])
     points = read_log(run)
     tokens, losses = zip(*points, strict=True)
-    return patient, Outcome(arm, run, tokens, losses, scores, stats, worth.joint)
+    return patient, Outcome(arm, run, tokens, losses, scores, stats, worth)

@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import layout_of
 from headsurgeon.data import Windows
 from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnose import Diagnosis, diagnose, plan
-from headsurgeon.evaluate import Estimate, Evaluation, ablate, ablation_cost, evaluate
+from headsurgeon.evaluate import (
+    Estimate,
+    Evaluation,
+    ablation_cost,
+    difference,
+    evaluate,
+    silenced,
+)
 from headsurgeon.heads import HeadStats, Plan
 from headsurgeon.measure import measure
 
@@ -60,8 +70,20 @@ def examine(
     with journal.stage(f"scoring the untouched model on {_size(material.test[TEST])} per corpus"):
         scores = {name: evaluate(material.model, part) for name, part in material.test.items()}
         stats = measure(material.model, material.test[TEST])
-        worth = ablate(material.model, chosen, material.test[TEST], singles=False)
-    return Case(diagnosis, chosen, scores, stats, worth.joint)
+        worth = silencing_cost(material.model, chosen, material.test[TEST], scores[TEST])
+    return Case(diagnosis, chosen, scores, stats, worth)
+
+
+def silencing_cost(
+    model: PreTrainedModel, plan: Plan, windows: Windows, score: Evaluation
+) -> Estimate:
+    """What zeroing the planned heads together costs, nats per token.
+
+    Args:
+        score: the model's loss on `windows`, which is not computed a second time.
+    """
+    with silenced(model, layout_of(model), plan.operated):
+        return difference(evaluate(model, windows), score)
 
 
 def _size(windows: Windows) -> str:
