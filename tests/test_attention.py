@@ -1,4 +1,6 @@
-"""Fused attention: the same numbers as whole maps, from kernels that hold none."""
+"""Attention in one pass: the same numbers as whole maps, from tiles and kernels that hold none."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,13 +9,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headsurgeon.arch import Projection
-from headsurgeon.attention import fused, lse
+from headsurgeon.attention import fused, lse, tiled
 from headsurgeon.attention.blocked import blocked_rows
 from headsurgeon.attention.fold import fold_bias, folded_attention, padded, widen
 from headsurgeon.attention.fused import fused_available, fused_rows
+from headsurgeon.attention.rows import RowStatistics
 from headsurgeon.attention.split import merge_heads, split_heads
+from headsurgeon.attention.tiled import tiled_rows
 from headsurgeon.errors import StateError
 
+OnePass = Callable[..., tuple[RowStatistics, Tensor | None]]
+ONE_PASS = [tiled_rows, fused_rows]
 FIELDS = ("first_token", "entropy", "distance", "previous", "local")
 
 
@@ -40,9 +46,12 @@ def dense(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
     return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 
+@pytest.mark.parametrize("one_pass", ONE_PASS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 127, 128, 129, 300])
 @pytest.mark.parametrize("kind", ["straight", "staircase", "none"])
-def test_fused_statistics_are_those_of_the_blocked_path(rows: int, kind: str) -> None:
+def test_one_pass_gives_the_statistics_of_the_blocked_path(
+    one_pass: OnePass, rows: int, kind: str
+) -> None:
     heads, width = 6, 20
     query, key, value = drawn((2, heads, rows, width), size=1.5)
     slopes = geometric(heads)
@@ -52,7 +61,7 @@ def test_fused_statistics_are_those_of_the_blocked_path(rows: int, kind: str) ->
         "none": torch.zeros(heads, rows),
     }[kind]
     reference = blocked_rows(query, key, bias, 0.3)
-    found, output = fused_rows(query, key, bias, 0.3, value)
+    found, output = one_pass(query, key, bias, 0.3, value)
     for name in FIELDS:
         torch.testing.assert_close(
             getattr(found, name), getattr(reference, name), atol=1e-4, rtol=1e-5, msg=name
@@ -61,11 +70,12 @@ def test_fused_statistics_are_those_of_the_blocked_path(rows: int, kind: str) ->
     torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_head_means_agree_to_1e_4_over_long_windows() -> None:
+@pytest.mark.parametrize("one_pass", ONE_PASS)
+def test_head_means_agree_to_1e_4_over_long_windows(one_pass: OnePass) -> None:
     query, key, value = drawn((1, 8, 2048, 64))
     bias = geometric(8)[:, None] * torch.arange(2048)
     reference = blocked_rows(query, key, bias, 0.125)
-    found, _ = fused_rows(query, key, bias, 0.125, value)
+    found, _ = one_pass(query, key, bias, 0.125, value)
     for name in ("first_token", "entropy", "previous", "local"):
         difference = getattr(found, name).mean(-1) - getattr(reference, name).mean(-1)
         assert difference.abs().max() < 1e-4, name
@@ -73,14 +83,50 @@ def test_head_means_agree_to_1e_4_over_long_windows() -> None:
     assert relative.abs().max() < 1e-4
 
 
-def test_a_dead_head_is_seen_as_one() -> None:
+@pytest.mark.parametrize("one_pass", ONE_PASS)
+def test_a_dead_head_is_seen_as_one(one_pass: OnePass) -> None:
     # every query points at the first key
     query, key, _ = drawn((1, 1, 64, 8), size=0.01)
     query[..., 0] = 30.0
     key[:, :, 0, 0] = 30.0
-    found, _ = fused_rows(query, key, torch.zeros(1, 64), 0.5)
+    found, _ = one_pass(query, key, torch.zeros(1, 64), 0.5)
     torch.testing.assert_close(found.first_token, torch.ones(1, 1, 64), atol=1e-4, rtol=0.0)
     torch.testing.assert_close(found.entropy, torch.zeros(1, 1, 64), atol=1e-3, rtol=0.0)
+
+
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 5),
+    rows=st.integers(1, 40),
+    tile=st.integers(1, 41),
+    numbers=st.integers(1, 400),
+)
+def test_the_cut_into_tiles_does_not_matter(
+    batch: int, heads: int, rows: int, tile: int, numbers: int
+) -> None:
+    query, key, value = drawn((batch, heads, rows, 4), size=2.0)
+    bias = geometric(heads)[:, None] * torch.arange(rows)
+    reference = blocked_rows(query, key, bias, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiled, "ROWS", tile)
+        patch.setattr(tiled, "NUMBERS", numbers)
+        found, output = tiled_rows(query, key, bias, 0.5, value)
+        without, nothing = tiled_rows(query, key, bias, 0.5)
+    assert nothing is None
+    for name in FIELDS:
+        expected = getattr(reference, name)
+        torch.testing.assert_close(getattr(found, name), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(getattr(found, name), getattr(without, name))
+    averaged = dense(query, key, bias, 0.5) @ value.double()
+    torch.testing.assert_close(output.double(), averaged, atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_of_a_broken_model_show_it() -> None:
+    query, key, _ = drawn((1, 2, 8, 4))
+    key[:, 1, 3] = torch.nan
+    found, _ = tiled_rows(query, key, torch.zeros(2, 8), 0.5)
+    assert found.first_token[:, 0].isfinite().all()
+    assert found.first_token[:, 1, 3:].isnan().all()
 
 
 def test_groups_of_heads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,14 @@ def measure(
             document each.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock` runs the model's own forward and takes the statistics in blocks, exactly;
-            `fused` runs both through a fused kernel, in memory linear in the window (equal to
-            1e-4 in fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fused`
-            where it is available and has passed its self-check on this device.
+            `fused` takes both from one pass, in memory linear in the window (equal to 1e-4 in
+            fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fused` where
+            attention is nothing but causal with a bias on the keys.
 
     Returns:
-        The statistics, one value per window and head; `provenance.attention` says `fused` or
-        `blocked` (the stock forward).
+        The statistics, one value per window and head; `provenance.attention` says `blocked` (the
+        stock forward), `tiled` (one pass, in tiles of scores; on a CPU) or `fused` (one pass of a
+        kernel that has passed its self-check on this device).
 
     Raises:
         UnsupportedModel: no layout describes the model.

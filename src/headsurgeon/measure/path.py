@@ -1,4 +1,4 @@
-"""Which attention a measurement runs: the model's own with the exact path, or the fused one."""
+"""Which attention a measurement runs: the model's own, or one that yields statistics as well."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +15,22 @@ from headsurgeon.attention.blocked import blocked_rows
 from headsurgeon.attention.fold import fold_bias, folded_attention
 from headsurgeon.attention.fused import fused_rows
 from headsurgeon.attention.rows import RowStatistics
+from headsurgeon.attention.tiled import tiled_rows
 from headsurgeon.errors import SettingsError
 from headsurgeon.measure.capture import LayerCapture
 
 Attention = Literal["auto", "fused", "stock"]
-# What results record: statistics in blocks during the model's own forward, or by a fused kernel. A
-# family observed at its attention interface always runs its own forward, and layers of it that no
-# fused kernel computes exactly are taken in blocks on either path.
-Path = Literal["blocked", "fused"]
+# What results record: statistics in blocks during the model's own forward, or attention and
+# statistics in one pass, by tiles or by a fused kernel. A family observed at its attention
+# interface always runs its own forward, and layers of it that are more than a bias on the keys are
+# taken in blocks on every path.
+Path = Literal["blocked", "tiled", "fused"]
 Rows = Callable[[int, LayerCapture], RowStatistics]
+# Where tiles are faster than a kernel that needs extra value columns for the entropy. They also
+# serve where there is no kernel with a log-sum-exp, or none that passes its self-check.
+TILED_DEVICES = frozenset({"cpu"})
+OnePass = Callable[..., tuple[RowStatistics, Tensor | None]]
+ONE_PASS: dict[Path, OnePass] = {"tiled": tiled_rows, "fused": fused_rows}
 
 
 def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: int) -> Path:
@@ -37,18 +44,19 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: 
         raise SettingsError(f"expected attention to be one of {known}, got {attention!r}")
     if attention == "stock":
         return "blocked"
-    known_exact = any(_fused_is_exact(layout, layer, length) for layer in range(layout.layers))
-    possible = known_exact and fused_available(model.device)
-    if attention == "fused" and not possible:
+    if not any(_one_pass_is_exact(layout, layer, length) for layer in range(layout.layers)):
+        if attention == "auto":
+            return "blocked"
         raise SettingsError(
-            f"no fused attention for {layout.family!r} on {model.device.type!r}; "
-            "use attention='stock' or 'auto'"
+            f"no fused attention for {layout.family!r}: none of its layers is plain causal "
+            "attention; use attention='stock' or 'auto'"
         )
-    return "fused" if possible else "blocked"
+    kernel = model.device.type not in TILED_DEVICES and fused_available(model.device)
+    return "fused" if kernel else "tiled"
 
 
-def _fused_is_exact(layout: Layout, layer: int, length: int) -> bool:
-    """Whether a fused kernel computes that layer: nothing but causality and a bias on the keys."""
+def _one_pass_is_exact(layout: Layout, layer: int, length: int) -> bool:
+    """Whether that layer is nothing but causal attention with a bias on the keys."""
     if layout.observed == "projections":
         return layout.family in FUSED_FAMILIES
     window = layout.window(layer)
@@ -66,7 +74,7 @@ def measuring(model: PreTrainedModel, layout: Layout, path: Path, length: int) -
         yield lambda layer, capture: blocked_rows(capture.query, capture.key, bias, layout.scale)
         return
     found: dict[int, RowStatistics] = {}
-    attend = _listening(layout, bias, found)
+    attend = _listening(layout, ONE_PASS[path], bias, found)
     with fused_attention(model, attend):
         yield lambda layer, capture: found.pop(layer)
 
@@ -78,8 +86,8 @@ def _interface_rows(layout: Layout, path: Path, bias: Float[Tensor, "head row"])
     def rows_of(layer: int, capture: LayerCapture) -> RowStatistics:
         terms = capture.terms
         assert terms is not None, "captured at the interface"
-        if path == "fused" and _fused_is_exact(layout, layer, length):
-            rows, _ = fused_rows(capture.query, capture.key, bias, terms.scale)
+        if path != "blocked" and _one_pass_is_exact(layout, layer, length):
+            rows, _ = ONE_PASS[path](capture.query, capture.key, bias, terms.scale)
             return rows
         return blocked_rows(
             capture.query,
@@ -95,17 +103,20 @@ def _interface_rows(layout: Layout, path: Path, bias: Float[Tensor, "head row"])
 
 
 def _listening(
-    layout: Layout, bias: Float[Tensor, "head row"], found: dict[int, RowStatistics]
+    layout: Layout,
+    one_pass: OnePass,
+    bias: Float[Tensor, "head row"],
+    found: dict[int, RowStatistics],
 ) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
     """Attention that leaves its row statistics in `found`."""
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if query.dtype == torch.float32:
-            # one call of the kernel serves the forward pass and the statistics
-            found[layer], context = fused_rows(query, key, bias, layout.scale, value)
+            # one pass serves the forward and the statistics
+            found[layer], context = one_pass(query, key, bias, layout.scale, value)
             if context is not None:
                 return context
-        found[layer], _ = fused_rows(query, key, bias, layout.scale)
+        found[layer], _ = one_pass(query, key, bias, layout.scale)
         folded = fold_bias(bias, layout.scale, query.dtype)
         return folded_attention(query, key, value, folded, layout.scale)
 
