@@ -1,6 +1,8 @@
 """Measuring in one pass, by tiles or a kernel: the exact statistics, in memory linear in T."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsurgeon.arch import layout_of
+from headsurgeon.attention import tiled
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import STATISTICS, HeadStats
 from headsurgeon.measure import measure
@@ -70,6 +73,26 @@ def test_in_bf16_fused_statistics_are_at_least_as_near_to_fp32_as_stock_ones(fam
     assert errors["fused"] <= errors["stock"]
 
 
+@pytest.mark.parametrize("attention", ["fused", "stock"])
+def test_statistics_are_fp32_where_the_model_runs_under_autocast(
+    attention: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast: list[bool] = []
+
+    def noting(rows: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            cast.append(torch.is_autocast_enabled("cpu"))
+            return rows(*arguments, **named)
+
+        return called
+
+    monkeypatch.setattr(path_module, "blocked_rows", noting(path_module.blocked_rows))
+    monkeypatch.setitem(path_module.ONE_PASS, path, noting(path_module.ONE_PASS[path]))
+    with torch.autocast("cpu", torch.bfloat16):
+        measure(pico("bloom", layers=2), tokens(), attention=attention)
+    assert cast == [False, False]
+
+
 @pytest.mark.parametrize("attention", ["auto", "fused", "stock"])
 def test_results_say_which_attention_was_used(attention: str, path: str) -> None:
     found = measure(pico("mpt"), tokens(), attention=attention).provenance.attention
@@ -89,9 +112,11 @@ def test_an_unknown_choice_lists_the_known_ones() -> None:
 
 
 @pytest.mark.usefixtures("path")
-def test_no_map_is_ever_held() -> None:
+def test_no_map_is_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
     # every tensor that an operator returns is seen; a map would have rows·rows numbers per head
     rows = 1024
+    # a tile has the same size whatever the window; here it must be smaller than a map
+    monkeypatch.setattr(tiled, "NUMBERS", 2**16)
     largest: list[int] = [0]
 
     class Watch(TorchDispatchMode):

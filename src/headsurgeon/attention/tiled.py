@@ -16,8 +16,8 @@ from headsurgeon.attention.rows import RowStatistics
 
 # Query rows of a tile: more would compute more scores of later keys, fewer make products slow.
 ROWS = 128
-# Scores held at a time: a tile of them and one of weights stay in the second-level caches.
-NUMBERS = 2**18
+# Scores held at a time: enough heads to keep every thread busy, few enough for the caches.
+NUMBERS = 2**20
 # exp2 below this is a denormal number, on which some processors are many times slower.
 LOWEST = -115.0
 
@@ -31,7 +31,7 @@ def tiled_rows(
 ) -> tuple[RowStatistics, Float[Tensor, "batch head row value"] | None]:
     """Statistics of causal attention with a key bias, and the heads' outputs if asked for.
 
-    Probabilities below 2^−115 count as 2^−115. Works in fp32 whatever comes in.
+    Probabilities below 2^−115 count as 2^−115. Works in fp32 whatever comes in. No gradients flow.
 
     Args:
         query, key: as they enter attention.
@@ -49,25 +49,30 @@ def tiled_rows(
     values = None if value is None else value.float().reshape(-1, rows, value.shape[-1])
     bias = key_bias.float().repeat(batch, 1)[:, None]
     positions = torch.arange(rows, device=query.device, dtype=torch.float32)
-    later = torch.ones(ROWS, ROWS, device=query.device, dtype=torch.bool).triu(1)
+    # added rather than filled in by a mask, which takes several times as long
+    later = torch.full((ROWS, ROWS), -torch.inf, device=query.device).triu(1)
     # first token, Σ p·log2 p/p_max, mean position, t, t − 1, t − 2; all before division by Σ p
     sums = queries.new_zeros(6, batch * heads, rows)
     total = queries.new_zeros(batch * heads, rows)
     output = None if values is None else torch.empty_like(values)
+    # memory that is asked for anew for every tile comes from the system, page by page
+    scratch = queries.new_empty(2, max(NUMBERS, min(ROWS, rows) * rows))
     for start in range(0, rows, ROWS):
         stop = min(start + ROWS, rows)
         square = later[: stop - start, : stop - start]
         group = max(1, NUMBERS // ((stop - start) * stop))
         for first in range(0, batch * heads, group):
-            part = slice(first, first + group)
-            scores = queries[part, start:stop] @ keys[part, :, :stop]
+            part = slice(first, min(first + group, batch * heads))
+            shape = (part.stop - first, stop - start, stop)
+            scores, weights = (held[: math.prod(shape)].view(shape) for held in scratch)
+            torch.bmm(queries[part, start:stop], keys[part, :, :stop], out=scores)
             # less what it is at the end of the tile: large numbers would cost the near keys digits
             near = bias[part, :, :stop] - bias[part, :, stop - 1 : stop]
             scores += near / math.log(2)
-            scores[..., start:].masked_fill_(square, -torch.inf)
+            scores[..., start:] += square
             scores -= scores.amax(-1, keepdim=True)
             scores.clamp_(min=LOWEST)
-            weights = scores.exp2()
+            torch.exp2(scores, out=weights)
             if output is not None and values is not None:
                 output[part, start:stop] = weights @ values[part, :stop]
             total[part, start:stop] = weights.sum(-1)

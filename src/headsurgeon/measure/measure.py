@@ -82,7 +82,9 @@ def measure(
         def on_layer(layer: int, capture: LayerCapture) -> None:
             batch = slice(done, done + len(capture.query))
             seen = min(layout.window(layer) or length, length)
-            measured, spread = _window_values(capture, rows_of(layer, capture), seen)
+            # the model may run under autocast; its statistics are fp32 all the same
+            with torch.autocast(model.device.type, enabled=False):
+                measured, spread = _window_values(capture, rows_of(layer, capture), seen)
             for name, value in measured.items():
                 values[name][batch, layer] = value.cpu().double().numpy()
             quantiles[batch, layer] = spread.cpu().double().numpy()

@@ -116,7 +116,8 @@ def _listening(
             found[layer], context = one_pass(query, key, bias, layout.scale, value)
             if context is not None:
                 return context
-        found[layer], _ = one_pass(query, key, bias, layout.scale)
+        with torch.autocast(query.device.type, enabled=False):
+            found[layer], _ = one_pass(query, key, bias, layout.scale)
         folded = fold_bias(bias, layout.scale, query.dtype)
         return folded_attention(query, key, value, folded, layout.scale)
 
