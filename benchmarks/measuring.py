@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from flops import count
 from machine import use_all_cores, write
+from shares import product_rate, shares
 from subject import HEADS, HIDDEN, bloom, tokens
 from timing import alternate, medians, ratio
 from torch import Tensor
@@ -20,7 +22,7 @@ import headsurgeon as hs
 from headsurgeon.arch import layout_of
 from headsurgeon.attention import fused_attention
 from headsurgeon.attention.fold import fold_bias, folded_attention
-from headsurgeon.attention.fused import fused_rows
+from headsurgeon.attention.tiled import tiled_rows
 
 
 def with_maps(model: BloomForCausalLM, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
@@ -71,6 +73,7 @@ def whole(layers: int, length: int, head: bool, rounds: int) -> dict[str, Any]:
         "layers": layers,
         "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
         "seconds": medians(seconds),
+        **_limits(arms["ours"], seconds, length),
     }
     if not head:
         row["ours_over_plain"] = ratio(seconds["ours"], seconds["plain"])
@@ -88,7 +91,7 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
     mask = torch.full((length, length), lowest).triu(1)[None, None]
     folded = fold_bias(bias, scale, torch.float32)
     arms = {
-        "ours": lambda: fused_rows(query, key, bias, scale, value),
+        "ours": lambda: tiled_rows(query, key, bias, scale, value),
         "maps": lambda: attention_with_maps(query, key, value, alibi, mask),
         "plain": lambda: folded_attention(query, key, value, folded, scale),
     }
@@ -101,7 +104,21 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
         "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
         "ours_over_plain": ratio(seconds["ours"], seconds["plain"]),
         "seconds": medians(seconds),
+        **_limits(arms["ours"], seconds, length),
     }
+
+
+def _limits(
+    ours: Callable[[], Any], seconds: dict[str, list[float]], length: int
+) -> dict[str, Any]:
+    """How much faster than maps our products alone would be, and where our time goes."""
+    with torch.no_grad():
+        floor = count(ours) / product_rate(length, HIDDEN)
+        return {
+            "floor_seconds": floor,
+            "at_most": medians(seconds)["maps"] / floor,
+            "shares": shares(ours),
+        }
 
 
 def _mass_and_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:

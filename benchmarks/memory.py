@@ -82,7 +82,7 @@ def main() -> None:
         for length in options.measure
         for arm in MEASURING
     ]
-    for text in options.case or ["512:24", "2048:12", "512:24:head"]:
+    for text in options.case or ["512:24", "2048:8", "512:24:head"]:
         length, layers, *head = text.split(":")
         rows += [fresh(arm, int(length), int(layers), bool(head)) for arm in TRAINING]
     write("memory", {"rows": rows})
