@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch.layout import Layout
 from headsurgeon.errors import ModelError
+from headsurgeon.models.weights import weight_of
 
 
 def mlp_dormancy(
@@ -38,11 +40,15 @@ def _share(model: PreTrainedModel, layout: Layout, layer: int, limit: float) -> 
     if layout.mlp_up is None or layout.mlp_down is None:
         return float("nan")
     up, down = layout.mlp_up.format(layer=layer), layout.mlp_down.format(layer=layer)
-    neurons, inputs = layout.mlp_axis, 1 - layout.mlp_axis
-    columns = model.get_parameter(f"{down}.weight").float().norm(dim=neurons)
-    stacked = model.get_parameter(f"{up}.weight")
-    rows = stacked.narrow(neurons, layout.mlp_up_start, len(columns)).float().norm(dim=inputs)
+    transposed = layout.mlp_axis == 1
+    columns = _weight(model, down, transposed).norm(dim=0)
+    stacked = _weight(model, up, transposed)
+    rows = stacked.narrow(0, layout.mlp_up_start, len(columns)).norm(dim=1)
     product = rows * columns
     if not bool(torch.isfinite(product).all()):
         raise ModelError(f"{up} or {down} holds NaN or infinite weights; load an undamaged model")
     return float((product < limit).cpu().double().mean())
+
+
+def _weight(model: PreTrainedModel, path: str, transposed: bool) -> Float[Tensor, "out in"]:
+    return weight_of(model.get_submodule(path), transposed, model.dtype).float()

@@ -11,7 +11,12 @@ from headsurgeon.diagnose.diagnosis import Diagnosis
 from headsurgeon.diagnose.rules import RULES, Choice, Cost, Request
 from headsurgeon.errors import PlanError
 from headsurgeon.heads import HeadId, Plan, PlannedHead, Role, check_heads, parse_heads
+from headsurgeon.models.weights import quantised
 
+_QUANTISED = (
+    "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that name "
+    "in bf16, fp16 or fp32"
+)
 # What a plan tells about each head, besides verdict and ablation cost.
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")
 
@@ -47,7 +52,8 @@ def plan(
         init: how Q, K and V start, a name in `operate.init`.
         output_start: what a head's output is at step 0, a name in `operate.output_start`.
         seed: seed of rule `random` and of the initialisation.
-        model: the model that was diagnosed; with it the plan carries its fingerprint.
+        model: the model that was diagnosed; with it the plan carries its fingerprint, unless it is
+            held in 8 or 4 bit: then the plan is for the model that it was made from, by its name.
         layout: its layout, for remarks on shared keys and values; found from `model` if given.
 
     Returns:
@@ -78,11 +84,13 @@ def plan(
         choice = _with_costs(choice, cost)
     if model is not None:
         layout = layout or layout_of(model)
+    frozen = model is not None and quantised(model) is not None
     notes = (
         _measured_on(diagnosis),
         *choice.notes,
         *_borderline(diagnosis, choice),
         *(remarks_on(layout, choice.operate) if layout is not None else ()),
+        *((_QUANTISED,) if frozen else ()),
     )
     planned = [_planned(diagnosis, head, "operate", choice) for head in choice.operate]
     planned += [_planned(diagnosis, head, "watch", choice) for head in choice.watch]
@@ -97,7 +105,7 @@ def plan(
         joint_cost=choice.joint_cost,
         notes=notes,
     )
-    if model is None or layout is None:
+    if model is None or layout is None or frozen:
         return result
     from headsurgeon.models.fingerprint import fingerprint
 

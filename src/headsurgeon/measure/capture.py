@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsurgeon.arch import Layout, Projection
 from headsurgeon.attention.split import shared_heads, split_heads
+from headsurgeon.models.weights import weight_of
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _report(
             key=shared_heads(part(layout.key), layout.heads),
             value=shared_heads(part(layout.value), layout.heads),
             context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
-            output_weight=output_weight(module, layout),
+            output_weight=output_weight(module, layout, inputs[0].dtype),
         )
         projected.clear()
         on_layer(layer, capture)
@@ -120,13 +120,9 @@ def _report(
     return hook
 
 
-def output_weight(module: nn.Module, layout: Layout) -> Float[Tensor, "head hidden width"]:
-    """Each head's columns of an output projection, oriented as in `nn.Linear`."""
-    # a weight that Accelerate keeps elsewhere is gone again by the time the module has been called
-    with align_module_device(module):
-        weight = module.get_parameter("weight").detach()
-        columns = [
-            weight.narrow(layout.output.axis, start, layout.head_dim)
-            for start in layout.output.starts
-        ]
-        return torch.stack(columns if layout.output.axis == 1 else [c.T for c in columns])
+def output_weight(
+    module: nn.Module, layout: Layout, dtype: torch.dtype
+) -> Float[Tensor, "head hidden width"]:
+    """Each head's columns of an output projection that is given inputs of `dtype`."""
+    weight = weight_of(module, layout.output.axis == 0, dtype)
+    return torch.stack([weight.narrow(1, start, layout.head_dim) for start in layout.output.starts])

@@ -128,7 +128,7 @@ def _report(
                 key=shared_heads(key.detach(), layout.heads),
                 value=shared_heads(value.detach(), layout.heads),
                 context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
-                output_weight=output_weight(module, layout),
+                output_weight=output_weight(module, layout, inputs[0].dtype),
                 terms=terms,
             ),
         )

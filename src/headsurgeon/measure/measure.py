@@ -20,6 +20,7 @@ from headsurgeon.measure.interface import listening
 from headsurgeon.measure.null import null_mass
 from headsurgeon.measure.path import Attention, Path, choose_path, measuring
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
+from headsurgeon.models.weights import ordinary
 
 SINK_ROW = 0.9
 OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
@@ -164,10 +165,13 @@ def _check_finite(mass: Float[np.ndarray, "window layer head"], model: PreTraine
     bad = np.flatnonzero(~np.isfinite(mass).all(axis=(0, 2)))
     if not bad.size:
         return
+    present = {name: value for name, value in model.named_parameters() if not value.is_meta}
     broken: Sequence[str] = [
-        name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())
+        name
+        for name, value in present.items()
+        if ordinary(value) and not bool(value.isfinite().all())
     ]
-    cause = f"not finite: {', '.join(broken[:3])}" if broken else "all weights are finite"
+    cause = f"not finite: {', '.join(broken[:3])}" if broken else "all weights in memory are finite"
     raise ModelError(
         f"attention in layer {bad[0]} is NaN or infinite ({cause}); "
         "load a sound checkpoint, or a wider dtype if activations overflow"

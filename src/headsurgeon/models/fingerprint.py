@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from headsurgeon.arch import Layout
@@ -11,6 +12,7 @@ from headsurgeon.arch.layout import PARTS
 from headsurgeon.errors import ModelError
 from headsurgeon.files import sha256_text
 from headsurgeon.heads import HeadId
+from headsurgeon.models.weights import ordinary
 
 _BLOCK = 1 << 22
 
@@ -24,7 +26,7 @@ def fingerprint(model: nn.Module, layout: Layout) -> str:
     fingerprint from before (`Patient.base_fingerprint`).
 
     Raises:
-        ModelError: a weight is not in memory.
+        ModelError: a weight is quantised, or nowhere.
     """
     return combined(fingerprints(model, attention(model, layout)))
 
@@ -33,9 +35,14 @@ def fingerprints(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of each named parameter: its name, shape and values upcast to fp32.
 
     Raises:
-        ModelError: one is not in memory.
+        ModelError: one is quantised, so it stands for other values than it holds.
     """
-    return {name: _of_tensor(name, model.get_parameter(name)) for name in sorted(set(names))}
+    digests = {}
+    for name in sorted(set(names)):
+        # one that Accelerate keeps on the disk is read for as long as it takes
+        with align_module_device(model.get_submodule(name.rpartition(".")[0])):
+            digests[name] = _of_tensor(name, model.get_parameter(name))
+    return digests
 
 
 def combined(digests: Mapping[str, str]) -> str:
@@ -71,7 +78,11 @@ def touched(layout: Layout, heads: Iterable[HeadId]) -> list[str]:
 
 def _of_tensor(name: str, tensor: Tensor) -> str:
     if tensor.is_meta:
-        raise ModelError(f"{name} is not in memory (offloaded); load the model without offloading")
+        raise ModelError(f"{name} is not in memory, nor does Accelerate know where it is")
+    if not ordinary(tensor):
+        raise ModelError(
+            f"{name} is quantised ({type(tensor).__name__}); load the model in bf16, fp16 or fp32"
+        )
     digest = hashlib.sha256(f"{name} {list(tensor.shape)}".encode())
     flat = tensor.detach().reshape(-1)
     # in pieces, so that an embedding-sized tensor is never held twice in fp32

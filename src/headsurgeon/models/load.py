@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from headsurgeon.arch import layout_for
 from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, SettingsError
@@ -42,6 +43,7 @@ def load(
     device: str = "cpu",
     trust_remote_code: bool = False,
     max_memory: Mapping[int | str, int | str] | None = None,
+    quantization_config: QuantizationConfigMixin | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal language model and its tokenizer, ready for measuring (in eval mode).
 
@@ -57,31 +59,41 @@ def load(
         max_memory: most that each device may hold, such as `{0: "20GiB", "cpu": "30GiB"}`; given,
             it takes the place of `device`, and what does not fit is read from the disk whenever it
             is needed. Such a model can be measured; it cannot be operated on.
+        quantization_config: holds the weights in 8 or 4 bit, as in `from_pretrained`, such as
+            `transformers.BitsAndBytesConfig(load_in_8bit=True)` (extra `quantised`). A checkpoint
+            that is stored that way needs none. Such a model too can be measured alone.
 
     Raises:
-        ModelError: no such model, its files cannot be read, or its tokenizer is another model's.
+        ModelError: no such model, its files cannot be read, its tokenizer is another model's, or
+            the library that holds its weights is not installed.
         UnsupportedModel: no layout describes the architecture; raised before weights are read.
         NetworkError: a Hub id, and the Hub cannot be reached.
-        SettingsError: no such device; `max_memory` for a GGUF file.
+        SettingsError: no such device; `max_memory` or `quantization_config` for a GGUF file; both.
     """
+    if max_memory is not None and quantization_config is not None:
+        raise SettingsError("choose one of max_memory and quantization_config, not both")
     target = pick_device(device)
     if dtype is None and target.type == "cpu":
         dtype = torch.float32
     gguf = _gguf_file(spec)
     if gguf is not None:
-        if max_memory is not None:
+        if max_memory is not None or quantization_config is not None:
             raise SettingsError(
-                f"{spec}: max_memory is not for GGUF files, which have to be unpacked in memory; "
-                "load it without, save_pretrained it, and load that folder"
+                f"{spec}: max_memory and quantization_config are not for GGUF files, which have to "
+                "be unpacked in memory; load it without, save_pretrained it, and load that folder"
             )
         model, tokenizer = load_gguf(gguf, dtype)
+        model.to(target)  # type: ignore[arg-type]  # transformers wraps it without its types
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model, tokenizer = _load_checkpoint(spec, dtype, options, max_memory)
+        placement: dict[str, Any] = {"device_map": {"": target}}
+        if max_memory is not None:
+            placement = {"device_map": "auto", "max_memory": dict(max_memory)}
+        if quantization_config is not None:
+            placement["quantization_config"] = quantization_config
+        model, tokenizer = _load_checkpoint(spec, dtype, options, placement)
     check_tokenizer(spec, model, tokenizer)
     model.name_or_path = spec
-    if max_memory is None:
-        model.to(target)  # type: ignore[arg-type]  # transformers wraps it without its types
     return model.eval(), tokenizer
 
 
@@ -102,20 +114,15 @@ def load_config(
 
 
 def _load_checkpoint(
-    spec: str,
-    dtype: torch.dtype | None,
-    options: Mapping[str, Any],
-    max_memory: Mapping[int | str, int | str] | None,
+    spec: str, dtype: torch.dtype | None, options: Mapping[str, Any], placement: dict[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _source(spec)
     with ExitStack() as leftovers:
-        placement: dict[str, Any] = {}
-        if max_memory is not None:
+        if "max_memory" in placement:
             # for the few weights that are not on the disk as the model wants them
             folder = tempfile.mkdtemp(prefix="headsurgeon-offload-")
             leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
-            limits = dict(max_memory)
-            placement = {"device_map": "auto", "max_memory": limits, "offload_folder": folder}
+            placement = placement | {"offload_folder": folder}
         try:
             config = AutoConfig.from_pretrained(source, **options)
             layout_for(config)
@@ -139,7 +146,7 @@ def _load_checkpoint(
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
         except HeadsurgeonError:
             raise
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise _explained(spec, error) from error
         weakref.finalize(model, leftovers.pop_all().close)
     return model, tokenizer
@@ -190,6 +197,11 @@ def _explained(spec: str, error: Exception) -> HeadsurgeonError:
         return ModelError(
             f"{spec}: comes with code of its own, which is not run unless you trust it; read it, "
             "then pass trust_remote_code=True"
+        )
+    if isinstance(error, ImportError):
+        return ModelError(
+            f"{spec}: takes a library that is not installed (for bitsandbytes: pip install "
+            f'"headsurgeon[quantised]"): {reason}'
         )
     return ModelError(f"{spec}: cannot be loaded: {reason}")
 

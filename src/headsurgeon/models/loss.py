@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_for
 from headsurgeon.errors import StateError
+from headsurgeon.models.weights import weight_of
 
 # logits held at a time, bytes of fp32
 CHUNK_BYTES = 64 << 20
@@ -41,7 +42,9 @@ def _head(model: PreTrainedModel) -> _Head:
     layout = layout_for(model.config)
     module = model.get_output_embeddings()
     bias = getattr(module, "bias", None)
-    return _Head(module.weight, bias, layout.logit_factor, layout.logit_softcap)
+    return _Head(
+        weight_of(module, dtype=model.dtype), bias, layout.logit_factor, layout.logit_softcap
+    )
 
 
 def next_token_loss(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
@@ -13,6 +12,7 @@ from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
 from headsurgeon.heads import Plan, check_heads
 from headsurgeon.models.fingerprint import attention, combined, fingerprints, touched
 from headsurgeon.models.forward import model_id
+from headsurgeon.models.weights import check_whole
 from headsurgeon.operate.init import INITS, Init, InitContext
 from headsurgeon.operate.output_start import OUTPUT_STARTS, OutputStart
 from headsurgeon.operate.patient import Patient, operated
@@ -44,7 +44,8 @@ def operate(
         UnsupportedModel: no layout describes the model.
         HeadError: the plan names heads that the model does not have.
         PlanError: the plan operates on nothing, or was made for another model or other weights.
-        ModelError: weights of these heads are NaN, quantised, or not in memory.
+        ModelError: weights of these heads are NaN; weights of the model are quantised, or not in
+            memory. Such a model can be measured alone.
         SettingsError: an unknown `init` or `output_start`.
         StateError: the model is being operated on already.
     """
@@ -83,17 +84,15 @@ def open_patient(
     `planned_here` says that the plan must be one for this model as it is; a patch is checked by the
     tensors it touches instead, and other layers may have been operated on since.
     """
-    if operated(model):
-        raise StateError(
-            "this model is being operated on already; merge or revert that patient first"
-        )
+    check_operable(model)
     if not plan.operated:
         raise PlanError("the plan operates on no head; give at least one head the role operate")
     check_heads([head.id for head in plan.heads], layout.layers, layout.heads)
     names = touched(layout, plan.operated)
     digests = fingerprints(model, attention(model, layout))
     for name in names:
-        _check_tensor(name, model.get_parameter(name))
+        if not bool(torch.isfinite(model.get_parameter(name)).all()):
+            raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
     found = combined(digests)
     if planned_here:
         _check_plan(plan, model, found)
@@ -107,6 +106,20 @@ def open_patient(
         found,
         {name: digests[name] for name in names},
     )
+
+
+def check_operable(model: PreTrainedModel) -> None:
+    """Refuses, before anything is changed, a model that no patient can be made of.
+
+    Raises:
+        StateError: the model is being operated on already.
+        ModelError: weights are quantised, or not in memory.
+    """
+    if operated(model):
+        raise StateError(
+            "this model is being operated on already; merge or revert that patient first"
+        )
+    check_whole(model)
 
 
 def _check_plan(plan: Plan, model: PreTrainedModel, found: str) -> None:
@@ -129,15 +142,6 @@ def _same_model(planned: str, found: str) -> bool:
         return True
     # a folder has many spellings
     return Path(planned).exists() and Path(planned).resolve() == Path(found).resolve()
-
-
-def _check_tensor(name: str, parameter: nn.Parameter) -> None:
-    if not parameter.is_floating_point() or parameter.element_size() < 2:
-        raise ModelError(
-            f"{name} is quantised ({parameter.dtype}); load the model in bf16, fp16 or fp32"
-        )
-    if not bool(torch.isfinite(parameter).all()):
-        raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
 
 
 def _named(kind: str, name: str, known: Mapping[str, Start]) -> Start:

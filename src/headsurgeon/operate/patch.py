@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
-from headsurgeon.errors import PatchError, PlanError, SettingsError, StateError
+from headsurgeon.errors import PatchError, PlanError, SettingsError
 from headsurgeon.heads import Plan, check_heads
 from headsurgeon.models.fingerprint import fingerprint, fingerprints
 from headsurgeon.models.forward import model_id
 from headsurgeon.operate.init import INITS
-from headsurgeon.operate.opening import open_patient
+from headsurgeon.operate.opening import check_operable, open_patient
 from headsurgeon.operate.output_start import OUTPUT_STARTS
-from headsurgeon.operate.patient import Patient, operated
+from headsurgeon.operate.patient import Patient
 from headsurgeon.operate.tensor_file import read_tensors, write_tensors
 
 _KIND = "patch"
@@ -81,10 +81,7 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
         PatchError: the file is damaged, or belongs to another base.
         UnsupportedModel, HeadError, ModelError, StateError: as for `operate`.
     """
-    if operated(model):
-        raise StateError(
-            "this model is being operated on already; merge or revert that patient first"
-        )
+    check_operable(model)
     metadata, tensors = read_patch(path)
     layout = layout_of(model)
     plan = Plan.from_yaml(metadata["plan"])

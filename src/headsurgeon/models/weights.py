@@ -1,0 +1,73 @@
+"""The weights of a module, wherever and in whichever form they are held.
+
+Accelerate may keep them on the disk, and a quantisation library may hold them in 8 or 4 bit. Such a
+model is left as it is: its weights can be read here, but they cannot be operated on.
+"""
+
+import torch
+from accelerate.utils import align_module_device
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headsurgeon.errors import ModelError
+
+
+def ordinary(parameter: Tensor) -> bool:
+    """Whether a parameter holds plain numbers of 16 bits or more, not packed or scaled ones."""
+    # torchao's and quanto's tensors call themselves fp32 and are classes of their own
+    plain = type(parameter.data) is Tensor and parameter.is_floating_point()
+    return plain and parameter.element_size() >= 2
+
+
+def quantised(model: nn.Module) -> str | None:
+    """The name of a parameter that is held in 8 or 4 bit; None where there is none."""
+    return next((name for name, value in model.named_parameters() if not ordinary(value)), None)
+
+
+def check_whole(model: nn.Module) -> None:
+    """Refuses a model that can only be measured.
+
+    Raises:
+        ModelError: weights are quantised, or not in memory.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ModelError(
+                f"{name} is not in memory (offloaded), so this model can be measured and not "
+                "operated on; load it without max_memory, on a machine where it fits"
+            )
+    name = quantised(model)
+    if name is not None:
+        kind = type(model.get_parameter(name)).__name__
+        raise ModelError(
+            f"{name} is quantised ({kind}), so this model can be measured and not operated on; "
+            "load the checkpoint that it was made from in bf16, fp16 or fp32"
+        )
+
+
+@torch.no_grad()
+def weight_of(
+    module: nn.Module, transposed: bool = False, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "out in"]:
+    """The weight of a linear module as in `nn.Linear`, read only.
+
+    What a quantisation library holds is asked for through the module itself, whatever its format:
+    its output for unit vectors is its weight, as exactly as it computes.
+
+    Args:
+        module: `nn.Linear`, `Conv1D`, or a module of a quantisation library.
+        transposed: whether its weight is held as [in, out], as in `Conv1D`.
+        dtype: of the inputs that the module usually gets.
+    """
+    # a weight that Accelerate keeps elsewhere is gone again by the time the module has been called
+    with align_module_device(module):
+        held = dict(module.named_parameters(recurse=False))
+        weight = held.get("weight")
+        if weight is not None and ordinary(weight):
+            return weight.detach().T if transposed else weight.detach()
+        device = next(iter(held.values())).device
+        units = torch.eye(int(module.in_features), dtype=dtype, device=device)  # type: ignore[arg-type]
+        # not by calling it, which would call the hooks of those who listen
+        output: Tensor = module.forward(units)
+        bias = held.get("bias")
+        return (output if bias is None else output - bias).T
