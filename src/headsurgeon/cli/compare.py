@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsurgeon.cli.console import facts, heading, out, percent, table
+from headsurgeon.cli.options import Loading
 from headsurgeon.cli.planted import planted_remark
 from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
 from headsurgeon.errors import SettingsError
@@ -22,7 +23,7 @@ FIGURE = "maps.png"
 _NOTHING = "—"
 
 
-def check_models(models: Sequence[str], revision: str | None) -> None:
+def check_models(models: Sequence[str], loading: Loading) -> None:
     """Refuses what would fail after hours of measuring: reads the configurations alone.
 
     Raises:
@@ -32,7 +33,7 @@ def check_models(models: Sequence[str], revision: str | None) -> None:
     twice = sorted({model for model in models if models.count(model) > 1})
     if twice:
         raise SettingsError(f"{', '.join(twice)}: named more than once; name each model once")
-    if revision is not None:
+    if loading.revision is not None:
         raise SettingsError(
             "--revision belongs to one model; diagnose them one by one, or leave it"
         )
@@ -40,7 +41,7 @@ def check_models(models: Sequence[str], revision: str | None) -> None:
     from headsurgeon.models.load import load_config
 
     for model in models:
-        layout_for(load_config(model))
+        layout_for(load_config(model, trust_remote_code=loading.trust_remote_code))
 
 
 def folder_names(models: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """`headsurgeon diagnose`: which heads are sick, how sure that is, and where they are."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,6 +59,8 @@ def diagnose(
             show_default=False,
         ),
     ],
+    reading: options.Reading,
+    loading: options.FrozenLoading,
     first_token_test: Annotated[
         bool,
         typer.Option(
@@ -71,14 +73,7 @@ def diagnose(
     dead: options.Dead = 0.95,
     low_entropy: options.LowEntropy = 0.5,
     split: options.Split = "dev",
-    length: options.Length = 256,
-    count: options.Count = 64,
-    first_token: options.FirstToken = "tokenizer",
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
-    revision: options.Revision = None,
 ) -> None:
     """Finds the heads that collapsed onto the first token; changes nothing.
 
@@ -93,18 +88,13 @@ def diagnose(
         thresholds=Thresholds(sink=sink, dead=dead, low_entropy=low_entropy),
         corpus=corpus,
         split=split,
-        length=length,
-        count=count,
-        first_token=first_token,
+        reading=reading,
+        loading=loading,
         first_token_test=first_token_test,
-        seed=seed,
-        dtype=dtype,
-        device=device,
         batch_size=batch_size,
-        revision=revision,
     )
     if len(models) > 1:
-        _compare(models, output, examine, revision)
+        _compare(models, output, examine, loading)
         return
     if output.exists():
         claim_folder(output, DIAGNOSIS)
@@ -117,7 +107,7 @@ def _compare(
     models: "Sequence[str]",
     output: Path,
     examine: "Callable[[str], Examined]",
-    revision: str | None,
+    loading: options.Loading,
 ) -> None:
     from headsurgeon.cli.compare import (
         COMPARISON,
@@ -130,7 +120,7 @@ def _compare(
 
     if output.exists():
         claim_folder(output, COMPARISON)
-    check_models(models, revision)
+    check_models(models, loading)
     # one model is held at a time
     examined = [examine(model) for model in models]
     diagnoses = [each.diagnosis for each in examined]
@@ -146,34 +136,21 @@ def _examine(
     thresholds: "Thresholds",
     corpus: str,
     split: str,
-    length: int,
-    count: int,
-    first_token: str,
+    reading: options.Reading,
+    loading: options.Loading,
     first_token_test: bool,
-    seed: int,
-    dtype: str,
-    device: str,
     batch_size: int | None,
-    revision: str | None,
 ) -> Examined:
     from headsurgeon.arch import layout_of
     from headsurgeon.diagnose import diagnose as give_verdicts
     from headsurgeon.diagnose import mlp_dormancy
     from headsurgeon.measure import measure
 
-    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
-    windows = read_windows(
-        corpus,
-        tokenizer,
-        split=split,
-        length=length,
-        count=count,
-        seed=seed,
-        first_token=first_token,
-    )
+    loaded, tokenizer = open_model(model, loading)
+    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
     with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
         stats = measure(loaded, windows, batch_size=batch_size)
-        diagnosis = give_verdicts(stats, thresholds, seed=seed)
+        diagnosis = give_verdicts(stats, thresholds, seed=reading.seed)
         dormancy = mlp_dormancy(loaded, layout_of(loaded))
     test = _position_or_token(loaded, windows, batch_size) if first_token_test else None
     return Examined(diagnosis, dormancy, test)

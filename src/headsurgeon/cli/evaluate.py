@@ -1,6 +1,7 @@
 """`headsurgeon evaluate`: how well a model predicts text, and what an operation brought."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,8 @@ _SHOWN = 20
 def evaluate(
     model: options.Model,
     corpus: options.Corpus,
+    reading: options.Reading,
+    loading: options.FrozenLoading,
     patch: Annotated[
         Path | None,
         typer.Option(
@@ -54,14 +57,7 @@ def evaluate(
         ),
     ] = None,
     split: options.Split = "test",
-    length: options.Length = 256,
-    count: options.Count = 64,
-    first_token: options.FirstToken = "tokenizer",
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
     batch_size: options.BatchSize = None,
-    revision: options.Revision = None,
 ) -> None:
     """Measures loss and perplexity with intervals; with a patch, whether it did anything.
 
@@ -72,36 +68,31 @@ def evaluate(
     from headsurgeon.evaluate import evaluate as score
     from headsurgeon.files import header, write_json
     from headsurgeon.operate import read_patch
+    from headsurgeon.operate.opening import check_operable
 
     if output is not None and output.is_dir():
         raise OutputError(f"{output} is a folder; expected a file such as evaluation.json")
     if patch is not None:
         read_patch(patch)
     wanted = None if plan is None else load_plan(plan)
-    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
-    windows = read_windows(
-        corpus,
-        tokenizer,
-        split=split,
-        length=length,
-        count=count,
-        seed=seed,
-        first_token=first_token,
-    )
+    loaded, tokenizer = open_model(model, loading)
+    if patch is not None:
+        check_operable(loaded)
+    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
 
     def scored(what: str, subject: "PreTrainedModel") -> "Evaluation":
         with busy(f"evaluating {what}"):
             return score(subject, windows, batch_size=batch_size)
 
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
-    report: Report = {**header("evaluation"), "seed": seed, "dtype": str(loaded.dtype)}
+    report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": str(loaded.dtype)}
     if wanted is not None:
         report["ablation"] = _worth(loaded, wanted, windows, batch_size)
     if patch is not None:
         report |= _patched(loaded, patch, windows, results, scored, batch_size)
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
-        results[label] = _other(baseline, tokenizer, dtype, device, scored)
+        results[label] = _other(baseline, tokenizer, loading, scored)
     _show_losses(results, report)
     if output is not None:
         write_json(output, report)
@@ -254,11 +245,10 @@ def _show_drift(changed: Report) -> None:
 def _other(
     baseline: str,
     tokenizer: "PreTrainedTokenizerBase",
-    dtype: str,
-    device: str,
+    loading: options.FrozenLoading,
     scored: "Callable[[str, PreTrainedModel], Evaluation]",
 ) -> "Evaluation":
-    other, others_tokenizer = open_model(baseline, dtype=dtype, device=device)
+    other, others_tokenizer = open_model(baseline, replace(loading, revision=None))
     if others_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"{baseline} has another vocabulary, so its loss per token is about other tokens; "

@@ -40,6 +40,7 @@ def inspect(
     text: Annotated[
         str, typer.Option(help="The text to read.", show_default=False, metavar="TEXT")
     ],
+    loading: options.FrozenLoading,
     output: Annotated[
         Path | None,
         typer.Option(metavar="PNG", help="Also draw the map to this file.", show_default=False),
@@ -48,9 +49,6 @@ def inspect(
         int, typer.Option(metavar="TOKENS", help="Read at most so many tokens of the text.")
     ] = 128,
     first_token: options.FirstToken = "tokenizer",
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    revision: options.Revision = None,
 ) -> None:
     """Shows one head's attention on a text: its statistics, and the tokens it looks at.
 
@@ -64,7 +62,7 @@ def inspect(
 
     place = HeadId.parse(head)
     _check(output, length)
-    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
+    loaded, tokenizer = open_model(model, loading)
     layout = layout_of(loaded)
     check_heads([place], layout.layers, layout.heads)
     ids = token_ids(text, tokenizer, first_token)

@@ -1,12 +1,14 @@
 """Loading models and text for a command, with a line that says what is going on."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headsurgeon.cli.console import busy
+from headsurgeon.cli.options import FrozenLoading, Loading, memory_limits
+from headsurgeon.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Windows
 
@@ -23,15 +25,34 @@ def quieten() -> None:
     datasets.disable_progress_bars()
 
 
-def open_model(
-    spec: str, *, dtype: str, device: str, revision: str | None = None
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def open_model(spec: str, loading: Loading) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """`headsurgeon.load` with the options of the command line; raises as it does."""
+    limits: dict[str, Any] = {}
+    if isinstance(loading, FrozenLoading):
+        if loading.max_memory is not None:
+            limits["max_memory"] = memory_limits(loading.max_memory)
+        if loading.quantise is not None:
+            limits["quantization_config"] = _few_bits(loading.quantise)
     with busy(f"loading {spec}"):
         quieten()
         from headsurgeon.models import load
 
-        return load(spec, revision=revision, dtype=dtype_of(dtype), device=device)
+        return load(
+            spec,
+            revision=loading.revision,
+            dtype=dtype_of(loading.dtype),
+            device=loading.device,
+            trust_remote_code=loading.trust_remote_code,
+            **limits,
+        )
+
+
+def _few_bits(name: str) -> "BitsAndBytesConfig":
+    if name not in ("8bit", "4bit"):
+        raise SettingsError(f"--quantise: expected 8bit or 4bit, got {name!r}")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_8bit=name == "8bit", load_in_4bit=name == "4bit")
 
 
 def dtype_of(name: str) -> "torch.dtype | None":

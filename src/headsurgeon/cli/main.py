@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from headsurgeon.cli.guard import guarded
+from headsurgeon.cli.signature import grouped
 
 EXAMPLES: dict[str, str] = {
     "diagnose": "headsurgeon diagnose zoo:bloom-mini-collapsed --corpus package:sympy "
@@ -46,7 +47,7 @@ class Commands(TyperGroup):
 
 def _register(to: typer.Typer, name: str, function: Callable[..., None]) -> None:
     epilog = f"Example: [bold]{EXAMPLES[name]}[/bold]"
-    to.command(name, epilog=epilog)(guarded(function))
+    to.command(name, epilog=epilog)(guarded(grouped(function)))
 
 
 def _single(name: str, function: Callable[..., None]) -> typer.Typer:

@@ -25,6 +25,7 @@ def merge(
         ),
     ] = "auto",
     revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Writes the model with a patch merged in, and its tokenizer, as an ordinary checkpoint."""
     from headsurgeon.files import claim_folder
@@ -34,8 +35,9 @@ def merge(
     if output.exists():
         claim_folder(output, MARKER)
     read_patch(patch)
-    precision = own_dtype(model, revision) if dtype == "auto" else dtype
-    loaded, tokenizer = open_model(model, dtype=precision, device="cpu", revision=revision)
+    precision = own_dtype(model, revision, trust_remote_code) if dtype == "auto" else dtype
+    loading = options.Loading(precision, "cpu", revision, trust_remote_code)
+    loaded, tokenizer = open_model(model, loading)
     with busy("merging"):
         patient = apply_patch(loaded, patch)
         write_checkpoint(patient, tokenizer, output, patch)
@@ -52,10 +54,10 @@ def merge(
     )
 
 
-def own_dtype(model: str, revision: str | None = None) -> str:
+def own_dtype(model: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
     """Short name of the precision a checkpoint is stored in; fp32 when it does not say."""
     from headsurgeon.models.device import DTYPES
     from headsurgeon.models.load import load_config
 
-    stored = load_config(model, revision=revision).dtype
+    stored = load_config(model, revision=revision, trust_remote_code=trust_remote_code).dtype
     return next((name for name, dtype in DTYPES.items() if dtype == stored), "fp32")

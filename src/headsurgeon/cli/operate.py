@@ -42,6 +42,7 @@ def operate(
             show_default=False,
         ),
     ],
+    loading: options.Loading,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -59,9 +60,6 @@ def operate(
             rich_help_panel=TRAINING,
         ),
     ] = "default",
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    revision: options.Revision = None,
     **changes: Any,
 ) -> None:
     """Reinitialises the planned heads and trains them, everything else frozen.
@@ -79,9 +77,11 @@ def operate(
     settings = _settings(preset, changes)
     if output.exists():
         claim_folder(output, "run.json")
-    layout = layout_for(load_config(model, revision=revision))
+    trust = loading.trust_remote_code
+    config = load_config(model, revision=loading.revision, trust_remote_code=trust)
+    layout = layout_for(config)
     wanted = load_plan(plan, layers=layout.layers, heads=layout.heads)
-    loaded, tokenizer = open_model(model, dtype=dtype, device=device, revision=revision)
+    loaded, tokenizer = open_model(model, loading)
     with busy("checking the plan against the model"):
         patient = open_up(loaded, wanted)
         patient.revert()

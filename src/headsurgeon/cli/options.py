@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, each described once."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -101,6 +102,33 @@ Revision = Annotated[
         help="Branch, tag or commit of a Hub model.", rich_help_panel=MACHINE, show_default=False
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run code that comes with the model; read it first.",
+        rich_help_panel=MACHINE,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Most of the model that may be held at a time, such as 2GB, or by device: "
+        "0=20GB,cpu=8GB (then --device is ignored). The rest is read from the disk when needed.",
+        rich_help_panel=MACHINE,
+        show_default=False,
+    ),
+]
+Quantise = Annotated[
+    str | None,
+    typer.Option(
+        metavar="8bit|4bit",
+        help='Hold the weights in so few bits; takes pip install "headsurgeon\\[quantised]".',
+        rich_help_panel=MACHINE,
+        show_default=False,
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the whole traceback when something fails.")
 ]
@@ -108,6 +136,53 @@ PatchFile = Annotated[
     Path,
     typer.Option(metavar="FILE", help="A patch written by operate.", show_default=False),
 ]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded: a group of options, see `signature.grouped`."""
+
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    revision: Revision = None
+    trust_remote_code: TrustRemoteCode = False
+
+
+@dataclass(frozen=True)
+class FrozenLoading(Loading):
+    """The same where the model's weights are never changed, so that they need not all be there."""
+
+    max_memory: MaxMemory = None
+    quantise: Quantise = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which windows of a corpus are read."""
+
+    length: Length = 256
+    count: Count = 64
+    first_token: FirstToken = "tokenizer"
+    seed: Seed = 0
+
+
+def memory_limits(text: str) -> dict[int | str, str]:
+    """Reads `2GB`, which is for the CPU, or `0=20GB,cpu=8GB`.
+
+    Raises:
+        SettingsError: the text is neither.
+    """
+    limits: dict[int | str, str] = {}
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(?:(\w+)=)?(\d+(?:\.\d+)?\s*[KMGT]i?B)\s*", part, re.IGNORECASE)
+        if found is None:
+            raise SettingsError(
+                f"--max-memory: expected a size such as 2GB, or 0=20GB,cpu=8GB, got {text!r}"
+            )
+        device = found[1] or "cpu"
+        limits[int(device) if device.isdecimal() else device] = found[2].replace(" ", "").upper()
+    # as Accelerate spells them
+    return {device: size.replace("IB", "iB") for device, size in limits.items()}
 
 
 def first_last(text: str | None, name: str) -> tuple[int, int] | None:

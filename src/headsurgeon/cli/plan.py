@@ -30,6 +30,7 @@ def plan(
             metavar="DIAGNOSIS", help="diagnosis.json, or the folder it is in.", show_default=False
         ),
     ],
+    loading: options.FrozenLoading,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The plan, a YAML file.")
     ] = Path("plan.yaml"),
@@ -135,9 +136,6 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    revision: options.Revision = None,
 ) -> None:
     """Chooses heads by a rule and writes a plan that you can edit.
 
@@ -167,9 +165,7 @@ def plan(
     if chosen_rule != "idle":
         # whatever is wrong with the request is known before a model is loaded
         make_plan(found, **request)  # type: ignore[arg-type]
-    loaded, tokenizer = open_model(
-        model or found.stats.provenance.model, dtype=dtype, device=device, revision=revision
-    )
+    loaded, tokenizer = open_model(model or found.stats.provenance.model, loading)
     cost = None
     if not no_costs or chosen_rule == "idle":
         cost = _cost(found, loaded, tokenizer, corpus, cost_count)

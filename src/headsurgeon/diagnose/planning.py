@@ -14,8 +14,8 @@ from headsurgeon.heads import HeadId, Plan, PlannedHead, Role, check_heads, pars
 from headsurgeon.models.weights import quantised
 
 _QUANTISED = (
-    "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that name "
-    "in bf16, fp16 or fp32"
+    "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that "
+    "name in bf16, fp16 or fp32"
 )
 # What a plan tells about each head, besides verdict and ablation cost.
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")

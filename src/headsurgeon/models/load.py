@@ -196,7 +196,7 @@ def _explained(spec: str, error: Exception) -> HeadsurgeonError:
     if "trust_remote_code" in reason:
         return ModelError(
             f"{spec}: comes with code of its own, which is not run unless you trust it; read it, "
-            "then pass trust_remote_code=True"
+            "then pass trust_remote_code=True (on the command line --trust-remote-code)"
         )
     if isinstance(error, ImportError):
         return ModelError(

@@ -36,11 +36,11 @@ def check_whole(model: nn.Module) -> None:
                 f"{name} is not in memory (offloaded), so this model can be measured and not "
                 "operated on; load it without max_memory, on a machine where it fits"
             )
-    name = quantised(model)
-    if name is not None:
-        kind = type(model.get_parameter(name)).__name__
+    packed = quantised(model)
+    if packed is not None:
+        kind = type(model.get_parameter(packed)).__name__
         raise ModelError(
-            f"{name} is quantised ({kind}), so this model can be measured and not operated on; "
+            f"{packed} is quantised ({kind}), so this model can be measured and not operated on; "
             "load the checkpoint that it was made from in bf16, fp16 or fp32"
         )
 
