@@ -46,6 +46,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": _TYPES,
         },
     ),
+    # layers with attention on both sides of one without
+    "lfm2": (
+        "Lfm2",
+        {
+            **_GROUPED,
+            "num_hidden_layers": 4,
+            "full_attn_idxs": [0, 1, 3],
+            "block_auto_adjust_ff_dim": False,
+        },
+    ),
     "phi3": ("Phi3", {**_GROUPED, "sliding_window": 5}),
     "phi3-full": ("Phi3", _GROUPED),
     "gpt_neox": ("GPTNeoX", {}),
@@ -88,7 +98,7 @@ NAMES = sorted(VARIANTS)
 def pico_family(
     name: str, seed: int = 0, attention: str | None = None, **over: Any
 ) -> PreTrainedModel:
-    """A tiny model in evaluation mode, two layers of four heads; no weight or bias is zero.
+    """A tiny model in evaluation mode, layers 0 and 1 of four heads; no weight or bias is zero.
 
     Args:
         name: a name in `VARIANTS`.

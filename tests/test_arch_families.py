@@ -45,7 +45,8 @@ def see(model: PreTrainedModel, layout: Layout) -> Seen:
         result = model.base_model(input_ids=ids, use_cache=False, output_attentions=True)
     for handle in handles:
         handle.remove()
-    return Seen(result.attentions[LAYER], heard[value][0], *heard[output])
+    maps = result.attentions[layout.attention_layers.index(LAYER)]
+    return Seen(maps, heard[value][0], *heard[output])
 
 
 def scramble(model: PreTrainedModel, layout: Layout, part: Part, head: int) -> None:
@@ -173,7 +174,9 @@ def test_mlp_neurons_are_where_the_layout_says(name: str) -> None:
     with torch.no_grad():
         up.select(layout.mlp_axis, layout.mlp_up_start + 3).zero_()
         down.select(1 - layout.mlp_axis, 5).zero_()
-    np.testing.assert_allclose(mlp_dormancy(model, layout), [0.0, 2 / neurons])
+    expected = np.zeros(layout.layers)
+    expected[LAYER] = 2 / neurons
+    np.testing.assert_allclose(mlp_dormancy(model, layout), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,6 +211,11 @@ def test_what_cannot_be_described_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UnsupportedModel, match=why):
         layout_for(config)
+
+
+def test_a_model_of_a_hybrid_family_in_which_no_layer_attends_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="none of the 2 layers"):
+        layout_for(hf.Lfm2Config(num_hidden_layers=2, full_attn_idxs=[]))
 
 
 def test_an_undescribed_decoder_is_refused_with_the_list_and_the_recipe() -> None:

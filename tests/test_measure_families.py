@@ -21,11 +21,13 @@ LENGTH = 23
 SDPA = [name for name in NAMES if VARIANTS[name][0] not in ("Gemma2", "GptOss")]
 
 
-def maps_of(model: PreTrainedModel, ids: Tensor) -> list[np.ndarray]:
-    """Each layer's attention as the model itself reports it, float64 [window, head, row, key]."""
+def maps_of(model: PreTrainedModel, ids: Tensor) -> dict[int, np.ndarray]:
+    """Attention by layer as the model itself reports it, float64 [window, head, row, key]."""
     with torch.no_grad():
         result = model.base_model(input_ids=ids, use_cache=False, output_attentions=True)
-    return [layer.double().numpy() for layer in result.attentions]
+    layers = layout_of(model).attention_layers
+    reported = (layer.double().numpy() for layer in result.attentions)
+    return dict(zip(layers, reported, strict=True))
 
 
 def dense(maps: np.ndarray, seen: int, sinks: bool) -> dict[str, np.ndarray]:
@@ -51,7 +53,7 @@ def dense(maps: np.ndarray, seen: int, sinks: bool) -> dict[str, np.ndarray]:
 
 def check_against_maps(stats: HeadStats, model: PreTrainedModel, ids: Tensor, atol: float) -> None:
     layout = layout_of(model)
-    for layer, maps in enumerate(maps_of(model, ids)):
+    for layer, maps in maps_of(model, ids).items():
         seen = min(layout.window(layer) or LENGTH, LENGTH)
         expected = dense(maps, seen, layout.learned_sinks)
         quantiles = expected.pop("row_quantiles")
@@ -164,7 +166,7 @@ def test_the_null_is_what_zero_scores_show(name: str) -> None:
     model = pico_family(name)
     layout = layout_of(model)
     with torch.no_grad():
-        for layer in range(layout.layers):
+        for layer in layout.attention_layers:
             for head in range(layout.heads):
                 for block in layout.blocks("query", layer, head):
                     block.of(model.get_parameter(block.parameter)).zero_()
@@ -174,6 +176,7 @@ def test_the_null_is_what_zero_scores_show(name: str) -> None:
                 parameter.zero_()
     stats = measure(model, tokens(length=LENGTH))
     np.testing.assert_allclose(stats.first_token_mass, stats.null_mass, atol=1e-5)
+    assert tuple(np.flatnonzero(stats.attends)) == layout.attention_layers
 
 
 def test_a_text_model_measures_the_same_inside_a_model_that_reads_images() -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from headsurgeon.errors import HeadError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["healthy", "sink", "dead", "low-entropy"]
 VERDICTS: tuple[Verdict, ...] = ("healthy", "sink", "dead", "low-entropy")
+# stands where a head's verdict would, in a layer that has no attention; it counts nowhere
+NO_ATTENTION = "no attention"
 SICK: frozenset[str] = frozenset({"sink", "dead"})
 
 # What is measured for every window and head, in the order of tables.
@@ -67,13 +69,31 @@ def parse_heads(heads: Iterable["str | HeadId | tuple[int, int]"]) -> tuple[Head
     return tuple(sorted({HeadId.parse(head) for head in heads}))
 
 
-def check_heads(heads: Iterable[HeadId], layers: int, heads_per_layer: int) -> None:
-    """Raises `HeadError`, naming every head that a model of that shape does not have."""
+def check_heads(
+    heads: Iterable[HeadId],
+    layers: int,
+    heads_per_layer: int,
+    attention_layers: Iterable[int] | None = None,
+) -> None:
+    """Raises `HeadError`, naming every head that a model of that shape does not have.
+
+    Args:
+        attention_layers: the layers that have heads; by default all.
+    """
+    heads = list(heads)
     outside = [h for h in heads if not (0 <= h.layer < layers and 0 <= h.head < heads_per_layer)]
     if outside:
         names = ", ".join(str(head) for head in outside)
         raise HeadError(
             f"{names}: the model has layers 0–{layers - 1} and heads 0–{heads_per_layer - 1}"
+        )
+    attending = set(range(layers) if attention_layers is None else attention_layers)
+    missing = [head for head in heads if head.layer not in attending]
+    if missing:
+        names = ", ".join(str(head) for head in missing)
+        raise HeadError(
+            f"{names}: there is no attention in that layer, so it has no heads; the layers that "
+            f"attend are {', '.join(str(layer) for layer in sorted(attending))}"
         )
 
 
@@ -104,6 +124,8 @@ class HeadStats:
         slopes: effective ALiBi slope per head; 0 where there is no position bias.
         null_mass: `first_token_mass` of zero scores at that slope and length, fraction.
         provenance: model, corpus, window length and so on.
+
+    In a layer without attention (in hybrids) all statistics and the null are NaN.
     """
 
     values: Mapping[str, Float[np.ndarray, "window layer head"]]
@@ -118,6 +140,11 @@ class HeadStats:
         """Number of layers and of heads per layer."""
         layers, heads = self.slopes.shape
         return layers, heads
+
+    @property
+    def attends(self) -> Bool[np.ndarray, " layer"]:
+        """Which layers have attention, and with it heads."""
+        return np.asarray(~np.isnan(self.null_mass).all(axis=1))
 
     def mean(self, name: str) -> Float[np.ndarray, "layer head"]:
         """Mean over windows, which all have the same number of tokens."""

@@ -84,6 +84,8 @@ class Layout:
         observed: where queries and keys become those that attention compares: they leave the
             `projections` that way, or rotation and norms follow and the model hands them to
             `transformers`' attention `interface`.
+        attending: whether each layer has attention; the others (convolutions, state spaces) have
+            no heads. Empty if all do.
         windows: sliding window of each layer, tokens, this one included; None where all are seen.
             Empty if no layer has one.
         softcap: limit of the scores, if the family bends them with a tanh.
@@ -118,6 +120,7 @@ class Layout:
     mlp_axis: int = 0
     mlp_up_start: int = 0
     observed: Observed = "projections"
+    attending: tuple[bool, ...] = ()
     windows: tuple[int | None, ...] = ()
     softcap: float | None = None
     learned_sinks: bool = False
@@ -126,6 +129,12 @@ class Layout:
     logit_softcap: float | None = None
     initializer_range: float = 0.02
     slow_gelu: str | None = None
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The layers that have heads, ascending."""
+        attending = self.attending or (True,) * self.layers
+        return tuple(layer for layer, attends in enumerate(attending) if attends)
 
     def window(self, layer: int) -> int | None:
         """How many positions back, itself included, a token of that layer sees; None: all."""

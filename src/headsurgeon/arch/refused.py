@@ -9,7 +9,7 @@ squeezebert xlm xlm-roberta xlm-roberta-xl xlnet
 """
 _WITHOUT_ATTENTION = "falcon_mamba mamba mamba2 rwkv xlstm"
 _HYBRIDS = """
-bamba falcon_h1 granitemoehybrid jamba kimi_linear lfm2 lfm2_moe minimax nemotron_h olmo_hybrid
+bamba falcon_h1 granitemoehybrid jamba kimi_linear lfm2_moe minimax nemotron_h olmo_hybrid
 qwen3_5_text qwen3_next recurrent_gemma zamba zamba2
 """
 _REASONS = {
@@ -17,7 +17,7 @@ _REASONS = {
     **dict.fromkeys(_WITHOUT_ATTENTION.split(), "none of its layers attends"),
     **dict.fromkeys(
         _HYBRIDS.split(),
-        "a hybrid: some of its layers do not attend, and a layout needs heads in all of them",
+        "a hybrid, of which no description says which layers attend",
     ),
 }
 

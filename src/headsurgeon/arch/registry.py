@@ -14,6 +14,7 @@ from headsurgeon.arch import (
     gpt_neox,
     gpt_oss,
     granite,
+    lfm2,
     llama,
     mistral,
     mpt,
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Callable[[PretrainedConfig], Layout]] = {
     "gpt_neox": gpt_neox.describe,
     "gpt_oss": gpt_oss.describe,
     "granite": granite.describe,
+    "lfm2": lfm2.describe,
     "llama": llama.describe,
     "mistral": mistral.describe,
     "mpt": mpt.describe,
@@ -80,4 +82,10 @@ def layout_for(config: PretrainedConfig) -> Layout:
             f"decoders {', '.join(sorted(FAMILIES))}; docs/add_an_architecture.md says how to add "
             "a decoder"
         )
-    return describe(config)
+    layout = describe(config)
+    if not layout.attention_layers:
+        raise UnsupportedModel(
+            f"none of the {layout.layers} layers of this {config.model_type} model attends; "
+            "expected one with attention in some of them"
+        )
+    return layout

@@ -58,6 +58,8 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
     """One model's line of the comparison, as plain data; shares are fractions."""
     from dataclasses import asdict
 
+    import numpy as np
+
     from headsurgeon.cli.summary import mass_slope_correlation
 
     stats = diagnosis.stats
@@ -68,14 +70,15 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
         "model": stats.provenance.model,
         "layers": layers,
         "heads_per_layer": heads,
-        "heads": layers * heads,
+        "layers_without_attention": np.flatnonzero(~stats.attends).tolist(),
+        "heads": diagnosis.heads,
         "counts": diagnosis.counts,
         "sick": len(diagnosis.sick),
-        "sick_share": len(diagnosis.sick) / (layers * heads),
+        "sick_share": len(diagnosis.sick) / diagnosis.heads,
         "band": None if band is None else {**asdict(band), "name": str(band)},
         "layers_affected_per_head": [int(count) for count in diagnosis.per_index],
         "borderline": int(diagnosis.borderline.sum()),
-        "null_mass": [float(stats.null_mass.min()), float(stats.null_mass.max())],
+        "null_mass": [float(np.nanmin(stats.null_mass)), float(np.nanmax(stats.null_mass))],
         "mass_slope_correlation": mass_slope_correlation(diagnosis),
         "planted": bool(planted_remark(stats.provenance.model)),
         "provenance": asdict(stats.provenance),
@@ -88,7 +91,7 @@ def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
     lines = [summary(diagnosis) for diagnosis in diagnoses]
     reported = [PUBLISHED.get(line["model"]) for line in lines]
     rows = [
-        ["layers × heads", *(f"{line['layers']} × {line['heads_per_layer']}" for line in lines)],
+        ["layers × heads", *(_shape(line) for line in lines)],
         ["heads", *(str(line["heads"]) for line in lines)],
         ["sick", *(f"{percent(line['sick_share'])} ({line['sick']})" for line in lines)],
         *_reported(reported, lambda found: percent(found.sick_share)),
@@ -156,6 +159,12 @@ def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str]]:
     """A row with what the paper says, where it says anything of any of the models."""
     cells = [_NOTHING if found is None else str(of(found)) for found in reported]
     return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
+
+
+def _shape(line: dict[str, Any]) -> str:
+    without = len(line["layers_without_attention"])
+    attending = f" ({line['layers'] - without} attend)" if without else ""
+    return f"{line['layers']}{attending} × {line['heads_per_layer']}"
 
 
 def _counts(counts: dict[str, int]) -> str:

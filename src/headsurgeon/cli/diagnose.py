@@ -182,7 +182,8 @@ def _write(output: Path, examined: Examined) -> None:
     write_text(output / "heads.csv", diagnosis.to_frame().to_csv(index=False))
     layers = {
         "layer": range(len(dormancy)),
-        "sick": diagnosis.per_layer,
+        # empty, not 0, where there is no head
+        "sick": pandas.Series(diagnosis.per_layer).where(diagnosis.stats.attends).astype("Int64"),
         "mlp_dormancy": dormancy,
     }
     write_text(output / "layers.csv", pandas.DataFrame(layers).to_csv(index=False))

@@ -8,6 +8,8 @@ from rich.console import Console, ConsoleOptions
 from rich.style import Style
 from rich.text import Text
 
+from headsurgeon.heads import NO_ATTENTION
+
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float, Shaped
@@ -41,7 +43,7 @@ class HeadMap:
 
     Attributes:
         mass: `first_token_mass`, fraction.
-        verdicts: `Verdict` of every head.
+        verdicts: `Verdict` of every head, or `NO_ATTENTION`.
         borderline: heads whose interval reaches into another verdict.
         slopes: effective ALiBi slope per head; all 0 without a position bias.
     """
@@ -56,13 +58,14 @@ class HeadMap:
         room = options.max_width - _LABEL - _TOTAL
         wide = room >= 5 * heads
         cell = 5 if wide else 2
+        legend = LEGEND + ("; · no attention" if (self.verdicts == NO_ATTENTION).any() else "")
         fitting = max(1, room // cell)
         for first in range(0, heads, fitting):
             if first:
                 yield Text()
             yield from self._block(range(first, min(heads, first + fitting)), cell)
         shown = "% of attention on the first token" if wide else "colour: mass on the first token"
-        yield Text(f"{shown}; {LEGEND}", style="dim")
+        yield Text(f"{shown}; {legend}", style="dim")
 
     def _block(self, heads: range, cell: int) -> Iterator[Text]:
         yield from self._header(heads, cell)
@@ -71,7 +74,9 @@ class HeadMap:
             for head in heads:
                 line.append_text(self._cell(layer, head, cell))
             sick = sum(self._is_sick(layer, head) for head in heads)
-            yield line.append(f"{sick:{_TOTAL}d}", style="bold" if sick else "dim")
+            without = (self.verdicts[layer] == NO_ATTENTION).all()
+            count = "" if without else f"{sick:{_TOTAL}d}"
+            yield line.append(count, style="bold" if sick else "dim")
         sums = [
             sum(self._is_sick(layer, head) for layer in range(len(self.mass))) for head in heads
         ]
@@ -97,6 +102,8 @@ class HeadMap:
             yield Text(f"{front.ljust(_LABEL)}{text}{back}", style="dim")
 
     def _cell(self, layer: int, head: int, width: int) -> Text:
+        if self.verdicts[layer, head] == NO_ATTENTION:
+            return Text("·".rjust((width + 1) // 2).ljust(width), style="dim")
         mass = float(self.mass[layer, head])
         letter = LETTERS[str(self.verdicts[layer, head])]
         mark = "?" if self.borderline[layer, head] else " "

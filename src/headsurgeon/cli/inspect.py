@@ -64,7 +64,7 @@ def inspect(
     _check(output, length)
     loaded, tokenizer = open_model(model, loading)
     layout = layout_of(loaded)
-    check_heads([place], layout.layers, layout.heads)
+    check_heads([place], layout.layers, layout.heads, layout.attention_layers)
     ids = token_ids(text, tokenizer, first_token)
     tokens = ids[:length]
     names = [visible(str(tokenizer.decode([int(token)]))) for token in tokens]

@@ -36,7 +36,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     A group is a parameter annotated with a dataclass, whose fields are annotated as options are.
     """
     signature = inspect.signature(command)
-    groups = {
+    groups: dict[str, Any] = {
         name: parameter.annotation
         for name, parameter in signature.parameters.items()
         if is_dataclass(parameter.annotation)

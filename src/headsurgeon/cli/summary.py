@@ -46,7 +46,7 @@ def show_diagnosis(
 
 def counts_table(diagnosis: "Diagnosis", published: Published | None = None) -> Table:
     """Heads per verdict, with the published counts beside them where there are some."""
-    total = diagnosis.verdicts.size
+    total = diagnosis.heads
     reported = published.counts if published is not None else None
     columns = ["verdict", "heads", "share", *(["reported"] if reported else [])]
     rows = [
@@ -68,8 +68,9 @@ def mass_slope_correlation(diagnosis: "Diagnosis") -> float | None:
     """
     import pandas
 
-    mass = pandas.Series(diagnosis.stats.first_token_mass.ravel()).rank().to_numpy()
-    slope = pandas.Series(diagnosis.stats.slopes.ravel()).rank().to_numpy()
+    stats = diagnosis.stats
+    mass = pandas.Series(stats.first_token_mass[stats.attends].ravel()).rank().to_numpy()
+    slope = pandas.Series(stats.slopes[stats.attends].ravel()).rank().to_numpy()
     if np.ptp(mass) == 0 or np.ptp(slope) == 0:
         return None
     return float(np.corrcoef(mass, slope)[0, 1])
@@ -78,6 +79,12 @@ def mass_slope_correlation(diagnosis: "Diagnosis") -> float | None:
 def _findings(diagnosis: "Diagnosis") -> dict[str, str]:
     stats = diagnosis.stats
     lines = {"sick band": _band(diagnosis), "null": _null(diagnosis)}
+    without = np.flatnonzero(~stats.attends)
+    if len(without):
+        lines["no attention"] = (
+            f"in {len(without)} of {len(stats.attends)} layers, which are left out: "
+            + first_few([f"L{layer}" for layer in without])
+        )
     unsure = [tuple(place) for place in np.argwhere(diagnosis.borderline)]
     lines["borderline"] = "none"
     if unsure:
@@ -108,7 +115,7 @@ def _band(diagnosis: "Diagnosis") -> str:
 
 def _null(diagnosis: "Diagnosis") -> str:
     null = diagnosis.stats.null_mass
-    text = f"an untrained head would have mass {null.min():.3f} to {null.max():.3f} here"
+    text = f"an untrained head would have mass {np.nanmin(null):.3f} to {np.nanmax(null):.3f} here"
     if diagnosis.sick:
         mass = diagnosis.stats.first_token_mass[diagnosis.is_sick]
         text += f"; the sick heads have {mass.min():.3f} to {mass.max():.3f}"

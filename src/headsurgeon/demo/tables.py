@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
@@ -98,7 +100,8 @@ def function(judgement: Judgement, stats: dict[str, HeadStats], plan: Plan) -> T
 def diagnosed(diagnosis: Diagnosis) -> Table:
     """Heads per verdict, with the null and the sick heads' masses in the note."""
     null, mass = diagnosis.stats.null_mass, diagnosis.stats.first_token_mass
-    note = f"An untrained head would show a mass of {null.min():.3f} to {null.max():.3f} here"
+    low, high = np.nanmin(null), np.nanmax(null)
+    note = f"An untrained head would show a mass of {low:.3f} to {high:.3f} here"
     if diagnosis.sick:
         sick = mass[diagnosis.is_sick]
         note += f"; the sick ones show {sick.min():.3f} to {sick.max():.3f}"

@@ -13,7 +13,7 @@ from headsurgeon.bootstrap import DRAWS, mean_interval
 from headsurgeon.diagnose.band import SickBand, sick_band
 from headsurgeon.diagnose.verdicts import PROFILES, Thresholds, classify, verdicts_at
 from headsurgeon.errors import SettingsError
-from headsurgeon.heads import SICK, VERDICTS, HeadId, HeadStats, Verdict
+from headsurgeon.heads import NO_ATTENTION, SICK, VERDICTS, HeadId, HeadStats, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -28,13 +28,13 @@ class Diagnosis:
     Attributes:
         stats: what was measured.
         thresholds: the limits of the verdicts.
-        verdicts: `Verdict` of every head.
+        verdicts: `Verdict` of every head; `NO_ATTENTION` in layers that have none.
         mass_low, mass_high: 95 % interval of the mean mass over documents, fraction.
         entropy_low, entropy_high: 95 % interval of the mean entropy over documents, nats.
         draws: bootstrap draws behind the intervals.
         seed: seed of the bootstrap.
 
-    With a single document the intervals are NaN.
+    With a single document the intervals are NaN, as they are in layers without attention.
     """
 
     stats: HeadStats
@@ -67,13 +67,18 @@ class Diagnosis:
         return np.isin(self.verdicts, sorted(SICK))
 
     @property
+    def heads(self) -> int:
+        """Number of heads, in the layers that have attention."""
+        return int((self.verdicts != NO_ATTENTION).sum())
+
+    @property
     def sick(self) -> tuple[HeadId, ...]:
         """The sick heads, sorted."""
         return heads_where(self.is_sick)
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """Number of heads per verdict; their sum is the number of heads."""
+        """Number of heads per verdict; their sum is `heads`."""
         return {verdict: int((self.verdicts == verdict).sum()) for verdict in VERDICTS}
 
     @property
@@ -166,7 +171,7 @@ def diagnose(
     """
     if seed < 0:
         raise SettingsError(f"seed: expected 0 or more, got {seed}")
-    verdicts = classify(stats.first_token_mass, stats.entropy, thresholds)
+    verdicts = classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
     documents = np.stack(
         [stats.per_document("first_token_mass"), stats.per_document("entropy")], axis=1
     )

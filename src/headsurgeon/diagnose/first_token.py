@@ -85,7 +85,7 @@ def first_token_test(
     if not alternatives:
         raise SettingsError("alternatives: expected at least one token id, got none")
     base = measure_tokens(tokens)
-    verdicts = classify(base.first_token_mass, base.entropy, thresholds)
+    verdicts = classify(base.first_token_mass, base.entropy, thresholds, base.attends)
     sick = np.isin(verdicts, sorted(SICK))
     replaced = np.stack(
         [measure_tokens(_replaced(tokens, token)).first_token_mass[sick] for token in alternatives]

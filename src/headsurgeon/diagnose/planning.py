@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from headsurgeon.arch.layout import Layout
@@ -62,7 +63,7 @@ def plan(
     Raises:
         PlanError: unknown rule, options that do not fit it, ranges the model does not have, or
             nothing to operate on.
-        HeadError: a named head that the model does not have.
+        HeadError: a named head that the model does not have, or in a layer without attention.
     """
     request = Request(
         heads=None if heads is None else parse_heads(heads),
@@ -157,7 +158,8 @@ def _check(diagnosis: Diagnosis, rule: str, request: Request) -> None:
         faults.append(f"seed: expected 0 or more, got {request.seed}")
     if faults:
         raise PlanError("; ".join(faults))
-    check_heads(request.heads or (), layer_count, head_count)
+    attending = np.flatnonzero(diagnosis.stats.attends).tolist()
+    check_heads(request.heads or (), layer_count, head_count, attending)
 
 
 def _range_fault(name: str, found: tuple[int, int] | None, size: int) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from headsurgeon.diagnose.diagnosis import Diagnosis, heads_where
 from headsurgeon.diagnose.matching import nearest
 from headsurgeon.errors import PlanError
-from headsurgeon.heads import HeadId
+from headsurgeon.heads import NO_ATTENTION, HeadId
 
 Cost = Callable[[Sequence[HeadId]], float]
 """Loss that zero-ablating a set of heads together costs, nats per token."""
@@ -158,7 +158,7 @@ RULES: dict[str, Rule] = {
 
 
 def _every(diagnosis: Diagnosis) -> tuple[HeadId, ...]:
-    return heads_where(np.ones(diagnosis.stats.shape, dtype=bool))
+    return heads_where(diagnosis.verdicts != NO_ATTENTION)
 
 
 def _within(found: Sequence[HeadId], layers: tuple[int, int] | None) -> tuple[HeadId, ...]:

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from headsurgeon.errors import ModelError, SettingsError
-from headsurgeon.heads import HeadId
+from headsurgeon.heads import NO_ATTENTION, HeadId
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def classify(
     mass: Float[np.ndarray, "layer head"],
     entropy: Float[np.ndarray, "layer head"],
     thresholds: Thresholds = PROFILES["paper"],
+    attends: Bool[np.ndarray, " layer"] | None = None,
 ) -> Shaped[np.ndarray, "layer head"]:
     """The verdict of every head.
 
@@ -58,14 +59,18 @@ def classify(
         mass: mean attention probability on position 0, fraction.
         entropy: mean entropy of the attention rows, nats.
         thresholds: the limits.
+        attends: which layers have attention; by default all.
 
     Returns:
-        An array of `Verdict` strings.
+        An array of `Verdict` strings, and `NO_ATTENTION` in layers without heads.
 
     Raises:
         ModelError: a mass or an entropy is not a number, so the model's output was not either.
     """
-    unknown = np.argwhere(~(np.isfinite(mass) & np.isfinite(entropy)))
+    heads = np.ones(mass.shape, dtype=bool)
+    if attends is not None:
+        heads[~attends] = False
+    unknown = np.argwhere(heads & ~(np.isfinite(mass) & np.isfinite(entropy)))
     if len(unknown):
         names = ", ".join(str(HeadId(int(layer), int(head))) for layer, head in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
@@ -73,7 +78,7 @@ def classify(
             f"the statistics of {names}{more} are not finite numbers; check the model's weights "
             "for NaN or infinity, or measure in fp32"
         )
-    return verdicts_at(mass, entropy, thresholds)
+    return np.where(heads, verdicts_at(mass, entropy, thresholds), NO_ATTENTION)
 
 
 def verdicts_at(

@@ -74,7 +74,7 @@ def ablate(
     layout = layout_of(model)
     windows = as_windows(windows)
     chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
-    check_heads(chosen, layout.layers, layout.heads)
+    check_heads(chosen, layout.layers, layout.heads, layout.attention_layers)
     if not chosen or mode not in ("zero", "mean"):
         raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None

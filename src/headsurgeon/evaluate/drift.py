@@ -23,7 +23,8 @@ class Drift:
     """Change of every head between two measurements on the same windows.
 
     Attributes:
-        mass_change, entropy_change: after minus before; fraction and nats.
+        mass_change, entropy_change: after minus before; fraction and nats; NaN in layers without
+            attention, which count nowhere.
         operated: the heads that were operated on.
         structural_zeros: heads that *cannot* have changed, since nothing at or below their input
             did. They are counted apart: including them would make the drift look smaller.
@@ -43,14 +44,19 @@ class Drift:
     def drifted(self) -> tuple[HeadId, ...]:
         """Untouched heads that could change and whose mass moved by more than the threshold."""
         moved = np.abs(self.mass_change) > self.threshold
-        moved &= ~self.structural_zeros & ~_mask(self.operated, self.mass_change.shape)
+        moved &= self._free
         return tuple(HeadId(int(layer), int(head)) for layer, head in np.argwhere(moved))
 
     @property
     def could_drift(self) -> int:
         """Number of untouched heads that were able to change."""
-        free = ~self.structural_zeros & ~_mask(self.operated, self.mass_change.shape)
-        return int(free.sum())
+        return int(self._free.sum())
+
+    @property
+    def _free(self) -> Bool[np.ndarray, "layer head"]:
+        # a change that is no number belongs to a layer without attention
+        free = ~self.structural_zeros & np.isfinite(self.mass_change)
+        return np.asarray(free & ~_mask(self.operated, self.mass_change.shape))
 
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON."""
@@ -101,7 +107,7 @@ def drift(
     chosen = operated.operated if isinstance(operated, Plan) else parse_heads(operated)
     masks = {
         "operated": _mask(chosen, before.shape),
-        "untouched": ~_mask(chosen, before.shape),
+        "untouched": ~_mask(chosen, before.shape) & before.attends[:, None],
     }
     names = np.array(["healthy", "sick"])
     was = names[(before.first_token_mass > sick_mass).astype(int)]
@@ -121,7 +127,7 @@ def drift(
         mass_change=mass_change,
         entropy_change=entropy_change,
         operated=chosen,
-        structural_zeros=_structural_zeros(chosen, changed),
+        structural_zeros=_structural_zeros(chosen, changed) & before.attends[:, None],
         transitions=transitions,
         threshold=threshold,
     )

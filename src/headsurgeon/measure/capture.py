@@ -64,7 +64,7 @@ def capturing(
     """
     handles = []
     try:
-        for layer in range(layout.layers):
+        for layer in layout.attention_layers:
             projected: dict[str, Tensor] = {}
             inputs = {
                 layout.query.path(layer),

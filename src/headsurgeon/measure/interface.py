@@ -53,7 +53,7 @@ def listening(
     AttentionInterface.register(name, _noting(heard, stock))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[stock])
     try:
-        for layer in range(layout.layers):
+        for layer in layout.attention_layers:
             output = model.get_submodule(layout.output.path(layer))
             hook = _report(layer, layout, heard, on_layer)
             handles.append(output.register_forward_hook(hook))

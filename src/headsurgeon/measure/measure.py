@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headsurgeon.arch import layout_of
+from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import Observed
 from headsurgeon.attention.rows import RowStatistics
 from headsurgeon.data import Windows, as_windows
@@ -40,6 +40,8 @@ def measure(
 
     Only forward passes run, without gradients; parameters, hooks and training flags are afterwards
     what they were.
+
+    A layer without attention has no heads: all its values are NaN (`HeadStats.attends`).
 
     In a layer with a sliding window, everything about position 0 (mass, sink rows, quantiles, null)
     is taken over the rows that can see it. Windows are whole: padding is refused.
@@ -97,7 +99,7 @@ def measure(
                 model.base_model(input_ids=batch.to(model.device), use_cache=False)
                 done += len(batch)
 
-    _check_finite(values["first_token_mass"], model)
+    _check_finite(values["first_token_mass"], layout, model)
     return HeadStats(
         values=values,
         row_quantiles=quantiles,
@@ -161,9 +163,12 @@ def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provena
     )
 
 
-def _check_finite(mass: Float[np.ndarray, "window layer head"], model: PreTrainedModel) -> None:
-    bad = np.flatnonzero(~np.isfinite(mass).all(axis=(0, 2)))
-    if not bad.size:
+def _check_finite(
+    mass: Float[np.ndarray, "window layer head"], layout: Layout, model: PreTrainedModel
+) -> None:
+    finite = np.isfinite(mass).all(axis=(0, 2))
+    bad = [layer for layer in layout.attention_layers if not finite[layer]]
+    if not bad:
         return
     present = {name: value for name, value in model.named_parameters() if not value.is_meta}
     broken: Sequence[str] = [

@@ -19,7 +19,7 @@ def null_mass(
     position bias; without one this is (1/T) Σ 1/t. The shallower the slope, the higher the null:
     a mass means little until it is compared with this. With a sliding window the average is over
     the rows that can see position 0, as in `first_token_mass`; a learned sink s adds exp(s) to the
-    sum.
+    sum. In a layer without attention it is NaN.
 
     Args:
         length: window length T, tokens.
@@ -28,11 +28,11 @@ def null_mass(
     """
     bias = layout.key_bias(length).cpu().double()
     total = torch.logcumsumexp(bias, dim=-1)
-    layers = []
-    for layer in range(layout.layers):
+    null = np.full((layout.layers, layout.heads), np.nan)
+    for layer in layout.attention_layers:
         seen = min(layout.window(layer) or length, length)
         with_sink = total
         if sinks:
             with_sink = torch.logaddexp(total, sinks[layer].cpu().double()[:, None])
-        layers.append((bias[:, :1] - with_sink).exp()[:, :seen].mean(-1))
-    return torch.stack(layers).numpy()
+        null[layer] = (bias[:, :1] - with_sink).exp()[:, :seen].mean(-1).numpy()
+    return null

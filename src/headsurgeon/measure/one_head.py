@@ -40,7 +40,7 @@ def attention_map(
     """
     layout = layout_of(model)
     layer_wanted, index = head = HeadId.parse(head)
-    check_heads([head], layout.layers, layout.heads)
+    check_heads([head], layout.layers, layout.heads, layout.attention_layers)
     window = tokens[None]
     check_windows(window, layout, model)
     bias = layout.key_bias(window.shape[1], model.device)[index]

@@ -44,7 +44,7 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: 
         raise SettingsError(f"expected attention to be one of {known}, got {attention!r}")
     if attention == "stock":
         return "blocked"
-    if not any(_one_pass_is_exact(layout, layer, length) for layer in range(layout.layers)):
+    if not any(_one_pass_is_exact(layout, layer, length) for layer in layout.attention_layers):
         if attention == "auto":
             return "blocked"
         raise SettingsError(

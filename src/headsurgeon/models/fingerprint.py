@@ -54,7 +54,7 @@ def attention(model: nn.Module, layout: Layout) -> list[str]:
     """Names of the weights and biases of all attention projections, sorted, each once."""
     named = {
         f"{layout.projection(part).path(layer)}.{leaf}"
-        for layer in range(layout.layers)
+        for layer in layout.attention_layers
         for part in PARTS
         for leaf in ("weight", "bias")
     }

@@ -42,7 +42,7 @@ def operate(
 
     Raises:
         UnsupportedModel: no layout describes the model.
-        HeadError: the plan names heads that the model does not have.
+        HeadError: the plan names heads that the model does not have, or in layers without any.
         PlanError: the plan operates on nothing, or was made for another model or other weights.
         ModelError: weights of these heads are NaN; weights of the model are quantised, or not in
             memory. Such a model can be measured alone.
@@ -87,7 +87,8 @@ def open_patient(
     check_operable(model)
     if not plan.operated:
         raise PlanError("the plan operates on no head; give at least one head the role operate")
-    check_heads([head.id for head in plan.heads], layout.layers, layout.heads)
+    named = [head.id for head in plan.heads]
+    check_heads(named, layout.layers, layout.heads, layout.attention_layers)
     names = touched(layout, plan.operated)
     digests = fingerprints(model, attention(model, layout))
     for name in names:

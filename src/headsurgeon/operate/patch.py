@@ -85,7 +85,7 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
     metadata, tensors = read_patch(path)
     layout = layout_of(model)
     plan = Plan.from_yaml(metadata["plan"])
-    check_heads(plan.operated, layout.layers, layout.heads)
+    check_heads(plan.operated, layout.layers, layout.heads, layout.attention_layers)
     _check_base(model, layout, metadata, path)
     patient = open_patient(
         model,

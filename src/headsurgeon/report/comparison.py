@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headsurgeon.report.data import HeadView
-from headsurgeon.report.head_map import KEY, colour_scale, draw_panel
+from headsurgeon.report.head_map import colour_scale, draw_panel, legend
 from headsurgeon.report.style import INK, SIZE, new_figure
 
 # columns of cells beside each other before a map goes into the next row
@@ -33,7 +33,7 @@ def model_maps(
     cell = float(np.clip(11.0 / max(widths), 0.24, 0.5))
     width = max(7.0, max(widths) * cell + 1.4)
     figure = new_figure(
-        width, sum(heights) * cell + 1.5 * len(rows) + 0.9, title, f"{KEY}.\n{footnote}"
+        width, sum(heights) * cell + 1.5 * len(rows) + 0.9, title, f"{legend(views)}.\n{footnote}"
     )
     grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
     for index, row in enumerate(rows):

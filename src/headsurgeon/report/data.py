@@ -20,7 +20,7 @@ class HeadView:
     Attributes:
         title: heading of the panel.
         mass: `first_token_mass`, fraction.
-        verdicts: `Verdict` strings.
+        verdicts: `Verdict` strings, or `NO_ATTENTION`, where the mass is NaN.
         borderline: heads whose interval reaches into another verdict.
         slopes: effective ALiBi slope per head; 0 where there is no position bias.
         null_mass: what an untrained head would show, fraction.

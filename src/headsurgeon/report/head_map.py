@@ -10,14 +10,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from headsurgeon.heads import HeadId
+from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.style import INK, MUTED, SIZE, new_figure
 
 # perceptually uniform and monotonic in lightness, so it survives grey print
 COLOURS = matplotlib.colormaps["magma_r"]
 OUTLINE = "#00A6D6"
-MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E"}
+MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: "·"}
 KEY = "S sink (mass > 0.5), D dead (mass > 0.95), E low entropy, ? borderline"
 _DARK = 0.55
 
@@ -40,7 +40,7 @@ def head_map(
     layers, heads = views[0].mass.shape
     cell = float(np.clip(4.6 / heads, 0.26, 0.5))
     width = max(6.0, len(views) * (heads * cell + 0.55) + 1.3)
-    key = KEY + ("; blue outline: operated on." if len(operated) else ".")
+    key = legend(views) + ("; blue outline: operated on." if len(operated) else ".")
     figure = new_figure(width, layers * cell + 1.95, title, f"{key}\n{footnote}")
     panels = figure.subplots(1, len(views), squeeze=False)[0]
     for axes, view in zip(panels, views, strict=True):
@@ -48,6 +48,12 @@ def head_map(
     panels[0].set_ylabel("layer", fontsize=SIZE, color=INK)
     colour_scale(figure, list(panels))
     return figure
+
+
+def legend(views: Sequence[HeadView]) -> str:
+    """What the marks mean."""
+    without = any((view.verdicts == NO_ATTENTION).any() for view in views)
+    return KEY + (", · no attention" if without else "")
 
 
 def colour_scale(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -194,7 +194,7 @@ class Session:
             seconds_left=(self.steps - progress.step) * seconds / done,
             dev_loss=progress.dev_loss,
             healthy=progress.healthy,
-            heads=self.patient.layout.layers * self.patient.layout.heads,
+            heads=len(self.patient.layout.attention_layers) * self.patient.layout.heads,
         )
         shown = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
         self.append({"kind": "step"} | {name: getattr(event, name) for name in shown})
