@@ -10,6 +10,8 @@ from tests.pico import VOCABULARY, _randomise
 
 # Odd numbers on purpose: a head width that is not hidden/heads, windows shorter than the texts.
 _GROUPED = {"num_key_value_heads": 2}
+_EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+_MANY_EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 _TYPES = ["sliding_attention", "full_attention"]
 
 # name: model class, configuration class, what differs from the defaults below
@@ -56,6 +58,46 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "block_auto_adjust_ff_dim": False,
         },
     ),
+    "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 12}),
+    "olmo": ("Olmo", _GROUPED),
+    "olmo-clip": ("Olmo", {"clip_qkv": 0.5}),
+    "olmo3": ("Olmo3", {**_GROUPED, "sliding_window": 5, "layer_types": _TYPES}),
+    "mixtral": ("Mixtral", {**_GROUPED, **_EXPERTS, "sliding_window": 5}),
+    "mixtral-full": ("Mixtral", {**_GROUPED, **_EXPERTS, "head_dim": 12}),
+    "qwen2_moe": (
+        "Qwen2Moe",
+        {**_GROUPED, **_MANY_EXPERTS, "shared_expert_intermediate_size": 16},
+    ),
+    "qwen2_moe-window": (
+        "Qwen2Moe",
+        {
+            **_GROUPED,
+            **_MANY_EXPERTS,
+            "shared_expert_intermediate_size": 16,
+            "qkv_bias": False,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    "qwen3_moe": ("Qwen3Moe", {**_GROUPED, **_MANY_EXPERTS, "head_dim": 12}),
+    "qwen3_moe-window": (
+        "Qwen3Moe",
+        {
+            **_GROUPED,
+            **_MANY_EXPERTS,
+            "head_dim": 12,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    "phi": ("Phi", _GROUPED),
+    "phi-norm": ("Phi", {**_GROUPED, "qk_layernorm": True}),
+    "cohere2": ("Cohere2", {**_GROUPED, "sliding_window": 5, "layer_types": _TYPES}),
+    "granitemoe": (
+        "GraniteMoe",
+        {**_GROUPED, **_EXPERTS, "attention_multiplier": 0.3, "logits_scaling": 3.0},
+    ),
     "phi3": ("Phi3", {**_GROUPED, "sliding_window": 5}),
     "phi3-full": ("Phi3", _GROUPED),
     "gpt_neox": ("GPTNeoX", {}),
@@ -68,10 +110,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "GptOss",
         {
             **_GROUPED,
+            **_EXPERTS,
             "head_dim": 12,
             "sliding_window": 5,
-            "num_local_experts": 2,
-            "num_experts_per_tok": 1,
         },
     ),
     "olmo2": ("Olmo2", _GROUPED),

@@ -107,6 +107,8 @@ def test_zeroing_output_columns_removes_exactly_that_heads_contribution(name: st
         )
         oriented = weight if layout.value.axis == 0 else weight.T
         values = nn.functional.linear(stock.hidden, oriented, *bias)
+        if layout.clip is not None:
+            values = values.clamp(-layout.clip, layout.clip)
         (block,) = layout.blocks("output", LAYER, head)
         columns = block.of(model.get_parameter(block.parameter)).detach().clone()
         down = columns if layout.output.axis == 1 else columns.T

@@ -88,6 +88,7 @@ class Patient:
                 model.get_submodule(path),
                 self.maps[f"{path}.weight"],
                 self.maps.get(f"{path}.bias"),
+                clamped=layout.clip is not None,
             )
             for path in sorted({_module(name) for name in self.maps})
         }

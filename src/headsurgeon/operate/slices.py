@@ -81,14 +81,18 @@ class SlicedLinear(nn.Module):
     the old keys alone, with the slices merged in; loading one brings the slices up to date.
     Moving or casting the module leaves the slices fp32. Slices are to be changed in place, as
     optimisers do; a write through `.data` without a gradient goes unnoticed until the next one.
+    `clamped` says that the family clamps the output, perhaps in place.
     """
 
     weight: nn.Parameter
     slice_weight: nn.Parameter
     index: Tensor
 
-    def __init__(self, base: nn.Module, weight: SliceMap, bias: SliceMap | None) -> None:
+    def __init__(
+        self, base: nn.Module, weight: SliceMap, bias: SliceMap | None, clamped: bool = False
+    ) -> None:
         super().__init__()
+        self.clamped = clamped
         # in a tuple, since a bare module would be registered and rename every key
         self._base = (base,)
         self.maps = {"weight": weight} | ({"bias": bias} if bias is not None else {})
@@ -235,7 +239,8 @@ class _SliceGradient(torch.autograd.Function):
         kept = inputs if layer.side == "out" else inputs.index_select(-1, index)
         ctx.save_for_backward(kept.to(output.dtype), index)
         ctx.layer, ctx.transposed = layer, transposed
-        return output.view_as(output)
+        # what a family clamps in place must not be a view
+        return output.clone() if layer.clamped else output.view_as(output)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
