@@ -59,6 +59,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 12}),
+    "glm": ("Glm", {**_GROUPED, "head_dim": 12, "attention_bias": False}),
+    "glm4": ("Glm4", {**_GROUPED, "head_dim": 12}),
     "olmo": ("Olmo", _GROUPED),
     "olmo-clip": ("Olmo", {"clip_qkv": 0.5}),
     "olmo3": ("Olmo3", {**_GROUPED, "sliding_window": 5, "layer_types": _TYPES}),

@@ -12,6 +12,7 @@ from headsurgeon.errors import ModelError, NetworkError, SettingsError, Unsuppor
 from headsurgeon.models.device import pick_device, pick_dtype
 from tests.char_tokenizer import char_tokenizer
 from tests.pico import pico, tokens
+from tests.pico_families import pico_gemma3_with_images
 
 
 def test_a_folder_loads_in_fp32_and_in_eval_mode(tmp_path: Path) -> None:
@@ -163,6 +164,19 @@ def test_the_revision_reaches_the_configuration_the_weights_and_the_tokenizer(
         assert f"<{revision}>" in loaded.get_vocab()
     with pytest.raises((ModelError, NetworkError)):
         hs.load("someone/pico", revision="never")
+
+
+def test_a_model_that_also_reads_images_is_loaded_diagnosed_and_operated_on(tmp_path: Path) -> None:
+    pico_gemma3_with_images().save_pretrained(tmp_path)
+    char_tokenizer().save_pretrained(tmp_path)
+    model, _ = hs.load(str(tmp_path))
+    batch = tokens(3, 16)
+    chosen = {"rule": "heads", "heads": ["L1H0", "L1H1"]}
+    plan = hs.plan(hs.diagnose(hs.measure(model, batch)), model=model, **chosen)
+    patient = hs.operate(model, plan)
+    own = model(batch, labels=batch).loss.item()
+    assert hs.evaluate(model, batch).nll == pytest.approx(own, rel=1e-5)
+    patient.revert()
 
 
 def test_weights_that_are_not_numbers_are_named() -> None:

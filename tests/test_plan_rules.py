@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.arch import layout_of
-from headsurgeon.diagnose import RULES, plan
+from headsurgeon.cli.plan import show_plan
+from headsurgeon.diagnose import RULES, diagnose, plan
 from headsurgeon.diagnose.diagnosis import Diagnosis
 from headsurgeon.diagnose.matching import nearest
 from headsurgeon.errors import HeadError, PlanError
 from headsurgeon.heads import HeadId, Plan
+from headsurgeon.measure import measure
 from headsurgeon.models.fingerprint import fingerprint
 from tests.head_stats import diagnosis_of
-from tests.pico import pico
+from tests.pico import pico, tokens
+from tests.pico_families import pico_family
 
 # sick: L0H2, L0H3, L1H3 (dead), L2H0
 PATIENT = [[0.1, 0.2, 0.6, 0.7], [0.1, 0.1, 0.3, 0.97], [0.9, 0.1, 0.1, 0.1]]
@@ -346,3 +349,27 @@ def test_a_plan_says_when_a_norm_ties_the_heads_of_a_layer_together() -> None:
     grid = np.full((layout.layers, layout.heads), 0.9)
     found = plan(diagnosis_of(grid.tolist()), layout=layout)
     assert any("rescales the other heads" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("llama", "every 2 heads of a layer share keys and values: H0–H1, H2–H3 and so on"),
+        ("gemma", "all heads of a layer share one set of keys and values"),
+        ("gpt2", None),
+    ],
+)
+def test_a_plan_says_which_heads_share_keys_and_values_in_its_file_and_on_the_terminal(
+    name: str, says: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = pico_family(name)
+    # a whole group, so that nothing stays frozen where two share
+    named = ["L1H2", "L1H3"]
+    diagnosis = diagnose(measure(model, tokens(4, 16)), draws=100)
+    made = plan(diagnosis, "heads", heads=named, model=model)
+    show_plan(made)
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (made.to_yaml(), shown):
+        assert ("keys and values" in text) == (says is not None)
+        assert says is None or says in text
+    assert any("stay frozen" in note for note in made.notes) == (name == "gemma")

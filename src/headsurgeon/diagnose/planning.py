@@ -116,8 +116,9 @@ def plan(
 def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:
     """What the architecture ties together: shared keys and values, norms over all heads.
 
-    K and V are operated on only where every head of a group is; elsewhere they stay frozen, and one
-    remark per layer says for which heads.
+    One remark says which heads share, whether or not the plan splits a group. K and V are operated
+    on only where every head of a group is; elsewhere they stay frozen, and one remark per layer
+    says for which heads.
     """
     notes = []
     if layout.joint_norm:
@@ -125,6 +126,12 @@ def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:
             f"{layout.family} normalises the queries and keys of a layer jointly: operating on one "
             "head rescales the other heads of its layer"
         )
+    group = layout.sharing(0)
+    if len(group) == layout.heads > 1:
+        notes.append("all heads of a layer share one set of keys and values")
+    elif len(group) > 1:
+        groups = f"H{group[0]}–H{group[-1]}, H{group[-1] + 1}–H{2 * group[-1] + 1} and so on"
+        notes.append(f"every {len(group)} heads of a layer share keys and values: {groups}")
     for layer in sorted({head.layer for head in operated}):
         own = {head.head for head in operated if head.layer == layer}
         frozen = [head for head in sorted(own) if not own.issuperset(layout.sharing(head))]
