@@ -58,6 +58,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "block_auto_adjust_ff_dim": False,
         },
     ),
+    "lfm2_moe": (
+        "Lfm2Moe",
+        {
+            **_GROUPED,
+            **_MANY_EXPERTS,
+            "num_hidden_layers": 4,
+            "num_dense_layers": 1,
+            "layer_types": ["full_attention", "full_attention", "conv", "full_attention"],
+        },
+    ),
     "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 12}),
     "glm": ("Glm", {**_GROUPED, "head_dim": 12, "attention_bias": False}),
     "glm4": ("Glm4", {**_GROUPED, "head_dim": 12}),

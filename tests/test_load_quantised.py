@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from headsurgeon.errors import ModelError, PlanError, SettingsError
 from headsurgeon.heads import STATISTICS, HeadId, Plan, PlannedHead
 from headsurgeon.models.weights import weight_of
 from tests.char_tokenizer import char_tokenizer
+from tests.clinic import CORPUS, run, write_text
 from tests.pico import tokens
 from tests.pico_families import pico_family
 
@@ -108,6 +110,8 @@ def test_statistics_losses_and_dormancy_are_near_those_of_the_whole_model(
     expected, found = hs.measure(whole, batch), hs.measure(packed, batch)
     # rough: a random model of this size follows every rounding
     close = 0.4 if form == "4bit" else 0.05
+    assert expected.provenance.dtype == "float32"
+    assert found.provenance.dtype.startswith("float32, quantised (")
     for name in STATISTICS:
         difference = np.abs(found.mean(name) - expected.mean(name)).mean()
         assert difference < close * np.abs(expected.mean(name)).mean(), name
@@ -196,6 +200,33 @@ def test_a_weight_of_whatever_form_is_read_through_its_module() -> None:
     with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.o_proj\.weight is quantised"):
         # other layers are not operated on either
         hs.operate(model, Plan("unnamed", "heads", (PlannedHead(HeadId(0, 1)),)))
+
+
+@pytest.mark.skipif(WITHOUT_BITSANDBYTES, reason="bitsandbytes is not installed")
+def test_operate_and_merge_refuse_a_checkpoint_stored_in_few_bits_and_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = hs.load(
+        str(saved("llama", tmp_path / "whole")),
+        quantization_config=hf.BitsAndBytesConfig(load_in_8bit=True),
+    )
+    model.save_pretrained("packed")
+    tokenizer.save_pretrained("packed")
+    write_text(tmp_path / "docs")
+    whole, _ = hs.load("whole")
+    plan = Plan("packed", "heads", (PlannedHead(HeadId(1, 1)),))
+    hs.operate(whole, replace(plan, model="whole")).save("patch")
+    Path("plan.yaml").write_text(plan.to_yaml(), encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    for words in (
+        ("operate", "packed", "--plan", "plan.yaml", "--corpus", CORPUS, "--yes"),
+        ("merge", "packed", "--patch", "patch"),
+    ):
+        said = run(*words, "--output", "new")
+        assert said.exit_code == 2
+        assert "is quantised" in said.stderr
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_library_that_is_missing_is_named_with_the_command(

@@ -1,5 +1,7 @@
 """LFM2: a hybrid of short convolutions and layers with attention; norms per head, no biases."""
 
+from dataclasses import replace
+
 from transformers import PretrainedConfig
 
 from headsurgeon.arch.layout import Layout
@@ -16,3 +18,8 @@ def describe(config: PretrainedConfig) -> Layout:
         mlp=("feed_forward.w3", "feed_forward.w2"),
         attending=tuple(kind == "full_attention" for kind in kinds),
     )
+
+
+def describe_moe(config: PretrainedConfig) -> Layout:
+    """The same with a mixture of experts in most layers; MLPs of the others are not looked at."""
+    return replace(describe(config), mlp_up=None, mlp_down=None)

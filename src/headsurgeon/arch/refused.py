@@ -9,7 +9,7 @@ squeezebert xlm xlm-roberta xlm-roberta-xl xlnet
 """
 _WITHOUT_ATTENTION = "falcon_mamba mamba mamba2 rwkv xlstm"
 _HYBRIDS = """
-bamba falcon_h1 granitemoehybrid jamba kimi_linear lfm2_moe minimax nemotron_h olmo_hybrid
+bamba falcon_h1 granitemoehybrid jamba kimi_linear minimax nemotron_h olmo_hybrid
 qwen3_5_text qwen3_next recurrent_gemma zamba zamba2
 """
 _REASONS = {

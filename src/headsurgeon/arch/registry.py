@@ -59,6 +59,7 @@ FAMILIES: dict[str, Callable[[PretrainedConfig], Layout]] = {
     "granite": granite.describe,
     "granitemoe": granitemoe.describe,
     "lfm2": lfm2.describe,
+    "lfm2_moe": lfm2.describe_moe,
     "llama": llama.describe,
     "mistral": mistral.describe,
     "mixtral": mixtral.describe,

@@ -67,6 +67,7 @@ def evaluate(
     from headsurgeon.diagnose.plan_file import load as load_plan
     from headsurgeon.evaluate import evaluate as score
     from headsurgeon.files import header, write_json
+    from headsurgeon.models.weights import precision
     from headsurgeon.operate import read_patch
     from headsurgeon.operate.opening import check_operable
 
@@ -85,7 +86,7 @@ def evaluate(
             return score(subject, windows, batch_size=batch_size)
 
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
-    report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": str(loaded.dtype)}
+    report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": precision(loaded)}
     if wanted is not None:
         report["ablation"] = _worth(loaded, wanted, windows, batch_size)
     if patch is not None:

@@ -17,7 +17,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A Hub id, a checkpoint folder, or a model of the package (zoo:NAME).",
+        help="A Hub id, a checkpoint folder, a .gguf file, or a model of the package (zoo:NAME).",
         show_default=False,
     ),
 ]

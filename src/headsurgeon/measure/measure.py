@@ -20,7 +20,7 @@ from headsurgeon.measure.interface import listening
 from headsurgeon.measure.null import null_mass
 from headsurgeon.measure.path import Attention, Path, choose_path, measuring
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
-from headsurgeon.models.weights import ordinary
+from headsurgeon.models.weights import ordinary, precision
 
 SINK_ROW = 0.9
 OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
@@ -158,7 +158,7 @@ def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provena
         first_token=windows.first_token,
         seed=windows.seed,
         corpus_hash=windows.corpus_hash,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=precision(model),
         attention=path,
     )
 

@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from headsurgeon.errors import ModelError
 
@@ -22,6 +23,15 @@ def ordinary(parameter: Tensor) -> bool:
 def quantised(model: nn.Module) -> str | None:
     """The name of a parameter that is held in 8 or 4 bit; None where there is none."""
     return next((name for name, value in model.named_parameters() if not ordinary(value)), None)
+
+
+def precision(model: PreTrainedModel) -> str:
+    """What results record: the dtype, and the form in which weights of fewer bits are held."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    packed = quantised(model)
+    if packed is None:
+        return dtype
+    return f"{dtype}, quantised ({type(model.get_parameter(packed)).__name__})"
 
 
 def check_whole(model: nn.Module) -> None:
