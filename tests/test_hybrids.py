@@ -10,6 +10,7 @@ from rich.console import Console
 
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
+from headsurgeon.cli import head_map as cli_head_map
 from headsurgeon.cli.compare import comparison_figure, comparison_table, summary
 from headsurgeon.cli.console import head_map
 from headsurgeon.cli.summary import mass_slope_correlation, show_diagnosis
@@ -130,6 +131,10 @@ def test_it_is_not_tested_for_what_its_sinks_follow() -> None:
     test = first_token_test(lambda ids: hs.measure(model, ids), batch, [5], low)
     assert len(test.heads) == 12
     assert all(head.layer != WITHOUT for head in test.heads)
+
+
+def test_the_terminal_knows_it_by_the_same_name() -> None:
+    assert cli_head_map.NO_ATTENTION == NO_ATTENTION
 
 
 def test_maps_and_tables_show_it_as_such(

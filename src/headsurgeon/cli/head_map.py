@@ -8,12 +8,12 @@ from rich.console import Console, ConsoleOptions
 from rich.style import Style
 from rich.text import Text
 
-from headsurgeon.heads import NO_ATTENTION
-
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float, Shaped
 
+# as in headsurgeon.heads, which loads numpy; the overview of all commands must not wait for that
+NO_ATTENTION = "no attention"
 LETTERS = {"healthy": " ", "sink": "S", "dead": "D", "low-entropy": "E"}
 LEGEND = "S sink, D dead, E low-entropy, ? borderline"
 _LABEL = 6
@@ -43,7 +43,7 @@ class HeadMap:
 
     Attributes:
         mass: `first_token_mass`, fraction.
-        verdicts: `Verdict` of every head, or `NO_ATTENTION`.
+        verdicts: `Verdict` of every head, or `no attention`.
         borderline: heads whose interval reaches into another verdict.
         slopes: effective ALiBi slope per head; all 0 without a position bias.
     """
