@@ -41,7 +41,8 @@ def test_the_map_of_an_alibi_head_is_the_models_own(family: str) -> None:
 def test_the_map_of_any_other_head_is_the_models_own(name: str) -> None:
     model = pico_family(name, attention="eager")
     ids = tokens(batch=1, length=LENGTH)
-    for layer, maps in enumerate(own_maps(model, ids)):
+    layers = layout_of(model).attention_layers
+    for layer, maps in zip(layers, own_maps(model, ids), strict=True):
         for head in range(4):
             found = attention_map(model, ids[0], HeadId(layer, head))
             np.testing.assert_allclose(found, maps[0, head].numpy(), atol=1e-5)

@@ -1,5 +1,6 @@
 """Loading models and text for a command, with a line that says what is going on."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from headsurgeon.cli.console import busy
@@ -21,6 +22,8 @@ def quieten() -> None:
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
+    # it says once per layer and batch that inputs are rounded to fp16
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
