@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import align_module_device
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from headsurgeon.errors import ModelError
@@ -15,8 +16,8 @@ from headsurgeon.errors import ModelError
 
 def ordinary(parameter: Tensor) -> bool:
     """Whether a parameter holds plain numbers of 16 bits or more, not packed or scaled ones."""
-    # torchao's and quanto's tensors call themselves fp32 and are classes of their own
-    plain = type(parameter.data) is Tensor and parameter.is_floating_point()
+    # torchao's and quanto's tensors call themselves fp32 and wrap the numbers they are made of
+    plain = parameter.is_floating_point() and not is_traceable_wrapper_subclass(parameter.data)
     return plain and parameter.element_size() >= 2
 
 
