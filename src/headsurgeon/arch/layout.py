@@ -136,6 +136,11 @@ class Layout:
         attending = self.attending or (True,) * self.layers
         return tuple(layer for layer, attends in enumerate(attending) if attends)
 
+    def block(self, layer: int) -> str:
+        """Path of one layer: attention, MLP and norms."""
+        stem, _, _ = self.output.module.partition("{layer}")
+        return f"{stem}{layer}"
+
     def window(self, layer: int) -> int | None:
         """How many positions back, itself included, a token of that layer sees; None: all."""
         return self.windows[layer] if self.windows else None

@@ -6,14 +6,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from headsurgeon.demo.examination import silencing_cost
 from headsurgeon.demo.journal import Journal
-from headsurgeon.demo.material import TEST, Material
+from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
-from headsurgeon.evaluate import Estimate, Evaluation, evaluate
+from headsurgeon.evaluate import Condition, Evaluation, condition, evaluate
 from headsurgeon.heads import HeadStats, Plan
-from headsurgeon.measure import measure
 from headsurgeon.operate import Patient, operate
 from headsurgeon.train import Run, StepEvent, read_log, train_on
 
@@ -36,8 +34,8 @@ class Outcome:
         run: the training run.
         curve_tokens, curve_loss: loss on dev text (nats per token) by tokens trained.
         scores: losses by name of the test windows.
-        stats: head statistics on the test windows of the training corpus.
-        ablation: what silencing the operated heads together costs there, nats per token.
+        conditions: by that name, statistics of the heads and what silencing the operated ones
+            costs; on other text of surgery alone.
     """
 
     arm: Arm
@@ -45,8 +43,12 @@ class Outcome:
     curve_tokens: tuple[int, ...]
     curve_loss: tuple[float, ...]
     scores: Mapping[str, Evaluation]
-    stats: HeadStats
-    ablation: Estimate
+    conditions: Mapping[str, Condition]
+
+    @property
+    def stats(self) -> HeadStats:
+        """Statistics on test text of the corpus trained on."""
+        return self.conditions[TEST].stats
 
 
 def arms(plan: Plan, settings: DemoSettings) -> dict[str, Arm]:
@@ -106,8 +108,16 @@ def treat(
     patient.merge()
     with journal.stage(f"scoring {arm.name}, merged, on the same test text"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
-        stats = measure(model, material.test[TEST])
-        worth = silencing_cost(model, arm.plan, material.test[TEST], scores[TEST])
+        conditions = {
+            name: condition(
+                model,
+                arm.plan.operated,
+                material.test[name],
+                measured=material.heads[name],
+                score=scores[name],
+            )
+            for name in ((TEST, OTHER) if arm.name == "surgery" else (TEST,))
+        }
     points = read_log(run)
     tokens, losses = zip(*points, strict=True)
-    return patient, Outcome(arm, run, tokens, losses, scores, stats, worth)
+    return patient, Outcome(arm, run, tokens, losses, scores, conditions)

@@ -1,89 +1,135 @@
 """Before anything is changed: diagnosis, plan with prices, and the untouched model's losses."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
-
-from headsurgeon.arch import layout_of
 from headsurgeon.data import Windows
 from headsurgeon.demo.journal import Journal
-from headsurgeon.demo.material import TEST, Material
+from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnose import Diagnosis, diagnose, plan
 from headsurgeon.evaluate import (
-    Estimate,
+    Ablation,
+    Condition,
     Evaluation,
+    ablate,
     ablation_cost,
-    difference,
+    condition,
     evaluate,
-    silenced,
 )
-from headsurgeon.heads import HeadStats, Plan
+from headsurgeon.heads import HeadId, HeadStats, Plan
 from headsurgeon.measure import measure
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What is known before the operation.
+    """What is known before the operation, by name of the windows where it is a mapping.
 
     Attributes:
-        diagnosis: verdicts on dev text.
+        diagnoses: verdicts on dev text.
         plan: the heads to operate on, each with what silencing it costs.
-        scores: losses of the untouched model, by name of the test windows.
-        stats: statistics of its heads on the test windows of the training corpus.
-        ablation: what silencing the planned heads together costs on those windows.
+        scores: losses of the untouched model on test text.
+        conditions: statistics of its heads, and what silencing the planned heads costs.
+        all_sick: what silencing all sick heads costs; empty where all of them are planned.
     """
 
-    diagnosis: Diagnosis
+    diagnoses: Mapping[str, Diagnosis]
     plan: Plan
-    scores: dict[str, Evaluation]
-    stats: HeadStats
-    ablation: Estimate
+    scores: Mapping[str, Evaluation]
+    conditions: Mapping[str, Condition]
+    all_sick: Mapping[str, Ablation]
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """Verdicts on the corpus trained on."""
+        return self.diagnoses[TEST]
+
+    @property
+    def sick(self) -> tuple[HeadId, ...]:
+        """The heads that are sick on every corpus diagnosed."""
+        return sick_everywhere(self.diagnoses)
+
+    @property
+    def stats(self) -> HeadStats:
+        """Statistics on test text of the corpus trained on."""
+        return self.conditions[TEST].stats
 
 
-def find_sick(material: Material, settings: DemoSettings, journal: Journal) -> Diagnosis:
+def sick_everywhere(diagnoses: Mapping[str, Diagnosis]) -> tuple[HeadId, ...]:
+    """The heads that are sick on every corpus diagnosed."""
+    return tuple(
+        head
+        for head in diagnoses[TEST].sick
+        if all(diagnosis.is_sick[head] for diagnosis in diagnoses.values())
+    )
+
+
+def find_sick(material: Material, settings: DemoSettings, journal: Journal) -> dict[str, Diagnosis]:
     """Measures every head on dev text and gives it a verdict."""
-    dev = material.dev
-    with journal.stage(f"measuring every head on {_size(dev)} of dev text"):
-        diagnosis = diagnose(measure(material.model, dev), seed=settings.seed)
-    journal.observer.diagnosed(diagnosis)
-    return diagnosis
+    found = {}
+    names = {TEST: settings.text, OTHER: settings.other_text}
+    for name, dev in material.dev.items():
+        what = "dev text" if len(material.dev) == 1 else f"{names[name]}, dev text"
+        with journal.stage(f"measuring every head on {_size(dev)} of {what}"):
+            found[name] = diagnose(measure(material.model, dev), seed=settings.seed)
+        journal.observer.diagnosed(found[name])
+    return found
 
 
 def examine(
-    material: Material, diagnosis: Diagnosis, settings: DemoSettings, journal: Journal
+    material: Material,
+    diagnoses: Mapping[str, Diagnosis],
+    settings: DemoSettings,
+    journal: Journal,
 ) -> Case:
     """Decides which heads to operate on, and measures the untouched model on test text.
 
     Raises:
         PlanError: no head is sick, or none of the sick ones is idle.
     """
-    with journal.stage(f"pricing {len(diagnosis.sick)} sick heads on {_size(material.cost)}"):
+    model, sick = material.model, sick_everywhere(diagnoses)
+    with journal.stage(f"pricing {len(sick)} sick heads on {_sizes(material.cost)}"):
         chosen = plan(
-            diagnosis,
+            diagnoses[TEST],
             settings.rule,
-            cost=ablation_cost(material.model, material.cost),
+            heads=sick if settings.rule == "idle" else None,
+            cost=_dearest([ablation_cost(model, part) for part in material.cost.values()]),
             max_cost=settings.max_cost,
             seed=settings.seed,
-            model=material.model,
+            model=model,
         )
-    with journal.stage(f"scoring the untouched model on {_size(material.test[TEST])} per corpus"):
-        scores = {name: evaluate(material.model, part) for name, part in material.test.items()}
-        stats = measure(material.model, material.test[TEST])
-        worth = silencing_cost(material.model, chosen, material.test[TEST], scores[TEST])
-    return Case(diagnosis, chosen, scores, stats, worth)
+    with journal.stage(f"scoring the untouched model on {_sizes(material.test)}"):
+        scores = {name: evaluate(model, part) for name, part in material.test.items()}
+        conditions = {
+            name: condition(
+                model,
+                chosen.operated,
+                part,
+                measured=material.heads[name],
+                score=scores[name],
+            )
+            for name, part in material.test.items()
+        }
+    all_sick = {}
+    if len(chosen.operated) < len(sick):
+        with journal.stage(f"silencing all {len(sick)} sick heads on the same test text"):
+            all_sick = {
+                name: ablate(model, sick, part, singles=False, baseline=scores[name])
+                for name, part in material.test.items()
+            }
+    return Case(diagnoses, chosen, scores, conditions, all_sick)
 
 
-def silencing_cost(
-    model: PreTrainedModel, plan: Plan, windows: Windows, score: Evaluation
-) -> Estimate:
-    """What zeroing the planned heads together costs, nats per token.
+def _dearest(
+    costs: Sequence[Callable[[Sequence[HeadId]], float]],
+) -> Callable[[Sequence[HeadId]], float]:
+    """The cost on the text where it is highest: a head may work on one text alone."""
+    return lambda heads: max(cost(heads) for cost in costs)
 
-    Args:
-        score: the model's loss on `windows`, which is not computed a second time.
-    """
-    with silenced(model, layout_of(model), plan.operated):
-        return difference(evaluate(model, windows), score)
+
+def _sizes(parts: Mapping[str, Windows]) -> str:
+    each = " per corpus" if len(parts) > 1 else ""
+    return f"{_size(next(iter(parts.values())))}{each}"
 
 
 def _size(windows: Windows) -> str:

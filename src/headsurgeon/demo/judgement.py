@@ -79,8 +79,8 @@ def judge(case: Case, outcomes: Mapping[str, Outcome], recovery: Recovery) -> Ju
         shares=shares,
         recovery=recovery,
         ablation={
-            "untouched": case.ablation,
-            **{arm: outcome.ablation for arm, outcome in outcomes.items()},
+            "untouched": case.conditions[TEST].ablation.joint,
+            **{arm: outcome.conditions[TEST].ablation.joint for arm, outcome in outcomes.items()},
         },
         drift=drift(case.stats, surgery.stats, case.plan),
     )

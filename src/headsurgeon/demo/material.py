@@ -25,10 +25,11 @@ class Material:
         ceiling: the healthy twin, if there is one.
         train: windows the arms are trained on, the same for each.
         progress: windows of dev text on which they are evaluated while they train.
-        dev: windows the diagnosis reads.
+        dev: windows the diagnosis reads, by `TEST` (the corpus trained on) and, unless the illness
+            is known, `OTHER` (a corpus no arm is trained on).
         cost: the first of them, on which single heads are priced.
-        test: held-out windows by `TEST` (the corpus trained on) and `OTHER` (a corpus no arm is
-            trained on); every final figure comes from them.
+        test: held-out windows of both; every final loss comes from them.
+        heads: the first of them, on which statistics of heads are measured.
     """
 
     model: PreTrainedModel
@@ -36,9 +37,10 @@ class Material:
     ceiling: PreTrainedModel | None
     train: Windows
     progress: Windows
-    dev: Windows
-    cost: Windows
+    dev: dict[str, Windows]
+    cost: dict[str, Windows]
     test: dict[str, Windows]
+    heads: dict[str, Windows]
 
 
 def gather(settings: DemoSettings, journal: Journal) -> Material:
@@ -61,18 +63,23 @@ def gather(settings: DemoSettings, journal: Journal) -> Material:
     with journal.stage(f"reading {settings.corpus} and {settings.other_corpus}"):
         wanted = training(settings, settings.surgery_rate)
         train = cut(settings.corpus, "train", windows_needed(wanted))
-        dev = cut(settings.corpus, "dev", settings.dev_windows)
+        corpora = {TEST: settings.corpus, OTHER: settings.other_corpus}
+        dev = {
+            name: cut(corpus, "dev", settings.dev_windows)
+            for name, corpus in corpora.items()
+            if name == TEST or not settings.planted
+        }
         test = {
-            TEST: cut(settings.corpus, "test", settings.test_windows),
-            OTHER: cut(settings.other_corpus, "test", settings.test_windows),
+            name: cut(corpus, "test", settings.test_windows) for name, corpus in corpora.items()
         }
     return Material(
         model=model,
         tokenizer=tokenizer,
         ceiling=ceiling,
         train=train,
-        progress=dev.take(wanted.dev_windows),
+        progress=dev[TEST].take(wanted.dev_windows),
         dev=dev,
-        cost=dev.take(settings.cost_windows),
+        cost={name: part.take(settings.cost_windows) for name, part in dev.items()},
         test=test,
+        heads={name: part.take(settings.statistics_windows) for name, part in test.items()},
     )

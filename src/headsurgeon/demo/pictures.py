@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from headsurgeon.demo.arms import Outcome
 from headsurgeon.demo.examination import Case
 from headsurgeon.demo.judgement import Judgement
-from headsurgeon.demo.material import TEST
+from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import PLANTED_SHORT
 from headsurgeon.diagnose import diagnose
@@ -57,6 +57,9 @@ def _map(case: Case, outcomes: Mapping[str, Outcome], settings: DemoSettings) ->
         _view("untouched", case.stats, settings),
         _view("after surgery, merged", outcomes["surgery"].stats, settings),
     ]
+    if settings.other_kind:
+        other = case.conditions[OTHER].stats
+        views.insert(0, _view(f"untouched, {settings.other_kind}", other, settings))
     figure = head_map(
         views,
         case.plan.operated,
@@ -133,17 +136,21 @@ def _shares(judgement: Judgement, settings: DemoSettings) -> tuple[Figure, str]:
 
 
 def _changes(judgement: Judgement, settings: DemoSettings) -> tuple[Figure, str]:
-    changes = judgement.changes[TEST]
-    bars = [
-        Bar(arm, arm, changes[arm].value, changes[arm].low, changes[arm].high)
-        for arm in ("surgery", "control")
-    ]
+    bars = []
+    for name, kind in ((TEST, settings.corpus_kind), (OTHER, settings.other_kind)):
+        for arm in ("surgery", "control"):
+            change = judgement.changes[name][arm]
+            label = f"{arm}, {kind or name}"
+            bars.append(Bar(label, arm, change.value, change.low, change.high))
     figure = interval_bars(
         bars,
         axis="change of loss against the untouched model (nats per token)",
         references=((0.0, "untouched"),),
         title="What training the slices brought",
-        footnote=f"{settings.corpus}, test split; 95 % intervals. {_planted(settings)}".strip(),
+        footnote=(
+            f"{settings.text}, which the slices were trained on, and {settings.other_text}, which "
+            f"they were not; test split; 95 % intervals. {_planted(settings)}"
+        ).strip(),
     )
     return figure, _caption("Change of loss on held-out text; below 0 is better.", settings)
 

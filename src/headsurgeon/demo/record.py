@@ -8,8 +8,10 @@ from headsurgeon.demo.arms import Outcome
 from headsurgeon.demo.examination import Case
 from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.judgement import Judgement
+from headsurgeon.demo.material import OTHER
 from headsurgeon.demo.merged import MergedCheckpoint
 from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.diagnose import Diagnosis
 from headsurgeon.files import header, write_json
 
 RECORD = "demo.json"
@@ -45,7 +47,17 @@ def write_record(
             "planted": settings.planted,
             "seconds": seconds,
             "settings": settings.to_dict(),
-            "diagnosis": _diagnosis(case),
+            "diagnosis": _diagnosis(case.diagnosis),
+            "other_diagnosis": _diagnosis(case.diagnoses[OTHER])
+            if OTHER in case.diagnoses
+            else None,
+            "all_sick": {
+                "heads": [str(head) for head in case.sick],
+                "cost": {name: found.joint.to_dict() for name, found in case.all_sick.items()},
+            },
+            "planned_cost": {
+                name: found.ablation.joint.to_dict() for name, found in case.conditions.items()
+            },
             "plan": _plan(case),
             **results(judgement),
             "training": {name: _training(outcome) for name, outcome in outcomes.items()},
@@ -81,8 +93,7 @@ def results(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _diagnosis(case: Case) -> dict[str, Any]:
-    found = case.diagnosis
+def _diagnosis(found: Diagnosis) -> dict[str, Any]:
     return {
         "corpus": found.stats.provenance.corpus,
         "split": found.stats.provenance.split,

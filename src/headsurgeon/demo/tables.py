@@ -1,9 +1,11 @@
 """The demo's tables, for the terminal and the page alike."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
+from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
@@ -23,9 +25,10 @@ CONTROL = "control: the same slices trained on the same tokens in the same order
 CEILING = "ceiling: the healthy twin, its same slices trained alike"
 
 
-def losses(judgement: Judgement, where: str) -> Table:
+def losses(judgement: Judgement, where: str, settings: DemoSettings) -> Table:
     """Loss and perplexity of every model on one corpus, and the difference from the untouched."""
     scores = judgement.scores[where]
+    text = settings.text if where == TEST else settings.other_text
     first = scores["untouched"]
     kind = {
         TEST: "held-out text of the training corpus",
@@ -37,7 +40,7 @@ def losses(judgement: Judgement, where: str) -> Table:
     )
     return Table(
         key=f"losses_{where}",
-        title=f"Loss on {first.corpus}: {kind}",
+        title=f"Loss on {text}: {kind}",
         columns=("model", "nats per token", "perplexity", "minus untouched"),
         rows=rows,
         note=(
@@ -55,7 +58,7 @@ def comparison(judgement: Judgement, settings: DemoSettings) -> Table:
     ]
     if judgement.gap is not None:
         rows.append(("untouched − ceiling (nats)", with_bounds(judgement.gap)))
-    for where, corpus in ((TEST, settings.corpus), (OTHER, settings.other_corpus)):
+    for where, corpus in ((TEST, settings.text), (OTHER, settings.other_text)):
         over = judgement.over_control[where]
         rows.append((f"surgery − control, {corpus} (nats)", with_bounds(over)))
     return Table(
@@ -97,17 +100,66 @@ def function(judgement: Judgement, stats: dict[str, HeadStats], plan: Plan) -> T
     return Table("function", "The operated heads, and their neighbours", ("", "value"), rows)
 
 
-def diagnosed(diagnosis: Diagnosis) -> Table:
-    """Heads per verdict, with the null and the sick heads' masses in the note."""
+def diagnosed(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> Table:
+    """Heads per verdict on each text, with the null and the sick heads' masses in the note."""
+    several = len(diagnoses) > 1
+    texts = {TEST: settings.text, OTHER: settings.other_text}
+    rows = [
+        (verdict, *(str(diagnosis.counts[verdict]) for diagnosis in diagnoses.values()))
+        for verdict in diagnoses[TEST].counts
+    ]
+    borderline = (str(int(diagnosis.borderline.sum())) for diagnosis in diagnoses.values())
+    rows.append(("borderline among them", *borderline))
+    if several:
+        both = str(len(sick_everywhere(diagnoses)))
+        sick = (str(len(diagnosis.sick)) for diagnosis in diagnoses.values())
+        rows += [("sick: sink or dead", *sick), ("sick on both", *[both] * len(diagnoses))]
+    columns = [texts[name] for name in diagnoses] if several else ["heads"]
+    note = " ".join(
+        f"{f'On {texts[name]} an' if several else 'An'} {_masses(diagnosis)}."
+        for name, diagnosis in diagnoses.items()
+    )
+    return Table("diagnosis", "Verdicts", ("verdict", *columns), tuple(rows), note)
+
+
+def _masses(diagnosis: Diagnosis) -> str:
     null, mass = diagnosis.stats.null_mass, diagnosis.stats.first_token_mass
     low, high = np.nanmin(null), np.nanmax(null)
-    note = f"An untrained head would show a mass of {low:.3f} to {high:.3f} here"
-    if diagnosis.sick:
-        sick = mass[diagnosis.is_sick]
-        note += f"; the sick ones show {sick.min():.3f} to {sick.max():.3f}"
-    rows = tuple((verdict, str(count)) for verdict, count in diagnosis.counts.items())
-    borderline = ("borderline among them", str(int(diagnosis.borderline.sum())))
-    return Table("diagnosis", "Verdicts", ("verdict", "heads"), (*rows, borderline), f"{note}.")
+    text = f"untrained head would show a mass of {low:.3f} to {high:.3f} here"
+    if not diagnosis.sick:
+        return text
+    sick = mass[diagnosis.is_sick]
+    return f"{text}; the sick ones show {sick.min():.3f} to {sick.max():.3f}"
+
+
+def silenced(case: Case, settings: DemoSettings) -> Table:
+    """What it costs to switch off all sick heads, and those to be operated on."""
+    names = (TEST, OTHER)
+    idle = case.conditions
+    sick, planned = len(case.sick), len(case.plan.operated)
+    rows = (
+        ("none: the untouched model's loss", *(_loss(case.scores[name])[0] for name in names)),
+        (
+            f"all {sick} that are sick on both",
+            *(with_bounds(case.all_sick[name].joint) for name in names),
+        ),
+        (
+            f"the {planned} to be operated on",
+            *(with_bounds(idle[name].ablation.joint) for name in names),
+        ),
+    )
+    sizes = " and ".join(
+        f"{case.scores[name].tokens} predicted tokens of {len(case.scores[name].documents)} "
+        "documents"
+        for name in names
+    )
+    return Table(
+        "silenced",
+        "What silencing heads costs, before anything is changed (nats per token)",
+        ("heads silenced", settings.text, settings.other_text),
+        rows,
+        f"test split, {sizes}; 95 % intervals over documents, differences paired.",
+    )
 
 
 def planned_heads(plan: Plan) -> Table:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
+from headsurgeon.diagnose import Diagnosis
 from headsurgeon.evaluate import Drift, Estimate, Recovery
 from headsurgeon.heads import Plan
 
@@ -19,6 +21,14 @@ NOT_PLANTED = (
     "heads that cost little when silenced are operated on, and there is no healthy twin to compare "
     "with."
 )
+# what was tried on a model before, by its name; figures from docs/log.md
+TRIALS = {
+    "zoo:smollm2-135m": (
+        "An earlier trial on this model operated on all 92 heads that were sick on its text: loss "
+        "on dev text rose from 2.62 to 5.48 nats, and 40 steps of 1,024 tokens brought it back to "
+        "4.00 only, while by the rule “mass below 0.5” every head counted as woken."
+    )
+}
 
 
 def number(value: float) -> str:
@@ -139,31 +149,106 @@ def bystanders(drift: Drift) -> str:
     )
 
 
-def planned(plan: Plan) -> str:
+def sickness(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> tuple[str, ...]:
+    """What "sick" means in a model that nobody made sick, and where such heads are."""
+    if len(diagnoses) < 2:
+        return ()
+    total = diagnoses[TEST].is_sick.size
+    where = "; ".join(
+        _where(diagnoses[name], text)
+        for name, text in ((TEST, settings.text), (OTHER, settings.other_text))
+    )
+    both = len(sick_everywhere(diagnoses))
+    return (
+        "Sick says where a head looks, not that it is broken: more than half of its attention lies "
+        "on the first token. In a model that came out of ordinary training such a head may well "
+        "do work, or have nothing to do at most tokens.",
+        f"{where}. {both} of {total} are sick on both, and only those can be operated on: a head "
+        "that sleeps on one text alone is awake.",
+    )
+
+
+def _where(diagnosis: Diagnosis, text: str) -> str:
+    share = 100 * len(diagnosis.sick) / diagnosis.is_sick.size
+    found = f"On {text} {len(diagnosis.sick)} heads ({share:.0f} %) are sick"
+    lowest = min((head.layer for head in diagnosis.sick), default=0)
+    if lowest == 0:
+        return found
+    return f"{found}, none of them in the first {lowest} layers"
+
+
+def working(case: Case, settings: DemoSettings) -> str:
+    """Whether the sick heads do work, before any of them is cut; with what was tried before."""
+    costs = [(name, case.all_sick[name].joint) for name in (TEST, OTHER)]
+    texts = {TEST: settings.text, OTHER: settings.other_text}
+    figures = " and ".join(f"{with_bounds(cost)} nats on {texts[name]}" for name, cost in costs)
+    together = f"Silencing all {len(case.sick)} sick heads at once costs {figures}"
+    if all(cost.above_zero for _, cost in costs):
+        text = f"{together}: sick as they are, they do work. So not all of them are operated on."
+    else:
+        text = f"{together}: no clear cost on every text."
+    trial = TRIALS.get(settings.model)
+    return f"{text} {trial}" if trial else text
+
+
+def planned(plan: Plan, settings: DemoSettings) -> str:
     """What will be operated on and what silencing it costs now."""
     costs = {head.id: head.ablation_cost for head in plan.heads if head.ablation_cost is not None}
     layers = sorted({head.layer for head in plan.operated})
+    heads = "1 head" if len(plan.operated) == 1 else f"{len(plan.operated)} heads"
+    span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
     text = (
-        f"Rule {plan.rule}: {len(plan.operated)} heads in layers {layers[0]} to {layers[-1]} will "
-        f"be reinitialised ({plan.init}, {plan.output_start})."
+        f"Rule {plan.rule}: {heads} in {span} will be reinitialised ({plan.init}, "
+        f"{plan.output_start})."
     )
     if plan.joint_cost is None or not costs:
         return text
     dearest = max(costs, key=lambda head: costs[head])
-    return (
-        f"{text} Silencing all of them costs {number(plan.joint_cost)} nats per token now; the "
-        f"dearest alone, {dearest}, {number(costs[dearest])}."
+    known = (
+        f"Silencing all of them costs {number(plan.joint_cost)} nats per token now; the dearest "
+        f"alone, {dearest}, {number(costs[dearest])}."
     )
+    if plan.rule != "idle":
+        return f"{text} {known}"
+    return (
+        f"{text} {known} That is on the dev text they were chosen by, {settings.cost_windows} "
+        f"windows per corpus, and on the corpus where it is higher; the limit was "
+        f"{settings.max_cost:g}. What was chosen for costing little costs more on other text."
+    )
+
+
+def overall(judgement: Judgement, settings: DemoSettings) -> str:
+    """Whether this operation was worth it, where there is no ceiling to measure it by."""
+    changes = judgement.changes
+    faults = []
+    if not changes[TEST]["surgery"].below_zero:
+        worse = "is worse" if changes[TEST]["surgery"].above_zero else "is not clearly better"
+        faults.append(f"it {worse} than the untouched model on {settings.text}")
+    if not judgement.over_control[TEST].below_zero:
+        faults.append(
+            "training the same slices without reinitialising them did "
+            + ("better" if judgement.over_control[TEST].above_zero else "as well")
+        )
+    if changes[OTHER]["surgery"].above_zero:
+        faults.append(f"it harmed {settings.other_text}")
+    figures = ", ".join(
+        f"{arm} {with_bounds(changes[TEST][arm])}" for arm in ("surgery", "control")
+    )
+    start = f"Against the untouched model on {settings.text}: {figures} nats per token."
+    if not faults:
+        return f"{start} So this operation was worth it, as far as these texts tell."
+    return f"{start} So this operation was not worth it: {'; '.join(faults)}."
 
 
 def conclusions(judgement: Judgement, settings: DemoSettings) -> tuple[str, ...]:
     """The demo's last words, the most important first."""
     return (
-        against_control(judgement.over_control[TEST], settings.corpus),
-        against_control(judgement.over_control[OTHER], settings.other_corpus),
+        *(() if settings.planted else (overall(judgement, settings),)),
+        against_control(judgement.over_control[TEST], settings.text),
+        against_control(judgement.over_control[OTHER], settings.other_text),
         of_the_gap(judgement.gap, judgement.shares),
         recovered(judgement.recovery),
-        elsewhere(judgement.changes[OTHER]["surgery"], settings.other_corpus),
+        elsewhere(judgement.changes[OTHER]["surgery"], settings.other_text),
         bystanders(judgement.drift),
         PLANTED if settings.planted else NOT_PLANTED,
     )

@@ -43,7 +43,7 @@ def plan(
     Args:
         diagnosis: verdicts and statistics.
         rule: a name in `rules.RULES`.
-        heads: for rule `heads`: the heads, such as `L5H14`.
+        heads: for rule `heads`: the heads, such as `L5H14`; for `idle`: those it may choose from.
         band: for rule `band`: first and last head index, inclusive.
         layers: for `sick`, `band`, `column` and `idle`: first and last layer, inclusive.
         column: for rule `column`: the head index.

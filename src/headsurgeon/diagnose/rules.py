@@ -105,17 +105,23 @@ def idle(diagnosis: Diagnosis, request: Request) -> Choice:
     """Sick heads that do no work: as many as can be ablated together for at most `max_cost`.
 
     Greedy: heads are tried in the order of what ablating each alone costs, and one that would take
-    the joint cost above the limit is left out. Single costs do not add up — heads stand in for each
-    other — so only the joint cost counts. It is a mean over the text it was measured on, without an
-    interval, and the heads were chosen by it: on other text the set costs more rather than less.
+    the joint cost above the limit is left out. Once a head alone costs more than is left up to the
+    limit, it and all after it are left out untried. Single costs do not add up — heads stand in for
+    each other — so only the joint cost counts. It is a mean over the text it was measured on,
+    without an interval, and the heads were chosen by it: on other text the set costs more rather
+    than less. `heads` limits the choice to the sick ones among them.
     """
     if request.cost is None:
         raise PlanError("rule idle needs the cost of ablating heads; give the model and a corpus")
-    candidates = _some(_within(diagnosis.sick, request.layers), "no sick head in those layers")
+    sick_heads = [h for h in diagnosis.sick if request.heads is None or h in request.heads]
+    limited = _within(sick_heads, request.layers)
+    candidates = _some(limited, "no sick head among those heads and layers")
     costs = {head: request.cost([head]) for head in candidates}
     chosen: list[HeadId] = []
     joint = 0.0
     for head in sorted(candidates, key=lambda head: (np.nan_to_num(costs[head], nan=np.inf), head)):
+        if costs[head] > request.max_cost - joint:
+            break
         # the first head alone is a set whose cost is known
         together = request.cost([*chosen, head]) if chosen else costs[head]
         if together <= request.max_cost:
@@ -153,7 +159,7 @@ RULES: dict[str, Rule] = {
     "column": Rule(column, needs=frozenset({"column"}), takes=frozenset({"layers"})),
     "random": Rule(random),
     "matched": Rule(matched),
-    "idle": Rule(idle, takes=frozenset({"layers"})),
+    "idle": Rule(idle, takes=frozenset({"layers", "heads"})),
 }
 
 

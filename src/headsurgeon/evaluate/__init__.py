@@ -9,21 +9,31 @@ from headsurgeon.evaluate.perplexity import (
     evaluate,
     recovered_share,
 )
-from headsurgeon.evaluate.recovery import Recovery, empirical_null, recovery
+from headsurgeon.evaluate.recovery import (
+    Condition,
+    Recovery,
+    condition,
+    empirical_null,
+    recovery,
+    recovery_from,
+)
 
 __all__ = [
     "Ablation",
+    "Condition",
     "Drift",
     "Estimate",
     "Evaluation",
     "Recovery",
     "ablate",
     "ablation_cost",
+    "condition",
     "difference",
     "drift",
     "empirical_null",
     "evaluate",
     "recovered_share",
     "recovery",
+    "recovery_from",
     "silenced",
 ]

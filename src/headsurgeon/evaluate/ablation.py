@@ -14,6 +14,7 @@ from headsurgeon.arch import Layout, layout_of
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluate.perplexity import Estimate, Evaluation, difference, evaluate
+from headsurgeon.evaluate.prefix import Prefix
 from headsurgeon.heads import HeadId, Plan, check_heads, parse_heads
 from headsurgeon.measure.capture import LayerCapture, capturing
 from headsurgeon.models.forward import batches, evaluating
@@ -56,6 +57,7 @@ def ablate(
     *,
     mode: Mode = "zero",
     singles: bool = True,
+    baseline: Evaluation | None = None,
     batch_size: int | None = None,
 ) -> Ablation:
     """Measures what a set of heads, and each of them alone, is worth.
@@ -65,6 +67,7 @@ def ablate(
         windows: what the loss is measured on; or bare token ids [count, length].
         mode: `zero` or `mean`; a sink that adds a constant costs much less under `mean`.
         singles: whether to ablate each head alone too, one evaluation per head.
+        baseline: the model's loss on `windows` as it is, if it is known already.
         batch_size: windows per forward pass; by default about 4,096 tokens.
 
     Raises:
@@ -78,7 +81,7 @@ def ablate(
     if not chosen or mode not in ("zero", "mean"):
         raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
-    baseline = evaluate(model, windows, batch_size=batch_size)
+    baseline = baseline or evaluate(model, windows, batch_size=batch_size)
 
     def without(group: Sequence[HeadId]) -> Evaluation:
         with silenced(model, layout, group, means):
@@ -100,13 +103,17 @@ def ablation_cost(
     """A function from a set of heads to what zeroing them together costs, nats per token.
 
     `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
-    computed once. `batch_size` is in windows; by default about 4,096 tokens.
+    computed once, and the layers below the lowest ablated head are not run again for the next set
+    that begins in the same layer. So the model must stay as it is. `batch_size` is in windows; by
+    default about 4,096 tokens.
     """
     layout = layout_of(model)
     baseline = evaluate(model, windows, batch_size=batch_size).nll
+    prefix = Prefix(model, layout)
 
     def cost(heads: Sequence[HeadId]) -> float:
-        with silenced(model, layout, heads):
+        lowest = min((head.layer for head in heads), default=0)
+        with silenced(model, layout, heads), prefix.below(lowest):
             return evaluate(model, windows, batch_size=batch_size).nll - baseline
 
     return cost

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from transformers import PreTrainedModel
 
 from headsurgeon.bootstrap import mean_interval
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
 from headsurgeon.evaluate.ablation import Ablation, ablate
-from headsurgeon.evaluate.perplexity import Estimate, difference_of_differences
+from headsurgeon.evaluate.perplexity import Estimate, Evaluation, difference_of_differences
 from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measure import measure
 from headsurgeon.operate import Patient, operate
@@ -36,6 +37,19 @@ COMPARED = ("first_token_mass", "entropy", "mean_distance")
 SICK_MASS = 0.5
 # chance, over all heads and statistics together, that an untrained head seems to differ
 CHANCE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """How a set of heads does on one corpus.
+
+    Attributes:
+        stats: statistics of all heads of the model.
+        ablation: what silencing the set costs.
+    """
+
+    stats: HeadStats
+    ablation: Ablation
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,30 +147,71 @@ def recovery(
     if not heads:
         raise StateError("the plan operates on no head, so there is nothing to recover")
     corpora = [windows] if isinstance(windows, Windows) else list(windows)
+    patient.revert()
+    before = [condition(patient.model, heads, corpus) for corpus in corpora]
+    nulls = [empirical_null(patient, corpus, null_seeds) for corpus in corpora]
+    patient.merge()
+    after = [condition(patient.model, heads, corpus) for corpus in corpora]
+    return recovery_from(before, after, nulls, heads, sick_mass=sick_mass)
+
+
+def condition(
+    model: PreTrainedModel,
+    heads: Sequence[HeadId],
+    windows: Windows,
+    *,
+    measured: Windows | None = None,
+    score: Evaluation | None = None,
+) -> Condition:
+    """Measures how heads do.
+
+    Args:
+        windows: what the loss with and without the heads is measured on.
+        measured: what the statistics are measured on; by default the same windows.
+        score: the loss with them, if it is known already.
+    """
+    return Condition(
+        stats=measure(model, measured or windows),
+        ablation=ablate(model, heads, windows, singles=False, baseline=score),
+    )
+
+
+def recovery_from(
+    before: Sequence[Condition],
+    after: Sequence[Condition],
+    nulls: Sequence[Sequence[HeadStats]],
+    heads: Sequence[HeadId],
+    *,
+    sick_mass: float = SICK_MASS,
+) -> Recovery:
+    """Applies the rule to what was measured, which is one entry per corpus.
+
+    Args:
+        before, after: the operated heads in the stock model, and in the repaired one.
+        nulls: what `empirical_null` found on the windows of the statistics.
+        heads: the operated heads.
+        sick_mass: mass above which a head is sick, fraction.
+    """
     was_sick = np.zeros(len(heads), dtype=bool)
     healthy_now = np.ones(len(heads), dtype=bool)
     unlike_null = np.ones(len(heads), dtype=bool)
-    before, after, nulls = [], [], []
-    for corpus in corpora:
-        patient.revert()
-        before.append(ablate(patient.model, heads, corpus, singles=False))
-        was_sick |= _pick(measure(patient.model, corpus).first_token_mass, heads) > sick_mass
-        null = empirical_null(patient, corpus, null_seeds)
-        patient.merge()
-        stats = measure(patient.model, corpus)
-        after.append(ablate(patient.model, heads, corpus, singles=False))
-        healthy_now &= _pick(stats.first_token_mass, heads) <= sick_mass
-        unlike_null &= _unlike(stats, null, heads)
-        nulls.append(_pick(np.mean([n.first_token_mass for n in null], axis=0), heads))
+    for old, new, null in zip(before, after, nulls, strict=True):
+        was_sick |= _pick(old.stats.first_token_mass, heads) > sick_mass
+        healthy_now &= _pick(new.stats.first_token_mass, heads) <= sick_mass
+        unlike_null &= _unlike(new.stats, null, heads)
+    stock = tuple(old.ablation for old in before)
+    revived = tuple(new.ablation for new in after)
     return Recovery(
-        heads=heads,
+        heads=tuple(heads),
         was_sick=was_sick,
         left_sick=was_sick & healthy_now,
         unlike_null=unlike_null,
-        stock=tuple(before),
-        revived=tuple(after),
-        function=tuple(_gain(new, old) for new, old in zip(after, before, strict=True)),
-        null=tuple(nulls),
+        stock=stock,
+        revived=revived,
+        function=tuple(_gain(new, old) for new, old in zip(revived, stock, strict=True)),
+        null=tuple(
+            _pick(np.mean([n.first_token_mass for n in null], axis=0), heads) for null in nulls
+        ),
     )
 
 

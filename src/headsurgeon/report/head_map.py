@@ -32,7 +32,7 @@ def head_map(
     """Draws one panel per view, all on the same colour scale from 0 to 1.
 
     Args:
-        views: one or two measurements of models of the same shape, such as before and after.
+        views: one to three measurements of models of the same shape, such as before and after.
         operated: heads to outline.
         title: heading of the figure.
         footnote: one or two sentences below it; where the collapse was planted it must say so.
