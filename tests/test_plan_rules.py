@@ -219,6 +219,28 @@ def test_idle_skips_a_head_that_works_and_goes_on() -> None:
     assert any("L0H3, L2H0" in note for note in found.notes)
 
 
+def test_idle_asks_nothing_more_once_a_head_alone_costs_more_than_is_left() -> None:
+    asked: list[str] = []
+    single = {"L0H2": 0.03, "L0H3": 0.01, "L1H3": 0.04, "L2H0": 0.02}
+
+    def cost(heads: Sequence[HeadId]) -> float:
+        asked.append(names(heads))
+        return sum(single[str(head)] for head in heads)
+
+    found = plan(patient(), "idle", cost=cost, max_cost=0.05)
+    assert names(found.operated) == "L0H3 L2H0"
+    # every head alone, then the two that fit; L0H2 and L1H3 cannot
+    assert asked == ["L0H2", "L0H3", "L1H3", "L2H0", "L0H3 L2H0"]
+    assert any("L0H2, L1H3" in note for note in found.notes)
+
+
+def test_idle_may_be_limited_to_heads_of_which_only_the_sick_count() -> None:
+    found = plan(patient(), "idle", heads=["L0H0", "L0H3", "L2H0"], cost=lambda heads: 0.0)
+    assert names(found.operated) == "L0H3 L2H0"
+    with pytest.raises(PlanError, match="no sick head among those"):
+        plan(patient(), "idle", heads=["L0H0"], cost=lambda heads: 0.0)
+
+
 def test_idle_leaves_out_a_head_whose_cost_is_not_a_number() -> None:
     def cost(heads: Sequence[HeadId]) -> float:
         return float("nan") if HeadId(0, 2) in heads else 0.0

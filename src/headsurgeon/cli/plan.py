@@ -50,7 +50,10 @@ def plan(
     heads: Annotated[
         str | None,
         typer.Option(
-            metavar="L5H14,…", help="Exactly these.", rich_help_panel=CHOICE, show_default=False
+            metavar="L5H14,…",
+            help="Exactly these; for rule idle: those it may choose from.",
+            rich_help_panel=CHOICE,
+            show_default=False,
         ),
     ] = None,
     band: Annotated[

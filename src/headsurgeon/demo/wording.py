@@ -170,7 +170,8 @@ def sickness(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> tupl
 
 def _where(diagnosis: Diagnosis, text: str) -> str:
     share = 100 * len(diagnosis.sick) / diagnosis.is_sick.size
-    found = f"On {text} {len(diagnosis.sick)} heads ({share:.0f} %) are sick"
+    total = diagnosis.is_sick.size
+    found = f"On {text} {len(diagnosis.sick)} of {total} heads ({share:.0f} %) are sick"
     lowest = min((head.layer for head in diagnosis.sick), default=0)
     if lowest == 0:
         return found

@@ -134,11 +134,12 @@ def idle(diagnosis: Diagnosis, request: Request) -> Choice:
             f"{cheapest}, costs {costs[cheapest]:.4f}: raise --max-cost or choose another rule"
         )
     left = [head for head in candidates if head not in chosen]
+    names = ", ".join(map(str, left))
     notes = (
         f"{len(chosen)} of {len(candidates)} sick heads are idle: ablating them together costs "
         f"{joint:.4f} nats, limit {request.max_cost:g}, on the text they were chosen by; "
         "evaluate --plan on other text tells what they cost there",
-        *([f"left out because they do work: {', '.join(map(str, left))}"] if left else []),
+        *([f"left out, there being no room for what they do: {names}"] if left else []),
     )
     return Choice(tuple(sorted(chosen)), (), notes, {h: costs[h] for h in chosen}, joint)
 
