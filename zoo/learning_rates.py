@@ -1,55 +1,72 @@
 """Chooses the demo's learning rates: every arm over the same grid, judged on dev text.
 
     python zoo/learning_rates.py
+    python zoo/learning_rates.py --model zoo:smollm2-135m
 
-Surgery, gradient-only control and ceiling each train as in `headsurgeon demo`; the rate with the
-lowest dev loss is what `demo/settings.py` holds for that arm. Without this the comparison of arms
-would be one of learning rates. Runs are kept in `--work` and go on where they stopped.
+Surgery, gradient-only control and, for the twins, ceiling each train as in `headsurgeon demo`; the
+rate with the lowest dev loss is what `demo/settings.py` holds for that arm. Without this the
+comparison of arms would be one of learning rates. Runs are kept in `--work` and go on where they
+stopped.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from headsurgeon.data import windows
-from headsurgeon.demo import DemoSettings
+from headsurgeon.data import Windows, windows
 from headsurgeon.demo.arms import arms
-from headsurgeon.diagnose import diagnose, plan
+from headsurgeon.demo.examination import choose
+from headsurgeon.demo.material import OTHER, TEST
+from headsurgeon.demo.settings import PLANTED_MODEL, settings_for
+from headsurgeon.demo.training import training
+from headsurgeon.diagnose import diagnose
 from headsurgeon.measure import measure
 from headsurgeon.models import load
 from headsurgeon.operate import operate
-from headsurgeon.train import train
+from headsurgeon.train import train_on
+from headsurgeon.train.schedule import windows_needed
 
-GRID = (5e-4, 2e-3, 8e-3)
+PLANTED_GRID = (5e-4, 2e-3, 8e-3)
+# pretrained weights of a larger model bear smaller steps
+GRID = (1e-4, 3e-4, 1e-3)
+# more than the demo's own evaluations read, if there are: here the dev loss decides
+DEV_WINDOWS = 32
 
 
 def main() -> None:
     """Trains every arm at every rate and prints the dev losses."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default=PLANTED_MODEL)
     parser.add_argument("--work", type=Path, default=Path("runs/learning-rates"))
     parser.add_argument("--tokens", type=int, help="tokens per run; default is the demo's")
-    work = parser.parse_args().work
-    settings = DemoSettings()
-    tokens = parser.parse_args().tokens or settings.max_tokens
-    sick, tokenizer = load(settings.model)
-    dev = windows(
-        settings.corpus, tokenizer, "dev", settings.length, settings.dev_windows, settings.seed
-    )
-    chosen = plan(diagnose(measure(sick, dev)), settings.rule, model=sick)
+    asked = parser.parse_args()
+    settings = settings_for(asked.model)
+    settings = replace(settings, max_tokens=asked.tokens or settings.max_tokens)
+    model, tokenizer = load(settings.model)
+    texts = {TEST: settings.corpus, OTHER: settings.other_corpus}
+    if settings.planted:
+        del texts[OTHER]
+
+    def cut(corpus: str, split: str, count: int | None) -> Windows:
+        return windows(corpus, tokenizer, split, settings.length, count, settings.seed)
+
+    dev = {name: cut(corpus, "dev", settings.dev_windows) for name, corpus in texts.items()}
+    diagnoses = {name: diagnose(measure(model, part)) for name, part in dev.items()}
+    cost = {name: part.take(settings.cost_windows) for name, part in dev.items()}
+    chosen = choose(model, diagnoses, cost, settings)
+    print(f"{len(chosen.operated)} heads: {' '.join(map(str, chosen.operated))}", flush=True)
+    train = cut(settings.corpus, "train", windows_needed(training(settings, GRID[0])))
+    folder = asked.work / settings.model.replace(":", "-").replace("/", "-")
     for name, arm in arms(chosen, settings).items():
         losses = {}
-        for rate in GRID:
-            model, _ = load(settings.ceiling if name == "ceiling" else settings.model)
-            patient = operate(model, replace(arm.plan, model=""), seed=settings.seed)
-            run = train(
-                patient,
-                corpus=settings.corpus,
-                tokenizer=tokenizer,
-                output=work / f"{name}-{rate:g}-{tokens}",
-                max_tokens=tokens,
-                learning_rate=rate,
-                length=settings.length,
-                seed=settings.seed,
+        for rate in PLANTED_GRID if settings.planted else GRID:
+            patient_model, _ = load(settings.ceiling if name == "ceiling" else settings.model)
+            run = train_on(
+                operate(patient_model, replace(arm.plan, model=""), seed=settings.seed),
+                train,
+                dev[TEST].take(DEV_WINDOWS),
+                output=folder / f"{name}-{rate:g}-{settings.max_tokens}",
+                settings=training(settings, rate),
             )
             losses[rate] = run.best_dev_loss
             print(f"{name:8} {rate:<7g} best dev loss {run.best_dev_loss:.4f}", flush=True)

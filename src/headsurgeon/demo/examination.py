@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
 from headsurgeon.data import Windows
 from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
@@ -89,15 +91,7 @@ def examine(
     """
     model, sick = material.model, sick_everywhere(diagnoses)
     with journal.stage(f"pricing {len(sick)} sick heads on {_sizes(material.cost)}"):
-        chosen = plan(
-            diagnoses[TEST],
-            settings.rule,
-            heads=sick if settings.rule == "idle" else None,
-            cost=_dearest([ablation_cost(model, part) for part in material.cost.values()]),
-            max_cost=settings.max_cost,
-            seed=settings.seed,
-            model=model,
-        )
+        chosen = choose(model, diagnoses, material.cost, settings)
     with journal.stage(f"scoring the untouched model on {_sizes(material.test)}"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
         conditions = {
@@ -118,6 +112,31 @@ def examine(
                 for name, part in material.test.items()
             }
     return Case(diagnoses, chosen, scores, conditions, all_sick)
+
+
+def choose(
+    model: PreTrainedModel,
+    diagnoses: Mapping[str, Diagnosis],
+    cost: Mapping[str, Windows],
+    settings: DemoSettings,
+) -> Plan:
+    """Decides which heads to operate on.
+
+    Args:
+        cost: dev windows of each corpus diagnosed, on which heads are priced.
+
+    Raises:
+        PlanError: no head is sick, or none of the sick ones is idle.
+    """
+    return plan(
+        diagnoses[TEST],
+        settings.rule,
+        heads=sick_everywhere(diagnoses) if settings.rule == "idle" else None,
+        cost=_dearest([ablation_cost(model, part) for part in cost.values()]),
+        max_cost=settings.max_cost,
+        seed=settings.seed,
+        model=model,
+    )
 
 
 def _dearest(
