@@ -53,18 +53,21 @@ def draw(
 
 
 def _map(case: Case, outcomes: Mapping[str, Outcome], settings: DemoSettings) -> tuple[Figure, str]:
+    kind = f", {settings.corpus_kind}" if settings.corpus_kind else ""
     views = [
-        _view("untouched", case.stats, settings),
-        _view("after surgery, merged", outcomes["surgery"].stats, settings),
+        _view(f"untouched{kind}", case.stats, settings),
+        _view(f"after surgery, merged{kind}", outcomes["surgery"].stats, settings),
     ]
+    footnote = _footnote(case.stats, settings)
     if settings.other_kind:
         other = case.conditions[OTHER].stats
         views.insert(0, _view(f"untouched, {settings.other_kind}", other, settings))
+        footnote = f"{footnote} {settings.other_kind.capitalize()}: {settings.other_corpus}."
     figure = head_map(
         views,
         case.plan.operated,
         title="Attention on the first token, before and after surgery",
-        footnote=_footnote(case.stats, settings),
+        footnote=footnote,
     )
     caption = (
         "Each cell is one head; the darker, the more of its attention lies on the first token. "
