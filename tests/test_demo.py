@@ -139,7 +139,17 @@ def alone(
     """Another model: no ceiling, idle heads only, nothing planted."""
     other = tmp_path_factory.mktemp("alone")
     _, collapsed = save_pair(other / "models")
-    changed = replace(settings, model=str(collapsed), ceiling=None, rule="idle", max_cost=9.0)
+    changed = replace(
+        settings,
+        model=str(collapsed),
+        ceiling=None,
+        rule="idle",
+        max_cost=9.0,
+        corpus_kind="code",
+        other_kind="prose",
+        statistics_windows=8,
+        null_seeds=2,
+    )
     listener = Listener()
     return Finished(changed, listener, demo(other / "out", changed, listener))
 
@@ -290,8 +300,40 @@ def test_without_a_twin_there_is_no_ceiling_no_share_and_no_word_of_planting(
     assert alone.record["gap"] is None
     assert alone.record["plan"]["rule"] == "idle"
     assert any("no recovered share" in text for text in alone.listener.texts)
-    assert "PLANTED" not in alone.page
-    assert "PLANTED" not in " ".join(alone.listener.texts)
+    told = " ".join([*alone.listener.texts, *alone.listener.headings, alone.page]).lower()
+    assert "planted" not in told
+    assert "ceiling:" not in told
+    assert "ceiling" not in " ".join(alone.listener.headings)
+
+
+def test_another_model_is_diagnosed_on_code_and_on_prose_and_both_are_named(
+    alone: Finished,
+) -> None:
+    settings, record = alone.settings, alone.record
+    assert [d.stats.provenance.corpus for d in alone.listener.diagnoses] == [
+        settings.corpus,
+        settings.other_corpus,
+    ]
+    assert record["other_diagnosis"]["corpus"] == settings.other_corpus
+    assert record["all_sick"]["heads"] == [str(head) for head in PLANTED]
+    # both kinds in the first conclusion or the two after it, in every table of losses, in figures
+    assert f"Against the untouched model on code ({settings.corpus})" in alone.page
+    assert any(f"the control on prose ({settings.other_corpus})" in t for t in alone.listener.texts)
+    titles = {table.key: table.title for table in alone.listener.tables}
+    assert titles["losses_test"].startswith(f"Loss on code ({settings.corpus})")
+    assert titles["losses_other"].startswith(f"Loss on prose ({settings.other_corpus})")
+
+
+def test_heads_are_measured_on_as_many_test_windows_as_the_settings_say(alone: Finished) -> None:
+    assert alone.result.case.stats.provenance.count == 8
+    assert alone.result.outcomes["surgery"].stats.provenance.count == 8
+    assert alone.result.judgement.scores["test"]["surgery"].count == 16
+
+
+def test_what_the_planned_heads_cost_on_both_texts_is_in_the_record(alone: Finished) -> None:
+    planned = alone.record["planned_cost"]
+    assert set(planned) == {"test", "other"}
+    assert planned["test"] == alone.record["ablation"]["untouched"]
 
 
 def test_a_finished_demo_is_replaced_by_the_next_one(alone: Finished, tmp_path: Path) -> None:
