@@ -69,9 +69,9 @@ def sick_everywhere(diagnoses: Mapping[str, Diagnosis]) -> tuple[HeadId, ...]:
 def find_sick(material: Material, settings: DemoSettings, journal: Journal) -> dict[str, Diagnosis]:
     """Measures every head on dev text and gives it a verdict."""
     found = {}
-    names = {TEST: settings.text, OTHER: settings.other_text}
+    names = {TEST: settings.corpus_kind, OTHER: settings.other_kind}
     for name, dev in material.dev.items():
-        what = "dev text" if len(material.dev) == 1 else f"{names[name]}, dev text"
+        what = f"dev text, {names[name]}" if names[name] else "dev text"
         with journal.stage(f"measuring every head on {_size(dev)} of {what}"):
             found[name] = diagnose(measure(material.model, dev), seed=settings.seed)
         journal.observer.diagnosed(found[name])

@@ -60,7 +60,7 @@ def gather(settings: DemoSettings, journal: Journal) -> Material:
     def cut(corpus: str, split: str, count: int | None) -> Windows:
         return windows(corpus, tokenizer, split, settings.length, count, settings.seed)
 
-    with journal.stage(f"reading {settings.corpus} and {settings.other_corpus}"):
+    with journal.stage(f"reading {settings.text} and {settings.other_text}"):
         wanted = training(settings, settings.surgery_rate)
         train = cut(settings.corpus, "train", windows_needed(wanted))
         corpora = {TEST: settings.corpus, OTHER: settings.other_corpus}

@@ -88,7 +88,7 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
     window of 256 tokens on one core. So everything is smaller than for the twins, such that the
     whole demo takes about ten minutes on two cores:
 
-    - 16 dev windows per text still show 270 heads with few borderline verdicts;
+    - 16 dev windows per text show where the sinks are; heads near a threshold stay borderline;
     - most of the time goes into pricing some 80 heads on two texts, so there are 2 windows of each;
     - 24 test windows from as many documents tell a difference of a hundredth of a nat from none;
     - heads vary far less than losses: 8 windows show them, and 3 seeds their null;

@@ -124,8 +124,10 @@ def diagnosed(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> Tab
 
 def _masses(diagnosis: Diagnosis) -> str:
     null, mass = diagnosis.stats.null_mass, diagnosis.stats.first_token_mass
-    low, high = np.nanmin(null), np.nanmax(null)
-    text = f"untrained head would show a mass of {low:.3f} to {high:.3f} here"
+    low, high = f"{np.nanmin(null):.3f}", f"{np.nanmax(null):.3f}"
+    # without a position bias every untrained head is alike
+    null_mass = low if low == high else f"{low} to {high}"
+    text = f"untrained head would show a mass of {null_mass} here"
     if not diagnosis.sick:
         return text
     sick = mass[diagnosis.is_sick]

@@ -154,7 +154,7 @@ def sickness(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> tupl
     if len(diagnoses) < 2:
         return ()
     total = diagnoses[TEST].is_sick.size
-    where = "; ".join(
+    where = ". ".join(
         _where(diagnoses[name], text)
         for name, text in ((TEST, settings.text), (OTHER, settings.other_text))
     )
