@@ -153,7 +153,7 @@ def sickness(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> tupl
     """What "sick" means in a model that nobody made sick, and where such heads are."""
     if len(diagnoses) < 2:
         return ()
-    total = diagnoses[TEST].is_sick.size
+    total = diagnoses[TEST].heads
     where = ". ".join(
         _where(diagnoses[name], text)
         for name, text in ((TEST, settings.text), (OTHER, settings.other_text))
@@ -169,8 +169,8 @@ def sickness(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> tupl
 
 
 def _where(diagnosis: Diagnosis, text: str) -> str:
-    share = 100 * len(diagnosis.sick) / diagnosis.is_sick.size
-    total = diagnosis.is_sick.size
+    total = diagnosis.heads
+    share = 100 * len(diagnosis.sick) / total
     found = f"On {text} {len(diagnosis.sick)} of {total} heads ({share:.0f} %) are sick"
     lowest = min((head.layer for head in diagnosis.sick), default=0)
     if lowest == 0:
