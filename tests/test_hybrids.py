@@ -14,6 +14,8 @@ from headsurgeon.cli import head_map as cli_head_map
 from headsurgeon.cli.compare import comparison_figure, comparison_table, summary
 from headsurgeon.cli.console import head_map
 from headsurgeon.cli.summary import mass_slope_correlation, show_diagnosis
+from headsurgeon.demo.material import TEST
+from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.tables import diagnosed
 from headsurgeon.diagnose import Diagnosis, Thresholds, diagnose, first_token_test, plan
 from headsurgeon.errors import HeadError, ModelError
@@ -157,7 +159,7 @@ def test_maps_and_tables_show_it_as_such(
         console.print(comparison_table([found]))
     assert "4 (3 attend) × 4" in captured.get()
     assert "nan" not in captured.get()
-    assert "nan" not in diagnosed(found).note
+    assert "nan" not in diagnosed({TEST: found}, DemoSettings()).note
     view = HeadView.of("pico", found.stats, found.verdicts, found.borderline)
     for figure in (drawn_map([view]), comparison_figure([found])):
         figure.draw_without_rendering()
