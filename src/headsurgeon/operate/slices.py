@@ -153,7 +153,7 @@ class SlicedLinear(nn.Module):
         for name, slice_map in self.maps.items():
             values = self.get_parameter(PREFIX + name)
             target = self.get_parameter(name)
-            stamp = (values.data_ptr(), values._version)
+            stamp = (values.untyped_storage()._cdata, values._version)
             if self._written.get(name) != stamp:
                 # nothing is written twice: autograd refuses a weight touched between forward and
                 # backward, and gradient checkpointing runs the forward again in between
