@@ -1,6 +1,6 @@
 """A training run in a process of its own: the highest resident size it reached, and the estimate.
 
-    python -m tests.memory_of_a_run NAME FOLDER
+python -m tests.memory_of_a_run NAME FOLDER
 """
 
 import json
@@ -98,7 +98,7 @@ def main(name: str, folder: str) -> None:
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     estimate = memory_plan(patient, settings)
     figures = {"measured": highest - loaded, **vars(estimate), "peak": estimate.peak}
-    print(json.dumps(figures))
+    sys.stdout.write(json.dumps(figures))
 
 
 if __name__ == "__main__":

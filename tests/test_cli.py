@@ -26,7 +26,7 @@ from headsurgeon.cli.progress import duration
 from headsurgeon.cli.published import PUBLISHED
 from headsurgeon.cli.summary import counts_table
 from headsurgeon.diagnose import Diagnosis
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.heads import Plan
 from headsurgeon.operate import read_patch
 from tests.clinic import CORPUS, PLANTED, READING, checkpoint, run, sick_bloom, write_text
@@ -190,7 +190,31 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     said = run("operate", "sick", "--plan", "plan.yaml", "--corpus", CORPUS, *TRAINING, *place)
     assert said.exit_code == 0, said.stderr
     assert "4 steps of 256 tokens" in said.stdout
+    flat = " ".join(said.stdout.split())
+    parts = (
+        r"peak above the weights ([\d.,]+) MB: training step ([\d.,]+) MB, evaluation ([\d.,]+) MB"
+    )
+    found = re.search(parts, flat)
+    assert found is not None, flat
+    peak, training, evaluation = map(float, found.groups())
+    assert peak == max(training, evaluation) > 0
+    assert re.search(r"the weights take [\d.,]+ MB", flat)
     assert not (clinic / "elsewhere").exists()
+
+
+def test_a_dry_run_without_an_estimate_says_why_and_prints_no_number(
+    clinic: Path, results: dict[str, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untraceable(*ignored: object) -> None:
+        raise OperationError("no sizes for aten.nonzero")
+
+    # the module, which an attribute of the package would hide
+    monkeypatch.setattr(import_module("headsurgeon.train.memory"), "memory_plan", untraceable)
+    place = ("--output", "elsewhere", "--dry-run")
+    said = run("operate", "sick", "--plan", "plan.yaml", "--corpus", CORPUS, *TRAINING, *place)
+    assert said.exit_code == 0, said.stderr
+    assert "not estimated: no sizes for aten.nonzero" in " ".join(said.stdout.split())
+    assert "above the weights" not in said.stdout
 
 
 def test_heads_that_do_work_are_operated_on_only_after_a_yes(

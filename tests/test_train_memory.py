@@ -22,6 +22,9 @@ from tests.test_train_loop import patient, short
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)),))
 TOLERANCE = 0.2
 QUICK = ("bloom-fused", "llama-sdpa")
+# own fused attention with grouped and with separate projections; sliding windows and soft-capping
+# observed at the interface; transposed weights
+VARIED = ("bloom", "falcon-new", "gemma2", "gpt2")
 MEBIBYTE = 2**20
 
 
@@ -60,14 +63,21 @@ def test_the_estimate_leaves_model_and_patient_as_they_were() -> None:
     assert not any(module.training for module in subject.model.modules())
 
 
-@pytest.mark.parametrize("family", [*PICO, *(name for name in NAMES if name != "gpt_oss")])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=() if name in VARIED else pytest.mark.slow)
+        for name in [*PICO, *NAMES]
+        if name != "gpt_oss"
+    ],
+)
 def test_every_family_can_be_estimated(family: str) -> None:
     model = pico(family) if family in PICO else pico_family(family)
     found = memory_plan(operate(model, PLAN), short())
     assert found.weights == sum(parameter.nbytes for parameter in model.parameters()) - sum(
         slice_.nbytes for slice_ in model.parameters() if slice_.requires_grad
     )
-    assert 0 < found.training
+    assert found.training > 0
     assert 0 < found.evaluation <= found.peak
 
 
@@ -86,6 +96,12 @@ def test_a_patient_that_is_not_open_has_no_estimate() -> None:
     subject.revert()
     with pytest.raises(StateError, match="reopen"):
         memory_plan(subject, short())
+
+
+def test_a_model_that_cannot_be_traced_says_so_and_has_no_number() -> None:
+    # the rule for the sizes of its experts' products knows bf16 alone
+    with pytest.raises(OperationError, match="not known without running"):
+        memory_plan(operate(pico_family("gpt_oss"), PLAN), short())
 
 
 def test_an_operation_whose_size_depends_on_the_data_is_named_and_not_guessed() -> None:

@@ -44,7 +44,11 @@ def operate(
     ],
     loading: options.Loading,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be done and how much memory it would take, and do nothing.",
+        ),
     ] = False,
     yes: Annotated[
         bool,
@@ -89,6 +93,7 @@ def operate(
     if not (output / "run.json").exists() and _takes_away(wanted):
         cost = _price(loaded, tokenizer, wanted, corpus, settings)
     if dry_run:
+        patient.reopen()
         _show_dry_run(patient, tokenizer, corpus, settings, cost)
         return
     if cost is not None and cost > CONFIRM_ABOVE and not yes:
@@ -244,6 +249,7 @@ def _show_dry_run(
         "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
         f"{percent(size / whole)} of the model's {whole:,}",
         "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
+        "memory": _memory(patient, settings),
         "training": f"{steps} steps of {settings.tokens_per_step:,} tokens, "
         f"{steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
         f"of {windows.length}",
@@ -257,6 +263,27 @@ def _show_dry_run(
     console = out()
     console.print(heading("dry run: nothing is written"))
     console.print(facts(lines))
+
+
+def _memory(patient: "Patient", settings: "TrainSettings") -> str:
+    """The estimated peak and what it is made of, or why there is no estimate."""
+    from headsurgeon.errors import OperationError
+    from headsurgeon.train.memory import memory_plan
+
+    try:
+        with busy("estimating memory"):
+            plan = memory_plan(patient, settings)
+    except OperationError as error:
+        return f"not estimated: {error}"
+    return (
+        f"estimated peak above the weights {_megabytes(plan.peak)}: training step "
+        f"{_megabytes(plan.training)}, evaluation {_megabytes(plan.evaluation)}; the weights take "
+        f"{_megabytes(plan.weights)}; what the allocator cannot reuse comes on top"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:

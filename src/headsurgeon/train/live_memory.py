@@ -1,10 +1,10 @@
 """Running a model without its memory: only shapes are computed, and the bytes alive are counted.
 
-PyTorch's fake tensors have a shape, a device and a storage with a size, but no content. What a copy
-made of them does is what the model would do, operation by operation; nothing is assumed about how
-memory grows with the window. `torch.distributed`'s `MemTracker` counts in the same way, but it files
-everything under modules, which a loop made of functions does not need, and it cannot answer the
-questions that a real loop asks of its numbers (`loss.item()`, "are all masses finite?").
+PyTorch's fake tensors have a shape, a device and a storage with a size, but no content. A copy made
+of them does what the model would do, operation by operation, so nothing is assumed about how memory
+grows with the window. `MemTracker` of `torch.distributed` counts likewise, but files everything
+under modules, which a loop made of functions does not need, and has no answer to what a real loop
+asks of its numbers (`loss.item()`, "are all masses finite?").
 """
 
 import copy
@@ -16,14 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeCopyMode,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,12 +31,6 @@ HIDDEN_COPY = {
     # exp(x − max) before it is summed
     aten.logsumexp.default
 }
-_UNTRACEABLE = (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedOperatorException,
-    NotImplementedError,
-)
 
 
 def without_memory(thing: Thing) -> Thing:
@@ -116,14 +103,16 @@ def live_memory() -> Iterator[LiveMemory]:
     """While open, what copies made by `without_memory` do is counted.
 
     Raises:
-        OperationError: an operation whose output's size depends on the data, or that has no rule
-            for sizes.
+        OperationError: an operation whose output's size depends on the data, that has no rule for
+            sizes, or whose rule refuses what the operation itself accepts.
     """
     try:
         with LiveMemory() as memory, _Ones():
             yield memory
-    except _UNTRACEABLE as error:
-        reason = " ".join(str(error).split())
+    except RuntimeError as error:
+        # whatever the kind, PyTorch derives it from this one; what the package raises is not
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise OperationError(
-            f"memory cannot be estimated without running: no sizes for {reason}"
+            "this model's memory is not known without running it: an operation has no sizes "
+            f"({reason})"
         ) from error
