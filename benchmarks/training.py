@@ -16,7 +16,7 @@ from subject import HIDDEN, bloom, plan, tokens
 from timing import alternate, medians, ratio
 
 COMPARED = ("paper", "lora", "full")
-CASES = ("512:24", "2048:8", "512:24:head", "2048:4:head")
+CASES = ("512:24", "2048:8", "512:24:head")
 
 
 def case(length: int, layers: int, head: bool, names: list[str], rounds: int) -> dict[str, Any]:
