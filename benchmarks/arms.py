@@ -36,7 +36,7 @@ class Arm:
 
 
 def ours(model: BloomForCausalLM, plan: Plan, head: bool, checkpointed: bool = False) -> Arm:
-    """Slices, fused attention and the chunked loss, as `headsurgeon.train` puts them together."""
+    """Slices, fused attention and the loss in blocks, as `headsurgeon.train` puts them together."""
     patient = operate(model, plan)
     model.train()
     slices = patient.slices()

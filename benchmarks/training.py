@@ -5,12 +5,13 @@ python benchmarks/training.py --case 512:24 --case 2048:8 --case 512:24:head
 
 import argparse
 import gc
+import json
 from functools import partial
 from typing import Any
 
 from arms import ARMS
 from flops import count
-from machine import use_all_cores, write
+from machine import RESULTS, use_all_cores, write
 from shares import product_rate, shares
 from subject import HIDDEN, bloom, plan, tokens
 from timing import alternate, medians, ratio
@@ -66,7 +67,7 @@ def main() -> None:
         "--case",
         action="append",
         metavar="LENGTH:LAYERS[:head]",
-        help="shapes to run; all of the published ones by default",
+        help="shapes to run again; without this all of the published ones",
     )
     parser.add_argument("--arms", nargs="+", default=list(COMPARED), choices=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
@@ -77,7 +78,14 @@ def main() -> None:
         length, layers, *head = text.split(":")
         rows.append(case(int(length), int(layers), bool(head), options.arms, options.rounds))
         gc.collect()
-    write("training", {"rows": rows})
+    write("training", {"rows": [*_others(rows), *rows] if options.case else rows})
+
+
+def _others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of an earlier run whose shapes have not been run again; no ratio spans two runs."""
+    shapes = [(row["length"], row["head"]) for row in rows]
+    earlier = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))["rows"]
+    return [row for row in earlier if (row["length"], row["head"]) not in shapes]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The chunked loss equals the model's own, and holds a few rows of logits at a time."""
+"""The loss in blocks equals the model's own, and holds a few columns of logits at a time."""
 
 import pytest
 import torch
@@ -15,15 +15,16 @@ FAMILIES = sorted(PICO)
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)),), output_start="keep-output")
 
 
-@pytest.fixture(params=[1, 7, 1000], ids=lambda rows: f"{rows}rows")
-def chunk_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * VOCABULARY * request.param)
+# of the 24 tokens that are predicted
+@pytest.fixture(params=[1, 7, 1000], ids=lambda size: f"{size}columns")
+def block_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 24 * request.param)
     return int(request.param)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_and_its_slice_gradients_equal_the_models_own(
-    family: str, chunk_rows: int
+    family: str, block_size: int
 ) -> None:
     model, batch = pico(family), tokens(3, 9)
     patient = operate(model, PLAN)
@@ -38,7 +39,7 @@ def test_the_loss_and_its_slice_gradients_equal_the_models_own(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_token_nll_is_each_tokens_cross_entropy(family: str, chunk_rows: int) -> None:
+def test_token_nll_is_each_tokens_cross_entropy(family: str, block_size: int) -> None:
     model, batch = pico(family), tokens(3, 9)
     logits = model(batch).logits[:, :-1]
     expected = nn.functional.cross_entropy(
@@ -50,21 +51,39 @@ def test_token_nll_is_each_tokens_cross_entropy(family: str, chunk_rows: int) ->
     torch.testing.assert_close(nll, expected.view(3, 8))
 
 
-def test_no_more_than_a_chunk_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * VOCABULARY * 5)
-    rows: list[int] = []
-    linear = module._logits
+def test_no_more_than_a_block_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 24 * 5)
+    sizes: list[int] = []
+    plain = module._Head.logits
 
-    def counting(hidden: torch.Tensor, *rest: torch.Tensor | None) -> torch.Tensor:
-        rows.append(len(hidden))
-        return linear(hidden, *rest)
+    def counting(part: module._Head, hidden: torch.Tensor) -> torch.Tensor:
+        logits = plain(part, hidden)
+        sizes.append(logits.shape[1])
+        return logits
 
-    monkeypatch.setattr(module, "_logits", counting)
+    monkeypatch.setattr(module._Head, "logits", counting)
     model = pico("bloom")
     operate(model, PLAN)
     next_token_loss(model, tokens(3, 9)).backward()
-    assert max(rows) == 5
-    assert sum(rows) == 3 * 8
+    assert max(sizes) == 5
+    assert sum(sizes) == VOCABULARY
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_logits_of_any_size_neither_overflow_nor_vanish(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # rising, falling and far apart, so that the running maximum changes in every block or in none
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 4 * size)
+    weight = torch.linspace(-400.0, 400.0, 11)[:, None].repeat(1, 2)
+    hidden = torch.tensor([[1.0, 0.5], [-1.0, -0.5], [0.01, 0.0], [0.0, 0.0]], requires_grad=True)
+    labels = torch.tensor([10, 0, 3, 10])
+    expected = nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
+    [gradient] = torch.autograd.grad(expected, hidden)
+    head = module._Head(weight, None, 1.0, None)
+    loss = module._LossInBlocks.apply(hidden, head, labels)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, hidden)[0], gradient, rtol=1e-4, atol=1e-3)
 
 
 def test_a_trainable_head_is_refused_rather_than_left_without_a_gradient() -> None:

@@ -1,11 +1,14 @@
-"""Cross-entropy of next tokens without ever holding the logits of all tokens.
+"""Cross-entropy of next tokens without ever holding the logits of the whole vocabulary.
 
-The head of BLOOM has 250,880 rows: fp32 logits of 512 tokens take 514 MB. Here they are computed a
-few rows at a time, and all that is kept of them is the gradient with respect to the hidden state.
-The head itself is taken to be frozen.
+The head of BLOOM has 250,880 rows: fp32 logits of 512 tokens take 514 MB. Here the vocabulary is
+gone through once in blocks, as fused attention goes through keys: with a running maximum and sum
+per token, and with the gradient of the hidden state, which is a mean of the head's rows weighted by
+the probabilities and is rescaled whenever a larger logit turns up. Blocks of the vocabulary rather
+than of the tokens, so that every product has many rows and the head is read once. The head itself
+is taken to be frozen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,17 +22,29 @@ from headsurgeon.errors import StateError
 from headsurgeon.models.weights import weight_of
 
 # logits held at a time, bytes of fp32
-CHUNK_BYTES = 64 << 20
+BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The frozen language-model head, and what the family does to its output."""
+    """The frozen language-model head or a part of it, and what the family does to its output."""
 
     weight: Tensor
     bias: Tensor | None
     factor: float
     softcap: float | None
+
+    def part(self, start: int, stop: int) -> "_Head":
+        """The rows of some tokens of the vocabulary."""
+        bias = None if self.bias is None else self.bias[start:stop]
+        return replace(self, weight=self.weight[start:stop], bias=bias)
+
+    def logits(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token vocabulary"]:
+        """Final logits, fp32."""
+        logits = functional.linear(hidden, self.weight, self.bias).float()
+        if self.factor != 1.0:
+            logits *= self.factor
+        return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
     def slope(self, logits: Tensor) -> Tensor | float | None:
         """Derivative of the logits by the head's output; None where it is 1 throughout."""
@@ -62,10 +77,10 @@ def next_token_loss(
     trainable = [parameter for parameter in head.parameters() if parameter.requires_grad]
     if trainable and torch.is_grad_enabled():
         raise StateError(
-            "the chunked loss has no gradient for the language-model head; freeze the head, or use "
-            "model(input_ids, labels=…)"
+            "the loss in blocks has no gradient for the language-model head; freeze the head, or "
+            "use model(input_ids, labels=…)"
         )
-    loss: Tensor = _ChunkedLoss.apply(hidden, _head(model), labels)
+    loss: Tensor = _LossInBlocks.apply(hidden, _head(model), labels)
     return loss
 
 
@@ -75,12 +90,8 @@ def token_nll(
 ) -> Float[Tensor, "batch predicted"]:
     """Negative log-likelihood of every token but the first of each window, nats, fp32."""
     hidden, labels = _hidden_and_labels(model, tokens)
-    head = _head(model)
-    pieces = [
-        functional.cross_entropy(_logits(piece, head), wanted, reduction="none")
-        for piece, wanted in _chunks(hidden, labels, len(head.weight))
-    ]
-    return torch.cat(pieces).view(len(tokens), -1)
+    nll, _ = _scan(hidden, _head(model), labels, with_gradient=False)
+    return nll.view(len(tokens), -1)
 
 
 def _hidden_and_labels(
@@ -90,39 +101,51 @@ def _hidden_and_labels(
     return hidden[:, :-1].reshape(-1, hidden.shape[-1]), tokens[:, 1:].reshape(-1)
 
 
-def _chunks(hidden: Tensor, labels: Tensor, vocabulary: int) -> list[tuple[Tensor, Tensor]]:
-    rows = max(1, CHUNK_BYTES // (4 * vocabulary))
-    return list(zip(hidden.split(rows), labels.split(rows), strict=True))
+def _scan(
+    hidden: Float[Tensor, "predicted hidden"],
+    head: _Head,
+    labels: Int[Tensor, " predicted"],
+    with_gradient: bool,
+) -> tuple[Float[Tensor, " predicted"], Float[Tensor, "predicted hidden"] | None]:
+    """−log p(label) of every token and, if wanted, its gradient by the hidden state, fp32."""
+    largest = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
+    total = torch.zeros_like(largest)
+    wanted = torch.zeros_like(largest)
+    # Σ exp(logit − largest)·slope·row of the head
+    weighted = torch.zeros_like(hidden, dtype=torch.float32) if with_gradient else None
+    size = max(1, BLOCK_BYTES // (4 * len(hidden)))
+    for start in range(0, len(head.weight), size):
+        part = head.part(start, start + size)
+        logits = part.logits(hidden)
+        slope = part.slope(logits) if with_gradient else None
+        place = labels[:, None] - start
+        here = (place >= 0) & (place < len(part.weight))
+        wanted = torch.where(here, logits.gather(1, place.clamp(0, len(part.weight) - 1)), wanted)
+        higher = torch.maximum(largest, logits.amax(-1, keepdim=True))
+        shrink = (largest - higher).exp()
+        largest = higher
+        weights = logits.sub_(largest).exp_()
+        total = total * shrink + weights.sum(-1, keepdim=True)
+        if weighted is not None:
+            bent = weights if slope is None else weights.mul_(slope)
+            weighted.mul_(shrink).add_(bent.to(part.weight.dtype) @ part.weight)
+    nll = (largest + total.log() - wanted).squeeze(-1)
+    if weighted is None:
+        return nll, None
+    own = head.weight[labels].float()
+    slope = head.slope(wanted)
+    return nll, weighted.div_(total).sub_(own if slope is None else own.mul_(slope))
 
 
-def _logits(hidden: Tensor, head: _Head) -> Tensor:
-    logits = functional.linear(hidden, head.weight, head.bias).float()
-    if head.factor != 1.0:
-        logits *= head.factor
-    return logits if head.softcap is None else head.softcap * (logits / head.softcap).tanh()
-
-
-class _ChunkedLoss(torch.autograd.Function):
+class _LossInBlocks(torch.autograd.Function):
     """Σ −log p(label), with the gradient of the hidden states computed on the way forward."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: _Head, labels: Tensor) -> Tensor:
-        gradients: list[Tensor] = []
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for piece, wanted in _chunks(hidden, labels, len(head.weight)):
-            logits = _logits(piece, head)
-            slope = head.slope(logits) if ctx.needs_input_grad[0] else None
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            total += (normaliser.squeeze(-1) - logits.gather(1, wanted[:, None]).squeeze(-1)).sum()
-            if ctx.needs_input_grad[0]:
-                # d loss / d logits = softmax − one-hot, in place of the logits
-                logits.sub_(normaliser).exp_()
-                logits.scatter_add_(1, wanted[:, None], logits.new_full((len(wanted), 1), -1.0))
-                raw = logits if slope is None else logits.mul_(slope)
-                gradients.append((raw.to(head.weight.dtype) @ head.weight).to(hidden.dtype))
-        if gradients:
-            ctx.save_for_backward(torch.cat(gradients))
-        return total
+        nll, gradient = _scan(hidden, head, labels, ctx.needs_input_grad[0])
+        if gradient is not None:
+            ctx.save_for_backward(gradient.to(hidden.dtype))
+        return nll.sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
