@@ -85,12 +85,12 @@ def test_what_silencing_costs_is_shown_for_all_sick_heads_and_for_the_planned_on
     assert names == [
         "none: the untouched model's loss",
         "all 2 that are sick on both",
-        "the 1 to be operated on",
+        "the 1 of them to be operated on",
     ]
     assert table.rows[0][1].startswith("2.0000 [")
     assert table.rows[1][1:] == (with_bounds(DEAR),) * 2
     assert table.rows[2][1:] == (with_bounds(CHEAP),) * 2
-    assert "510 predicted tokens of 2 documents" in table.note
+    assert "510 predicted tokens of 2 documents each" in table.note
 
 
 @pytest.mark.parametrize(

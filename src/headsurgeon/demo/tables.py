@@ -146,21 +146,22 @@ def silenced(case: Case, settings: DemoSettings) -> Table:
             *(with_bounds(case.all_sick[name].joint) for name in names),
         ),
         (
-            f"the {planned} to be operated on",
+            f"the {planned} of them to be operated on",
             *(with_bounds(idle[name].ablation.joint) for name in names),
         ),
     )
-    sizes = " and ".join(
+    sizes = [
         f"{case.scores[name].tokens} predicted tokens of {len(case.scores[name].documents)} "
         "documents"
         for name in names
-    )
+    ]
+    read = f"{sizes[0]} each" if sizes[0] == sizes[1] else " and ".join(sizes)
     return Table(
         "silenced",
         "What silencing heads costs, before anything is changed (nats per token)",
         ("heads silenced", settings.text, settings.other_text),
         rows,
-        f"test split, {sizes}; 95 % intervals over documents, differences paired.",
+        f"test split, {read}; 95 % intervals over documents, differences paired.",
     )
 
 
