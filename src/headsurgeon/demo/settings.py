@@ -94,6 +94,9 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
     - heads vary far less than losses: 8 windows show them, and 3 seeds their null;
     - 16,384 tokens in steps of 4 windows are 16 steps: a small budget, but it is the same for the
       control.
+
+    Surgery and control share one learning rate, at which surgery's dev loss fell through all its
+    steps on SmolLM2-135M; no grid has been run (`zoo/learning_rates.py --model` does).
     """
     if model == PLANTED_MODEL:
         return DemoSettings()
@@ -112,7 +115,7 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
         batch_windows=4,
         evaluations=4,
         surgery_rate=1e-3,
-        control_rate=3e-4,
+        control_rate=1e-3,
     )
 
 
