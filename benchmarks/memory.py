@@ -13,6 +13,7 @@ from typing import Any
 from machine import use_all_cores, write
 
 MEASURING = ("measure-ours", "measure-maps")
+CASES = ("512:24", "2048:8", "512:24:head")
 TRAINING = ("ours", "ours-checkpointed", "paper", "lora", "full")
 
 
@@ -77,15 +78,22 @@ def main() -> None:
         arm, length, layers, head = options.one
         print(json.dumps(one(arm, int(length), int(layers), head == "1")))
         return
-    rows = [
-        fresh(arm, length, options.measure_layers, False)
+    wanted = [
+        (arm, length, options.measure_layers, False)
         for length in options.measure
         for arm in MEASURING
     ]
-    for text in options.case or ["512:24", "2048:8", "512:24:head"]:
-        length, layers, *head = text.split(":")
-        rows += [fresh(arm, int(length), int(layers), bool(head)) for arm in TRAINING]
-    write("memory", {"rows": rows})
+    shapes = [text.split(":") for text in options.case or CASES]
+    wanted += [
+        (arm, int(length), int(layers), bool(head))
+        for arm in TRAINING
+        for length, layers, *head in shapes
+    ]
+    rows = []
+    for process in wanted:
+        rows.append(fresh(*process))
+        # what is measured stays, should the rest be interrupted
+        write("memory", {"rows": rows})
 
 
 if __name__ == "__main__":
