@@ -72,6 +72,11 @@ class DemoSettings:
         return _named(self.corpus_kind, self.corpus)
 
     @property
+    def kinds(self) -> tuple[str, str]:
+        """Both texts in a word each where there is one, for the columns of a table."""
+        return self.corpus_kind or self.corpus, self.other_kind or self.other_corpus
+
+    @property
     def other_text(self) -> str:
         """The other corpus, as it is called before the reader."""
         return _named(self.other_kind, self.other_corpus)

@@ -58,7 +58,7 @@ def comparison(judgement: Judgement, settings: DemoSettings) -> Table:
     ]
     if judgement.gap is not None:
         rows.append(("untouched − ceiling (nats)", with_bounds(judgement.gap)))
-    for where, corpus in ((TEST, settings.text), (OTHER, settings.other_text)):
+    for where, corpus in zip((TEST, OTHER), settings.kinds, strict=True):
         over = judgement.over_control[where]
         rows.append((f"surgery − control, {corpus} (nats)", with_bounds(over)))
     return Table(
@@ -103,7 +103,7 @@ def function(judgement: Judgement, stats: dict[str, HeadStats], plan: Plan) -> T
 def diagnosed(diagnoses: Mapping[str, Diagnosis], settings: DemoSettings) -> Table:
     """Heads per verdict on each text, with the null and the sick heads' masses in the note."""
     several = len(diagnoses) > 1
-    texts = {TEST: settings.text, OTHER: settings.other_text}
+    texts = dict(zip((TEST, OTHER), settings.kinds, strict=True))
     rows = [
         (verdict, *(str(diagnosis.counts[verdict]) for diagnosis in diagnoses.values()))
         for verdict in diagnoses[TEST].counts
@@ -140,7 +140,7 @@ def silenced(case: Case, settings: DemoSettings) -> Table:
     idle = case.conditions
     sick, planned = len(case.sick), len(case.plan.operated)
     rows = (
-        ("none: the untouched model's loss", *(_loss(case.scores[name])[0] for name in names)),
+        ("none: the loss itself", *(_loss(case.scores[name])[0] for name in names)),
         (
             f"all {sick} that are sick on both",
             *(with_bounds(case.all_sick[name].joint) for name in names),
@@ -159,7 +159,7 @@ def silenced(case: Case, settings: DemoSettings) -> Table:
     return Table(
         "silenced",
         "What silencing heads costs, before anything is changed (nats per token)",
-        ("heads silenced", settings.text, settings.other_text),
+        ("heads silenced", *settings.kinds),
         rows,
         f"test split, {read}; 95 % intervals over documents, differences paired.",
     )
