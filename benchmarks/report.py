@@ -41,7 +41,10 @@ def target_rows(results: Results) -> list[list[str]]:
 
     def line(target: Target) -> list[str]:
         wanted = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
-        met = "yes" if target.met(results) else "**no**"
+        try:
+            met = "yes" if target.met(results) else "**no**"
+        except StopIteration:
+            return [target.claim, wanted, "not measured", "–"]
         return [target.claim, wanted, text_of(target.figure(results), target.unit), met]
 
     return [line(target) for target in TARGETS]
