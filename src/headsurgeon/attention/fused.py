@@ -134,7 +134,7 @@ def fused_available(device: torch.device) -> bool:
     """Whether the fused path works on this kind of device, found out once by comparing it.
 
     Random queries and keys with a steep and a shallow bias go through both paths; a missing
-    operator, one that fails, or a difference above 1e-4 means the blocked path has to serve.
+    operator, one that fails, or a difference above 1e-4 means that tiles have to serve.
     """
     return _checked(device.type)
 

@@ -111,13 +111,12 @@ def _listening(
     """Attention that leaves its row statistics in `found`."""
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if query.dtype == torch.float32:
-            # one pass serves the forward and the statistics
-            found[layer], context = one_pass(query, key, bias, layout.scale, value)
-            if context is not None:
-                return context
+        # where the model runs in fp32, one pass serves the forward and the statistics
+        averaged = value if query.dtype == torch.float32 else None
         with torch.autocast(query.device.type, enabled=False):
-            found[layer], _ = one_pass(query, key, bias, layout.scale)
+            found[layer], context = one_pass(query, key, bias, layout.scale, averaged)
+        if context is not None:
+            return context
         folded = fold_bias(bias, layout.scale, query.dtype)
         return folded_attention(query, key, value, folded, layout.scale)
 

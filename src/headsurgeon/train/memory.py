@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
-from headsurgeon.models.forward import TOKENS_PER_BATCH
+from headsurgeon.models.forward import batches
 from headsurgeon.models.loss import next_token_loss
 from headsurgeon.operate import Patient
 from headsurgeon.train.dev import evaluate_dev
@@ -110,10 +110,10 @@ def _step(patient: Patient, settings: TrainSettings, optimizer: torch.optim.Opti
 
 def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -> int:
     """Highest point of an evaluation; of its batches, which are alike, one runs."""
-    batch = max(1, TOKENS_PER_BATCH // settings.length)
-    count = min(settings.dev_windows, batch)
+    tokens = next(batches(_tokens(patient, settings.dev_windows, settings.length)))
+    count = len(tokens)
     windows = Windows(
-        tokens=_tokens(patient, count, settings.length),
+        tokens=tokens,
         documents=("",) * count,
         corpus="",
         split="dev",
