@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--one", nargs=4, metavar=("ARM", "LENGTH", "LAYERS", "HEAD"))
     parser.add_argument("--measure", nargs="+", type=int, default=[512, 2048, 4096])
-    parser.add_argument("--measure-layers", type=int, default=4)
+    parser.add_argument("--measure-layers", type=int, default=8)
     parser.add_argument(
         "--case",
         action="append",
