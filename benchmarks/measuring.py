@@ -21,8 +21,8 @@ from transformers import BloomForCausalLM
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
 from headsurgeon.attention import fused_attention
-from headsurgeon.attention.fold import fold_bias, folded_attention
 from headsurgeon.attention.tiled import tiled_rows
+from headsurgeon.attention.tiled_attention import tiled_attention
 
 
 def with_maps(model: BloomForCausalLM, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
@@ -89,11 +89,10 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
     alibi = bias[:, None]
     lowest = torch.finfo(torch.float32).min
     mask = torch.full((length, length), lowest).triu(1)[None, None]
-    folded = fold_bias(bias, scale, torch.float32)
     arms = {
         "ours": lambda: tiled_rows(query, key, bias, scale, value),
         "maps": lambda: attention_with_maps(query, key, value, alibi, mask),
-        "plain": lambda: folded_attention(query, key, value, folded, scale),
+        "plain": lambda: tiled_attention(query, key, value, bias, scale),
     }
     with torch.no_grad():
         seconds = alternate(arms, rounds)

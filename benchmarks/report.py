@@ -136,7 +136,7 @@ def plot(results: Results) -> None:
     labels = {
         "maps": "output_attentions=True",
         "ours": "headsurgeon",
-        "plain": "forward pass alone, fused",
+        "plain": "forward pass without statistics",
     }
     rows = [found for found in results["measuring"]["rows"] if found["part"] == FORWARD]
     lengths = [found["length"] for found in rows]
@@ -180,7 +180,7 @@ def main() -> None:
                 "T",
                 "layers",
                 "maps / ours",
-                "ours / plain fused",
+                "ours / plain",
                 "maps / products alone",
                 "s: maps / ours / plain",
             ],

@@ -8,11 +8,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::addmv_"),
-    "attention kernel": (
-        "aten::_scaled_dot_product_flash_attention_for_cpu",
-        "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
-    ),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm_", "aten::addmv_"),
+    "exp2, threshold, maximum": ("aten::exp2", "aten::exp2_", "aten::threshold_", "aten::amax"),
     "GELU": ("aten::gelu", "aten::gelu_backward"),
 }
 

@@ -1,4 +1,4 @@
-"""Training steps: ours against the paper's protocol, LoRA and full fine-tuning.
+"""Training steps: ours against the paper's protocol, LoRA, full fine-tuning and checkpointing.
 
 python benchmarks/training.py --case 512:24 --case 2048:8 --case 512:24:head
 """
@@ -16,7 +16,7 @@ from shares import product_rate, shares
 from subject import HIDDEN, bloom, plan, tokens
 from timing import alternate, medians, ratio
 
-COMPARED = ("paper", "lora", "full")
+COMPARED = ("paper", "lora", "full", "ours-checkpointed")
 CASES = ("512:24", "2048:8", "512:24:head")
 
 

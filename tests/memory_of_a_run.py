@@ -3,6 +3,7 @@
 python -m tests.memory_of_a_run NAME FOLDER
 """
 
+import gc
 import json
 import os
 import sys
@@ -87,10 +88,14 @@ def main(name: str, folder: str) -> None:
     plan = Plan("any", "heads", tuple(PlannedHead(head) for head in heads))
     train = windows_of(torch.randint(5, VOCABULARY, (8, settings.length)), corpus="train")
     dev = windows_of(torch.randint(5, VOCABULARY, (settings.dev_windows, settings.length)))
-    # libraries set their threads and workspaces up once, which is not the run's doing
-    with torch.no_grad():
-        model.base_model(train.tokens[:1, :16], use_cache=False)
-    # what building the model took is free again, so the highest size so far is not what is there
+    # libraries load code and set workspaces up at their first use, which is not the run's doing
+    rehearsal = settings.model_copy(update={"length": 16, "max_tokens": 64})
+    few = windows_of(train.tokens[:4, :16], corpus="train"), windows_of(dev.tokens[:, :16])
+    train_on(operate(build(), plan), *few, output=Path(folder) / "rehearsal", settings=rehearsal)
+    # an operated model and its parts refer to each other
+    gc.collect()
+    # what was taken before is free again, so the highest size so far is not what is there
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     loaded = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     patient = operate(model, plan)
     train_on(patient, train, dev, output=Path(folder) / "run", settings=settings)

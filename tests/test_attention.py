@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headsurgeon.arch import Projection
-from headsurgeon.attention import fused, lse, tiled
+from headsurgeon.attention import fused, lse, tiles
 from headsurgeon.attention.blocked import blocked_rows
 from headsurgeon.attention.fold import fold_bias, folded_attention, padded, widen
 from headsurgeon.attention.fused import fused_available, fused_rows
 from headsurgeon.attention.rows import RowStatistics
 from headsurgeon.attention.split import merge_heads, split_heads
 from headsurgeon.attention.tiled import tiled_rows
+from headsurgeon.attention.tiled_attention import tiled_attention
 from headsurgeon.errors import StateError
 
 OnePass = Callable[..., tuple[RowStatistics, Tensor | None]]
@@ -108,10 +109,13 @@ def test_the_cut_into_tiles_does_not_matter(
     bias = geometric(heads)[:, None] * torch.arange(rows)
     reference = blocked_rows(query, key, bias, 0.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled, "ROWS", tile)
-        patch.setattr(tiled, "NUMBERS", numbers)
+        patch.setattr(tiles, "ROWS", tile)
+        patch.setattr(tiles, "NUMBERS", numbers)
         found, output = tiled_rows(query, key, bias, 0.5, value)
         without, nothing = tiled_rows(query, key, bias, 0.5)
+        leaves = [part.requires_grad_() for part in (query, key, value)]
+        attended = tiled_attention(*leaves, bias, 0.5)
+        gradients = torch.autograd.grad(attended.sum(), leaves)
     assert nothing is None
     for name in FIELDS:
         expected = getattr(reference, name)
@@ -119,6 +123,10 @@ def test_the_cut_into_tiles_does_not_matter(
         assert torch.equal(getattr(found, name), getattr(without, name))
     averaged = dense(query, key, bias, 0.5) @ value.double()
     torch.testing.assert_close(output.double(), averaged, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attended.double(), averaged, atol=1e-5, rtol=1e-5)
+    expected = torch.autograd.grad(averaged.sum(), leaves)
+    for actual, whole in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(actual, whole, atol=5e-5, rtol=1e-4)
 
 
 def test_tiles_of_a_broken_model_show_it() -> None:

@@ -1,6 +1,7 @@
 """A model inside `fused_attention`: the same model, only faster, and itself again afterwards."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from headsurgeon.arch import layout_of
 from headsurgeon.attention import fused_attention
 from headsurgeon.attention import swap as swap_module
+from headsurgeon.attention import tiled_attention as tiled_attention_module
 from headsurgeon.errors import UnsupportedModel
 from tests.pico import PICO, pico, tokens
 from tests.test_measure import traces
@@ -18,16 +20,25 @@ from tests.test_measure import traces
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry per layer that ran fused, its window length."""
+    """One entry per layer that ran without maps, its window length."""
     seen: list[int] = []
-    original = swap_module.folded_attention
+    for name in ("folded_attention", "tiled_attention"):
+        original = getattr(swap_module, name)
 
-    def counted(query: Tensor, *rest: object) -> Tensor:
-        seen.append(query.shape[2])
-        return original(query, *rest)
+        def counted(query: Tensor, *rest: object, original: Any = original) -> Tensor:
+            seen.append(query.shape[2])
+            return original(query, *rest)
 
-    monkeypatch.setattr(swap_module, "folded_attention", counted)
+        monkeypatch.setattr(swap_module, name, counted)
     return seen
+
+
+@pytest.fixture(params=["tiles", "kernel"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a CPU runs in fp32, and what everything else runs."""
+    if request.param == "kernel":
+        monkeypatch.setattr(tiled_attention_module, "TILED_DEVICES", frozenset())
+    return str(request.param)
 
 
 def logits(model: PreTrainedModel, ids: Tensor, **named: object) -> Tensor:
@@ -38,6 +49,7 @@ def logits(model: PreTrainedModel, ids: Tensor, **named: object) -> Tensor:
 @pytest.mark.parametrize("family", list(PICO))
 @pytest.mark.parametrize("heads", [4, 6])
 @pytest.mark.parametrize("length", [1, 2, 17, 300])
+@pytest.mark.usefixtures("way")
 def test_logits_are_the_stock_ones(family: str, heads: int, length: int, calls: list[int]) -> None:
     model = pico(family, heads=heads, hidden=8 * heads)
     ids = tokens(batch=3, length=length)
@@ -61,6 +73,7 @@ def test_the_implementation_that_was_configured_is_put_back() -> None:
 
 @pytest.mark.parametrize("family", list(PICO))
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.usefixtures("way")
 def test_gradients_are_the_stock_ones(family: str, checkpointing: bool, calls: list[int]) -> None:
     model, ids = pico(family).train(), tokens(length=24)
     switch_off_dropout(model)

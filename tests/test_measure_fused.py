@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention import tiled
+from headsurgeon.attention import tiles
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import STATISTICS, HeadStats
 from headsurgeon.measure import measure
@@ -116,7 +116,7 @@ def test_no_map_is_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
     # every tensor that an operator returns is seen; a map would have rows·rows numbers per head
     rows = 1024
     # a tile has the same size whatever the window; here it must be smaller than a map
-    monkeypatch.setattr(tiled, "NUMBERS", 2**16)
+    monkeypatch.setattr(tiles, "NUMBERS", 2**16)
     largest: list[int] = [0]
 
     class Watch(TorchDispatchMode):

@@ -1,7 +1,8 @@
 """Ways to run attention.
 
-- `rows.py` says what a pass over the attention rows yields; `blocked.py` is the exact reference,
-  `tiled.py` the fast way of a processor with caches;
+- `rows.py` says what a pass over the attention rows yields; `blocked.py` is the exact reference;
+- `tiles.py` cuts scores to fit a processor's cache; `tiled.py` takes statistics from such tiles,
+  `tiled_attention.py` is attention itself, forward and backward;
 - `fold.py` turns a key bias into features, so that stock fused kernels compute ALiBi;
 - `fused.py` gets the same statistics from such a kernel; `lse.py` adapts the private operators;
 - `swap.py` runs a model's forward and backward passes that way; `split.py` finds the heads.

@@ -20,9 +20,9 @@ def choose_attention(
     """What `attention` stands for on this model.
 
     Args:
-        attention: `stock` is the model's own; `fused` runs BLOOM, MPT and ALiBi-Falcon through a
-            fused kernel, equal up to rounding; `auto` is `fused` where there is such a kernel. The
-            other families bring their own fused attention, which is `stock`.
+        attention: `stock` is the model's own; `fused` runs BLOOM, MPT and ALiBi-Falcon without
+            attention maps, equal up to rounding; `auto` is `fused` for these. The other families
+            bring their own fused attention, which is `stock`.
         training: whether dropout will be on; attention dropout exists in `stock` alone.
 
     Raises:

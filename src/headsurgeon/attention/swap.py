@@ -1,13 +1,14 @@
 """A model's own forward and backward passes through fused attention, while a context is open.
 
 BLOOM, MPT and ALiBi-Falcon in `transformers` hold whole attention maps or masks. Inside
-`fused_attention(model)` their attention modules run the folded form instead (`fold.py`): the same
-sums up to rounding, about half the time, memory linear in the window. The modules' own projections
+`fused_attention(model)` their attention modules run in tiles (`tiled_attention.py`) or through a
+fused kernel (`fold.py`) instead: the same sums up to rounding, a fraction of the time, memory
+linear in the window. The modules' own projections
 are called, so hooks on them and layers put in their place keep working. BLOOM's GELU, some thirty
 passes over the widest activations in forward and backward, becomes PyTorch's, which is the same
 function in one.
 
-A call goes the stock way, whole, where the folded form does not apply: with a cache, with padding
+A call goes the stock way, whole, where neither applies: with a cache, with padding
 (a mask that has zeros) or a mask of one's own, when attention maps are asked for, when training
 with attention dropout, and beyond the length the model was made for. A call that does not ask for
 a cache gets none, whatever the configuration's default.
@@ -28,6 +29,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from headsurgeon.arch import Layout, layout_for
 from headsurgeon.attention.fold import FoldedBias, fold_bias, folded_attention
 from headsurgeon.attention.split import merge_heads, shared_heads, split_heads
+from headsurgeon.attention.tiled_attention import tiled_attention, tiles_serve
 from headsurgeon.errors import UnsupportedModel
 
 # Computes one layer's attention: (layer, query, key, value) → each head's output.
@@ -80,14 +82,14 @@ FUSED_FAMILIES: dict[str, FusedFamily] = {
 
 @contextmanager
 def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Iterator[None]:
-    """While open, `model` runs its attention through a fused kernel; afterwards it is as before.
+    """While open, `model` runs its attention without maps; afterwards it is as before.
 
     Logits agree with the stock forward to 1e-5 in fp32; in bf16 they are nearer to fp32 than the
     stock forward's, which rounds the bias. Gradients flow, so training can run inside.
 
     Args:
         model: a BLOOM, MPT or ALiBi-Falcon model.
-        attend: computes a layer's attention instead of `folded_attention`; for measuring.
+        attend: computes a layer's attention instead; for measuring.
 
     Raises:
         UnsupportedModel: another family.
@@ -99,7 +101,7 @@ def fused_attention(model: PreTrainedModel, attend: Attend | None = None) -> Ite
         raise UnsupportedModel(
             f"no fused attention for architecture {layout.family!r}; there is for {known}"
         )
-    chosen = attend or _folded(layout)
+    chosen = attend or _biased(layout)
     stock = model.config._attn_implementation
     before: list[tuple[nn.Module, dict[str, Any]]] = []
     # of its own, so that one context that ends takes nothing from another that is still open
@@ -234,15 +236,20 @@ def _gelu(module: nn.Module, layer: int, fused_layers: set[int]) -> Callable[[Te
     return forward
 
 
-def _folded(layout: Layout) -> Attend:
-    """Attention of every layer by `folded_attention`; the bias is folded once per length."""
-    known: dict[tuple[int, torch.device, torch.dtype], FoldedBias] = {}
+def _biased(layout: Layout) -> Attend:
+    """Attention with the layout's bias, by whichever way is fast; made ready once per length."""
+    biases: dict[tuple[int, torch.device], Tensor] = {}
+    folded: dict[tuple[int, torch.device, torch.dtype], FoldedBias] = {}
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         rows, device, dtype = query.shape[2], query.device, query.dtype
-        if (rows, device, dtype) not in known:
-            bias = layout.key_bias(rows, device)
-            known[rows, device, dtype] = fold_bias(bias, layout.scale, dtype)
-        return folded_attention(query, key, value, known[rows, device, dtype], layout.scale)
+        if (rows, device) not in biases:
+            biases[rows, device] = layout.key_bias(rows, device)
+        bias = biases[rows, device]
+        if tiles_serve(query):
+            return tiled_attention(query, key, value, bias, layout.scale)
+        if (rows, device, dtype) not in folded:
+            folded[rows, device, dtype] = fold_bias(bias, layout.scale, dtype)
+        return folded_attention(query, key, value, folded[rows, device, dtype], layout.scale)
 
     return attend

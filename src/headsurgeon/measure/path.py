@@ -16,6 +16,7 @@ from headsurgeon.attention.fold import fold_bias, folded_attention
 from headsurgeon.attention.fused import fused_rows
 from headsurgeon.attention.rows import RowStatistics
 from headsurgeon.attention.tiled import tiled_rows
+from headsurgeon.attention.tiles import TILED_DEVICES
 from headsurgeon.errors import SettingsError
 from headsurgeon.measure.capture import LayerCapture
 
@@ -26,9 +27,6 @@ Attention = Literal["auto", "fused", "stock"]
 # taken in blocks on every path.
 Path = Literal["blocked", "tiled", "fused"]
 Rows = Callable[[int, LayerCapture], RowStatistics]
-# Where tiles are faster than a kernel that needs extra value columns for the entropy. They also
-# serve where there is no kernel with a log-sum-exp, or none that passes its self-check.
-TILED_DEVICES = frozenset({"cpu"})
 OnePass = Callable[..., tuple[RowStatistics, Tensor | None]]
 ONE_PASS: dict[Path, OnePass] = {"tiled": tiled_rows, "fused": fused_rows}
 
@@ -51,6 +49,7 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: 
             f"no fused attention for {layout.family!r}: none of its layers is plain causal "
             "attention; use attention='stock' or 'auto'"
         )
+    # tiles also serve where no kernel has a log-sum-exp, or none that passes its self-check
     kernel = model.device.type not in TILED_DEVICES and fused_available(model.device)
     return "fused" if kernel else "tiled"
 

@@ -1,0 +1,135 @@
+"""Causal attention with a key bias in tiles that fit the processor's cache, forward and backward.
+
+PyTorch's fused kernel for CPUs is several times slower backward than its matrix products; tiles of
+scores that are computed again in backward are not. What is kept for it is linear in the window:
+queries, keys, values, outputs, and the log-sum-exp ℓ of every row. With p = exp(s − ℓ), outputs o
+and their gradient g (Dao 2022, arXiv:2205.14135, section 3.1 and appendix B.4):
+
+    dv_j = Σ_t p_tj g_t     ds_tj = p_tj (g_t·v_j − g_t·o_t)     dq_t = scale Σ_j ds_tj k_j     …
+
+Both passes are operators of their own, so that whoever traces shapes, such as a memory estimate,
+sees two operations rather than thousands.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headsurgeon.attention.tiles import TILED_DEVICES, UNIT, TiledScores
+
+# Probabilities below this are 0. Far below what fp32 can add to 1; products of still smaller ones
+# with gradients are denormal numbers, on which some processors are many times slower.
+NEGLIGIBLE = 2.0**-60
+
+
+def tiled_attention(
+    query: Float[Tensor, "batch head row width"],
+    key: Float[Tensor, "batch head row width"],
+    value: Float[Tensor, "batch head row value"],
+    key_bias: Float[Tensor, "head row"],
+    scale: float,
+) -> Float[Tensor, "batch head row value"]:
+    """softmax(scale·query·key + key_bias)·value over the keys up to each row; differentiable once.
+
+    Args:
+        query, key, value: fp32.
+        key_bias: by head and key position; no gradient flows into it.
+        scale: factor on query·key.
+    """
+    joined = (part.flatten(0, 1).contiguous() for part in (query, key, value))
+    # autocast would make the products of fp32 tensors bf16
+    with torch.autocast(query.device.type, enabled=False):
+        output: Tensor = _forward(*joined, key_bias, scale)[0]
+    return output.view(*query.shape[:3], value.shape[-1])
+
+
+def tiles_serve(query: Tensor) -> bool:
+    """Whether tiles are the fast way for such queries, rather than PyTorch's fused kernel."""
+    return query.device.type in TILED_DEVICES and query.dtype == torch.float32
+
+
+@torch.library.custom_op("headsurgeon::tiled_attention", mutates_args=())
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Outputs, and the log-sum-exp of the scores as `TiledScores` gives them, over log 2."""
+    tiles = TiledScores(query, key, key_bias, scale, held=1)
+    output = torch.empty_like(value)
+    lse = query.new_empty(*query.shape[:2], 1)
+    for tile in tiles:
+        scores = tiles.of(tile)
+        largest = scores.amax(-1, keepdim=True)
+        weights = _probabilities(scores, largest)
+        total = weights.sum(-1, keepdim=True)
+        output[tile.heads, tile.rows] = (weights @ value[tile.heads, tile.keys]).div_(total)
+        lse[tile.heads, tile.rows] = largest + total.log2()
+    return output, lse
+
+
+@torch.library.custom_op("headsurgeon::tiled_attention_backward", mutates_args=())
+def _backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values."""
+    tiles = TiledScores(query, key, key_bias, scale, held=2)
+    gradient = gradient.contiguous()
+    mean = (gradient * output).sum(-1, keepdim=True)
+    of_query, of_key, of_value = (
+        torch.empty_like(query),
+        key.new_zeros(key.shape),
+        value.new_zeros(value.shape),
+    )
+    for tile in tiles:
+        rows, keys = (tile.heads, tile.rows), (tile.heads, tile.keys)
+        weights = _probabilities(tiles.of(tile), lse[rows])
+        of_value[keys].baddbmm_(weights.transpose(1, 2), gradient[rows])
+        of_scores = tiles.spare(tile, 1)
+        torch.bmm(gradient[rows], value[keys].transpose(1, 2), out=of_scores)
+        of_scores.sub_(mean[rows]).mul_(weights)
+        of_query[rows] = of_scores @ key[keys]
+        of_key[keys].baddbmm_(of_scores.transpose(1, 2), tiles.query[rows])
+    # the queries of the tiles bear the scale already, in units of log 2
+    return of_query.mul_(scale), of_key.mul_(UNIT), of_value
+
+
+def _probabilities(
+    scores: Float[Tensor, "head row key"], log_sum: Float[Tensor, "head row 1"]
+) -> Float[Tensor, "head row key"]:
+    """2^(scores − log_sum), in the memory of the scores."""
+    return torch.threshold_(scores.sub_(log_sum).exp2_(), NEGLIGIBLE, 0.0)
+
+
+@_forward.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(value), query.new_empty(*query.shape[:2], 1)
+
+
+@_backward.register_fake
+def _(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _gradients(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    with torch.autocast(gradient.device.type, enabled=False):
+        return (*_backward(gradient, *ctx.saved_tensors, ctx.scale), None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)

@@ -1,0 +1,103 @@
+"""Causal scores with a bias on the keys, in tiles that fit the processor's cache.
+
+Where no kernel keeps scores in registers, a tile of scores that stays in the cache is the next best
+thing: every pass over it costs little. Statistics (`tiled.py`) and attention itself
+(`tiled_attention.py`) are both made of such passes.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Query rows of a tile: more would compute more scores of later keys, fewer make products slow.
+ROWS = 128
+# Scores held at a time: enough heads to keep every thread busy, few enough for the caches.
+NUMBERS = 2**20
+# exp takes twice the time of exp2, so scores are in units of log 2.
+UNIT = math.log(2)
+# Where tiles are faster than PyTorch's fused kernels in fp32. In bf16 those have the processor's
+# own instructions for themselves.
+TILED_DEVICES = frozenset({"cpu"})
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some query rows of some heads, and all the keys that the last of these rows sees."""
+
+    heads: slice
+    rows: slice
+    keys: slice
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Heads, rows and keys."""
+        return (
+            self.heads.stop - self.heads.start,
+            self.rows.stop - self.rows.start,
+            self.keys.stop,
+        )
+
+
+class TiledScores:
+    """The scores of every head, a tile at a time, in reused memory.
+
+    Args:
+        query, key: contiguous, fp32; heads of all windows one after another.
+        key_bias: added to the scaled scores, for the heads of one window or of all.
+        scale: factor on query·key.
+        held: how many tiles of scratch memory are needed, that of the scores included.
+
+    Attributes:
+        query: the queries times scale over log 2, so that products are scores in units of log 2.
+    """
+
+    def __init__(
+        self,
+        query: Float[Tensor, "head row width"],
+        key: Float[Tensor, "head row width"],
+        key_bias: Float[Tensor, "some row"],
+        scale: float,
+        held: int,
+    ) -> None:
+        self.query = query * (scale / UNIT)
+        self._keys = key.transpose(1, 2)
+        self._bias = (key_bias / UNIT).repeat(len(query) // len(key_bias), 1)[:, None]
+        # added rather than filled in by a mask, which takes several times as long
+        self._later = query.new_full((ROWS, ROWS), -torch.inf).triu(1)
+        # memory that is asked for anew for every tile comes from the system, page by page
+        largest = max((math.prod(tile.shape) for tile in self), default=0)
+        self._scratch = query.new_empty(held, largest)
+
+    def __iter__(self) -> Iterator[Tile]:
+        heads, rows, _ = self.query.shape
+        for start in range(0, rows, ROWS):
+            stop = min(start + ROWS, rows)
+            group = max(1, NUMBERS // ((stop - start) * stop))
+            for first in range(0, heads, group):
+                some = slice(first, min(first + group, heads))
+                yield Tile(some, slice(start, stop), slice(0, stop))
+
+    def spare(self, tile: Tile, place: int) -> Float[Tensor, "head row key"]:
+        """Scratch memory of the tile's shape; `place` 0 is where its scores are."""
+        return self._scratch[place, : math.prod(tile.shape)].view(tile.shape)
+
+    def of(self, tile: Tile) -> Float[Tensor, "head row key"]:
+        """The tile's scores over log 2, −∞ on later keys, up to a constant of each head.
+
+        The constant is the bias of the tile's last key: large numbers would cost the near keys
+        digits, and softmax ignores it.
+        """
+        scores = self.spare(tile, 0)
+        torch.bmm(
+            self.query[tile.heads, tile.rows], self._keys[tile.heads, :, tile.keys], out=scores
+        )
+        last = tile.keys.stop - 1
+        bias = self._bias[tile.heads]
+        scores += bias[..., tile.keys] - bias[..., last : last + 1]
+        rows = tile.shape[1]
+        scores[..., tile.rows] += self._later[:rows, :rows]
+        return scores
