@@ -27,8 +27,8 @@ from headsurgeon.train import train_on
 from headsurgeon.train.schedule import windows_needed
 
 PLANTED_GRID = (5e-4, 2e-3, 8e-3)
-# pretrained weights of a larger model bear smaller steps
-GRID = (1e-4, 3e-4, 1e-3)
+# on SmolLM2-135M both ends are worse than the middle, for both arms
+GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # more than the demo's own evaluations read, if there are: here the dev loss decides
 DEV_WINDOWS = 32
 

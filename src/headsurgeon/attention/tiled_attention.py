@@ -83,11 +83,7 @@ def _backward(
     tiles = TiledScores(query, key, key_bias, scale, held=2)
     gradient = gradient.contiguous()
     mean = (gradient * output).sum(-1, keepdim=True)
-    of_query, of_key, of_value = (
-        torch.empty_like(query),
-        key.new_zeros(key.shape),
-        value.new_zeros(value.shape),
-    )
+    of_query, of_key, of_value = (torch.zeros_like(part) for part in (query, key, value))
     for tile in tiles:
         rows, keys = (tile.heads, tile.rows), (tile.heads, tile.keys)
         weights = _probabilities(tiles.of(tile), lse[rows])
