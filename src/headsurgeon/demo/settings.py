@@ -91,7 +91,7 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
 
     A model other than the twin has no ceiling, and it is larger: SmolLM2-135M takes a second per
     window of 256 tokens on one core. So everything is smaller than for the twins, such that the
-    whole demo takes about ten minutes on two cores:
+    whole demo takes between four and fifteen minutes on two cores:
 
     - 16 dev windows per text show where the sinks are; heads near a threshold stay borderline;
     - most of the time goes into pricing some 80 heads on two texts, so there are 2 windows of each;
@@ -100,8 +100,8 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
     - 16,384 tokens in steps of 4 windows are 16 steps: a small budget, but it is the same for the
       control.
 
-    The learning rates are each arm's best on dev text of SmolLM2-135M out of 1e-4, 3e-4, 1e-3, 3e-3,
-    1e-2 and 3e-2, on half the tokens (`zoo/learning_rates.py --model`, docs/log.md).
+    The learning rates are each arm's best on dev text of SmolLM2-135M out of 1e-4, 3e-4, 1e-3,
+    3e-3, 1e-2 and 3e-2, on half the tokens (`zoo/learning_rates.py --model`, docs/log.md).
     """
     if model == PLANTED_MODEL:
         return DemoSettings()
