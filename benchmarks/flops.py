@@ -1,4 +1,4 @@
-"""Floating-point operations of the matrix products that a piece of code really runs."""
+"""Floating-point operations of the matrix products that a piece of code runs."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,8 @@ _TILED_BACKWARD = torch.ops.headsurgeon.tiled_attention_backward
 def count(run: Callable[[], Any]) -> int:
     """Runs once and counts; a multiplication and its addition are two.
 
-    Causal attention without maps counts half a square, since it skips the other half.
+    Causal attention without maps counts half a square, although a kernel or tiles compute some more
+    along the diagonal.
     """
     counter = FlopCounterMode(
         display=False,

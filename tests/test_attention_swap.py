@@ -19,24 +19,24 @@ from tests.test_measure import traces
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry per layer that ran without maps, its window length."""
-    seen: list[int] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry per layer that ran without maps: by what."""
+    seen: list[str] = []
     for name in ("folded_attention", "tiled_attention"):
         original = getattr(swap_module, name)
 
-        def counted(query: Tensor, *rest: object, original: Any = original) -> Tensor:
-            seen.append(query.shape[2])
-            return original(query, *rest)
+        def counted(*given: object, name: str = name, original: Any = original) -> Tensor:
+            seen.append(name)
+            return original(*given)
 
         monkeypatch.setattr(swap_module, name, counted)
     return seen
 
 
-@pytest.fixture(params=["tiles", "kernel"])
+@pytest.fixture(params=["tiled_attention", "folded_attention"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a CPU runs in fp32, and what everything else runs."""
-    if request.param == "kernel":
+    if request.param == "folded_attention":
         monkeypatch.setattr(tiled_attention_module, "TILED_DEVICES", frozenset())
     return str(request.param)
 
@@ -49,14 +49,15 @@ def logits(model: PreTrainedModel, ids: Tensor, **named: object) -> Tensor:
 @pytest.mark.parametrize("family", list(PICO))
 @pytest.mark.parametrize("heads", [4, 6])
 @pytest.mark.parametrize("length", [1, 2, 17, 300])
-@pytest.mark.usefixtures("way")
-def test_logits_are_the_stock_ones(family: str, heads: int, length: int, calls: list[int]) -> None:
+def test_logits_are_the_stock_ones(
+    family: str, heads: int, length: int, calls: list[str], way: str
+) -> None:
     model = pico(family, heads=heads, hidden=8 * heads)
     ids = tokens(batch=3, length=length)
     stock = logits(model, ids)
     with fused_attention(model):
         fused = logits(model, ids)
-    assert len(calls) == model.config.num_hidden_layers
+    assert calls == [way] * model.config.num_hidden_layers
     largest = max(1.0, float(stock.abs().max()))
     torch.testing.assert_close(fused, stock, atol=1e-5 * largest, rtol=0.0)
 
@@ -73,8 +74,9 @@ def test_the_implementation_that_was_configured_is_put_back() -> None:
 
 @pytest.mark.parametrize("family", list(PICO))
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.usefixtures("way")
-def test_gradients_are_the_stock_ones(family: str, checkpointing: bool, calls: list[int]) -> None:
+def test_gradients_are_the_stock_ones(
+    family: str, checkpointing: bool, calls: list[str], way: str
+) -> None:
     model, ids = pico(family).train(), tokens(length=24)
     switch_off_dropout(model)
     stock = gradients(model, ids)
@@ -83,7 +85,7 @@ def test_gradients_are_the_stock_ones(family: str, checkpointing: bool, calls: l
     with fused_attention(model):
         fused = gradients(model, ids)
     # a checkpointed layer runs again, and fused again, in backward
-    assert len(calls) == model.config.num_hidden_layers * (1 + checkpointing)
+    assert calls == [way] * model.config.num_hidden_layers * (1 + checkpointing)
     assert stock.keys() == fused.keys()
     for name, gradient in stock.items():
         size = max(1e-3, float(gradient.abs().max()))
@@ -151,7 +153,7 @@ class TestStockCalls:
     """Calls that go the stock way, bit for bit."""
 
     @pytest.mark.parametrize("family", list(PICO))
-    def test_padding(self, family: str, calls: list[int]) -> None:
+    def test_padding(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens(batch=2, length=9)
         mask = torch.ones_like(ids)
         mask[1, 6:] = 0
@@ -161,7 +163,7 @@ class TestStockCalls:
         assert not calls
 
     @pytest.mark.parametrize("family", list(PICO))
-    def test_a_mask_without_padding_is_no_mask(self, family: str, calls: list[int]) -> None:
+    def test_a_mask_without_padding_is_no_mask(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens(batch=2, length=9)
         stock = logits(model, ids)
         with fused_attention(model):
@@ -170,7 +172,7 @@ class TestStockCalls:
         assert calls
 
     @pytest.mark.parametrize("family", list(PICO))
-    def test_generation_with_a_cache(self, family: str, calls: list[int]) -> None:
+    def test_generation_with_a_cache(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens(batch=1, length=6)
         asked = {"max_new_tokens": 8, "do_sample": False, "use_cache": True}
         stock = model.generate(ids, **asked)
@@ -178,7 +180,7 @@ class TestStockCalls:
             assert torch.equal(model.generate(ids, **asked), stock)
         assert not calls
 
-    def test_generation_without_a_cache_is_fused(self, calls: list[int]) -> None:
+    def test_generation_without_a_cache_is_fused(self, calls: list[str]) -> None:
         model, ids = pico("bloom"), tokens(batch=1, length=6)
         asked = {"max_new_tokens": 8, "do_sample": False, "use_cache": False}
         stock = model.generate(ids, **asked)
@@ -194,7 +196,7 @@ class TestStockCalls:
             assert model(ids, use_cache=True).past_key_values is not None
 
     @pytest.mark.parametrize("family", ["bloom", "mpt"])
-    def test_attention_maps(self, family: str, calls: list[int]) -> None:
+    def test_attention_maps(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens()
         with fused_attention(model), torch.no_grad():
             maps = model(ids, output_attentions=True, use_cache=False).attentions
@@ -202,7 +204,7 @@ class TestStockCalls:
         assert not calls
 
     @pytest.mark.parametrize("family", ["bloom", "falcon-rw"])
-    def test_training_with_attention_dropout(self, family: str, calls: list[int]) -> None:
+    def test_training_with_attention_dropout(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family, attention_dropout=0.1).train(), tokens()
         with fused_attention(model):
             logits(model, ids)
@@ -210,7 +212,7 @@ class TestStockCalls:
             logits(model.eval(), ids)
             assert calls
 
-    def test_training_mpt_with_attention_dropout(self, calls: list[int]) -> None:
+    def test_training_mpt_with_attention_dropout(self, calls: list[str]) -> None:
         model, ids = pico("mpt", attn_config={"attn_pdrop": 1}).train(), tokens()
         with fused_attention(model):
             logits(model, ids)

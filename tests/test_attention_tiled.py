@@ -9,6 +9,7 @@ from torch import Tensor
 from headsurgeon.attention import tiled_attention as module
 from headsurgeon.attention.tiled_attention import tiled_attention, tiles_serve
 from headsurgeon.attention.tiles import NUMBERS, ROWS, TiledScores
+from headsurgeon.errors import StateError
 from tests.test_attention import dense, drawn, geometric
 
 
@@ -34,8 +35,8 @@ def test_outputs_and_gradients_are_those_of_whole_maps(rows: int, size: float) -
 
 
 def test_a_value_may_be_of_another_width_and_heads_may_lie_apart() -> None:
-    query, key, _ = drawn((2, 40, 3, 8))
-    value = torch.randn(2, 40, 3, 5)
+    query, key, value = drawn((2, 40, 3, 8))
+    value = value[..., :5]
     # as projections give them: rows before heads
     query, key, value = (part.transpose(1, 2).requires_grad_() for part in (query, key, value))
     bias = torch.zeros(3, 40)
@@ -50,11 +51,14 @@ def test_a_value_may_be_of_another_width_and_heads_may_lie_apart() -> None:
 
 def test_a_steep_head_on_a_long_window_loses_no_digits() -> None:
     """The bias reaches 1,448 there; where it is added, and not folded, does not matter."""
-    query, key, value = drawn((1, 2, 2048, 16))
+    leaves = [part.requires_grad_() for part in drawn((1, 2, 2048, 16))]
     bias = torch.tensor([2**-0.5, 2**-8])[:, None] * torch.arange(2048)
-    ours = tiled_attention(query, key, value, bias, 0.25)
+    ours = tiled_attention(*leaves, bias, 0.25)
+    query, key, value = leaves
     whole = dense(query, key, bias, 0.25) @ value.double()
-    assert float((ours - whole).abs().max()) < 1e-4
+    assert float((ours - whole).detach().abs().max()) < 1e-4
+    for actual, expected in zip(gradients(ours, leaves), gradients(whole, leaves), strict=True):
+        assert float((actual - expected).abs().max()) < 2e-4
 
 
 def test_probabilities_that_fp32_cannot_add_to_one_are_zero() -> None:
@@ -63,7 +67,8 @@ def test_probabilities_that_fp32_cannot_add_to_one_are_zero() -> None:
     bias = 2.0 * torch.arange(200)[None]
     output = tiled_attention(query, key, value, bias, 0.1)
     (first,) = torch.autograd.grad(output[0, 0, 150:].sum(), value)
-    assert not first[0, 0, :100].any()
+    # e^(−2·21) is 2^−60.6
+    assert not first[0, 0, : 150 - 22].any()
     assert first[0, 0, 150:].all()
 
 
@@ -85,8 +90,31 @@ def test_both_operators_keep_pytorchs_rules_for_operators() -> None:
     torch.library.opcheck(module._forward, (query, key, value, bias, 0.3))
     with torch.no_grad():
         output, lse = module._forward(query, key, value, bias, 0.3)
-        arguments = (torch.randn_like(output), query, key, value, bias, output, lse, 0.3)
+        arguments = (torch.ones_like(output), query, key, value, bias, output, lse, 0.3)
         torch.library.opcheck(module._backward, arguments)
+
+
+def test_it_is_differentiable_once() -> None:
+    leaves = [part.requires_grad_() for part in drawn((1, 1, 4, 8))]
+    output = tiled_attention(*leaves, torch.zeros(1, 4), 0.3)
+    (first,) = torch.autograd.grad(output.sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(first.sum(), leaves[:1])
+
+
+def test_a_broken_query_spoils_its_own_row_alone() -> None:
+    query, key, value = drawn((1, 2, 140, 8))
+    query[0, 1, 7] = torch.nan
+    output = tiled_attention(query, key, value, torch.zeros(2, 140), 0.3)
+    broken = output.isnan().any(-1)
+    assert broken.nonzero().tolist() == [[0, 1, 7]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_precision_is_refused(dtype: torch.dtype) -> None:
+    query, key, value = (part.to(dtype) for part in drawn((1, 2, 4, 8)))
+    with pytest.raises(StateError, match="fp32"):
+        tiled_attention(query, key, value, torch.zeros(2, 4), 0.3)
 
 
 @given(heads=st.integers(1, 40), rows=st.integers(1, 1500))

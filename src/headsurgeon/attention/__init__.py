@@ -1,5 +1,8 @@
 """Ways to run attention.
 
+"Fused" is what a user asks for: attention without maps, in tiles for fp32 on a CPU, by a kernel
+elsewhere.
+
 - `rows.py` says what a pass over the attention rows yields; `blocked.py` is the exact reference;
 - `tiles.py` cuts scores to fit a processor's cache; `tiled.py` takes statistics from such tiles,
   `tiled_attention.py` is attention itself, forward and backward;

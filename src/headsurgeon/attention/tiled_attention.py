@@ -1,14 +1,14 @@
 """Causal attention with a key bias in tiles that fit the processor's cache, forward and backward.
 
-PyTorch's fused kernel for CPUs is several times slower backward than its matrix products; tiles of
-scores that are computed again in backward are not. What is kept for it is linear in the window:
+PyTorch's fused kernel may be several times slower backward than its matrix products on a CPU; tiles
+of scores that are computed again in backward are not. What is kept for it is linear in the window:
 queries, keys, values, outputs, and the log-sum-exp ℓ of every row. With p = exp(s − ℓ), outputs o
 and their gradient g (Dao 2022, arXiv:2205.14135, section 3.1 and appendix B.4):
 
     dv_j = Σ_t p_tj g_t     ds_tj = p_tj (g_t·v_j − g_t·o_t)     dq_t = scale Σ_j ds_tj k_j     …
 
 Both passes are operators of their own, so that whoever traces shapes, such as a memory estimate,
-sees two operations rather than thousands.
+sees two operations rather than thousands (and not the scratch memory of one tile or two).
 """
 
 from typing import Any
@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.tiles import TILED_DEVICES, UNIT, TiledScores
+from headsurgeon.attention.tiles import TILED_DEVICES, TiledScores
+from headsurgeon.errors import StateError
 
 # Probabilities below this are 0. Far below what fp32 can add to 1; products of still smaller ones
 # with gradients are denormal numbers, on which some processors are many times slower.
@@ -37,16 +38,26 @@ def tiled_attention(
         query, key, value: fp32.
         key_bias: by head and key position; no gradient flows into it.
         scale: factor on query·key.
+
+    Raises:
+        StateError: another precision, in which sums over a window would be rounded away.
     """
+    dtypes = {part.dtype for part in (query, key, value, key_bias)}
+    if dtypes != {torch.float32}:
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise StateError(f"tiles compute in fp32, got {found}; use folded_attention")
     joined = (part.flatten(0, 1).contiguous() for part in (query, key, value))
     # autocast would make the products of fp32 tensors bf16
     with torch.autocast(query.device.type, enabled=False):
-        output: Tensor = _forward(*joined, key_bias, scale)[0]
+        output: Tensor = _forward(*joined, key_bias.detach(), scale)[0]
     return output.view(*query.shape[:3], value.shape[-1])
 
 
 def tiles_serve(query: Tensor) -> bool:
-    """Whether tiles are the fast way for such queries, rather than PyTorch's fused kernel."""
+    """Whether tiles are the fast way for such queries, rather than PyTorch's fused kernel.
+
+    In bf16 and fp16 they are not: a kernel then uses what the processor has for these.
+    """
     return query.device.type in TILED_DEVICES and query.dtype == torch.float32
 
 
@@ -54,7 +65,10 @@ def tiles_serve(query: Tensor) -> bool:
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Outputs, and the log-sum-exp of the scores as `TiledScores` gives them, over log 2."""
+    """Outputs, and the log-sum-exp of the scores as `TiledScores` gives them, over log 2.
+
+    The constant in it differs from tile to tile, so it serves `_backward` and nobody else.
+    """
     tiles = TiledScores(query, key, key_bias, scale, held=1)
     output = torch.empty_like(value)
     lse = query.new_empty(*query.shape[:2], 1)
@@ -83,7 +97,12 @@ def _backward(
     tiles = TiledScores(query, key, key_bias, scale, held=2)
     gradient = gradient.contiguous()
     mean = (gradient * output).sum(-1, keepdim=True)
-    of_query, of_key, of_value = (torch.zeros_like(part) for part in (query, key, value))
+    # a row is in one tile of its head, a key in many
+    of_query, of_key, of_value = (
+        torch.empty_like(query),
+        torch.zeros_like(key),
+        torch.zeros_like(value),
+    )
     for tile in tiles:
         rows, keys = (tile.heads, tile.rows), (tile.heads, tile.keys)
         weights = _probabilities(tiles.of(tile), lse[rows])
@@ -92,9 +111,8 @@ def _backward(
         torch.bmm(gradient[rows], value[keys].transpose(1, 2), out=of_scores)
         of_scores.sub_(mean[rows]).mul_(weights)
         of_query[rows] = of_scores @ key[keys]
-        of_key[keys].baddbmm_(of_scores.transpose(1, 2), tiles.query[rows])
-    # the queries of the tiles bear the scale already, in units of log 2
-    return of_query.mul_(scale), of_key.mul_(UNIT), of_value
+        of_key[keys].baddbmm_(of_scores.transpose(1, 2), query[rows])
+    return of_query.mul_(scale), of_key.mul_(scale), of_value
 
 
 def _probabilities(

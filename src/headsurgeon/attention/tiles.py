@@ -19,14 +19,13 @@ ROWS = 128
 NUMBERS = 2**20
 # exp takes twice the time of exp2, so scores are in units of log 2.
 UNIT = math.log(2)
-# Where tiles are faster than PyTorch's fused kernels in fp32. In bf16 those have the processor's
-# own instructions for themselves.
+# Where tiles are the fast way: measured on two processors, see docs/log.md.
 TILED_DEVICES = frozenset({"cpu"})
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Some query rows of some heads, and all the keys that the last of these rows sees."""
+    """Some query rows of some heads, and all the keys, from the first, that the last row sees."""
 
     heads: slice
     rows: slice
@@ -50,9 +49,6 @@ class TiledScores:
         key_bias: added to the scaled scores, for the heads of one window or of all.
         scale: factor on query·key.
         held: how many tiles of scratch memory are needed, that of the scores included.
-
-    Attributes:
-        query: the queries times scale over log 2, so that products are scores in units of log 2.
     """
 
     def __init__(
@@ -63,7 +59,8 @@ class TiledScores:
         scale: float,
         held: int,
     ) -> None:
-        self.query = query * (scale / UNIT)
+        self._queries = query
+        self._factor = scale / UNIT
         self._keys = key.transpose(1, 2)
         self._bias = (key_bias / UNIT).repeat(len(query) // len(key_bias), 1)[:, None]
         # added rather than filled in by a mask, which takes several times as long
@@ -73,7 +70,7 @@ class TiledScores:
         self._scratch = query.new_empty(held, largest)
 
     def __iter__(self) -> Iterator[Tile]:
-        heads, rows, _ = self.query.shape
+        heads, rows, _ = self._queries.shape
         for start in range(0, rows, ROWS):
             stop = min(start + ROWS, rows)
             group = max(1, NUMBERS // ((stop - start) * stop))
@@ -91,13 +88,15 @@ class TiledScores:
         The constant is the bias of the tile's last key: large numbers would cost the near keys
         digits, and softmax ignores it.
         """
-        scores = self.spare(tile, 0)
-        torch.bmm(
-            self.query[tile.heads, tile.rows], self._keys[tile.heads, :, tile.keys], out=scores
-        )
         last = tile.keys.stop - 1
         bias = self._bias[tile.heads]
-        scores += bias[..., tile.keys] - bias[..., last : last + 1]
+        scores = torch.baddbmm(
+            bias[..., tile.keys] - bias[..., last : last + 1],
+            self._queries[tile.heads, tile.rows],
+            self._keys[tile.heads, :, tile.keys],
+            alpha=self._factor,
+            out=self.spare(tile, 0),
+        )
         rows = tile.shape[1]
         scores[..., tile.rows] += self._later[:rows, :rows]
         return scores

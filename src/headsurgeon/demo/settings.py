@@ -91,7 +91,7 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
 
     A model other than the twin has no ceiling, and it is larger: SmolLM2-135M takes a second per
     window of 256 tokens on one core. So everything is smaller than for the twins, such that the
-    whole demo takes between four and fifteen minutes on two cores:
+    whole demo takes four to fifteen minutes on two cores:
 
     - 16 dev windows per text show where the sinks are; heads near a threshold stay borderline;
     - most of the time goes into pricing some 80 heads on two texts, so there are 2 windows of each;

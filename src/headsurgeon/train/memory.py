@@ -48,9 +48,9 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
 
     Two steps and an evaluation run at their real length, batch and precision on a copy that holds
     no memory; what is alive at a time is counted. It is the memory of tensors: what an allocator
-    cannot reuse comes on top. glibc keeps up to half as much again in pieces, unless
-    `MALLOC_MMAP_THRESHOLD_` (bytes) is set in the environment. A run's checkpoint adds nothing:
-    tensors are written from where they are.
+    cannot reuse, and the scratch memory within an operation, such as a tile of scores, come on top.
+    glibc keeps up to half as much again in pieces, unless `MALLOC_MMAP_THRESHOLD_` (bytes) is set
+    in the environment. A run's checkpoint adds nothing: tensors are written from where they are.
 
     Args:
         patient: open; it and its model are left as they were.

@@ -35,7 +35,7 @@ class TrainSettings(BaseModel):
     attention: Literal["auto", "stock", "fused"] = Field(
         "auto",
         description="stock is the model's own; fused is the same up to rounding, faster, in memory "
-        "linear in the window; auto is fused where there is such a kernel",
+        "linear in the window; auto is fused for BLOOM, MPT and ALiBi-Falcon",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to hold fewer of them"
