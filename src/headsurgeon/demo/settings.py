@@ -29,7 +29,7 @@ class DemoSettings:
         test_windows: windows per corpus of every final loss; they decide the intervals' width.
         statistics_windows: how many of them the heads' statistics are measured on.
         null_seeds: how often the heads are reinitialised and not trained, for comparison.
-        max_tokens: tokens each arm trains on: three arms and all measurements take about four
+        max_tokens: tokens each arm trains on: three arms and all measurements take two to five
             minutes on two CPU cores.
         batch_windows: windows per optimiser step.
         evaluations: how often each arm's dev loss is measured while it trains.
