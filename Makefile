@@ -41,7 +41,7 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# About 30 minutes on two cores, and 20 GB of memory. Nothing else should run meanwhile.
+# About 40 minutes on two cores, and 20 GB of memory. Nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
 	for part in startup sizes measuring training memory report; do \
 		$(BIN)/python benchmarks/$$part.py || exit 1; \
