@@ -26,7 +26,7 @@ from headsurgeon.operate import operate
 from headsurgeon.train import train_on
 from headsurgeon.train.schedule import windows_needed
 
-PLANTED_GRID = (5e-4, 2e-3, 8e-3)
+PLANTED_GRID = (5e-4, 2e-3, 8e-3, 3.2e-2)
 # on SmolLM2-135M both ends are worse than the middle, for both arms
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 # more than the demo's own evaluations read, if there are: here the dev loss decides

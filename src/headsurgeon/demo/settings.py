@@ -34,8 +34,8 @@ class DemoSettings:
         batch_windows: windows per optimiser step.
         evaluations: how often each arm's dev loss is measured while it trains.
         surgery_rate, control_rate, ceiling_rate: each arm's own best learning rate on dev text out
-            of one grid, 5e-4, 2e-3 and 8e-3 (`zoo/learning_rates.py`, docs/log.md); otherwise the
-            comparison would be one of learning rates. Surgery's lies at the edge of the grid.
+            of one grid, 5e-4, 2e-3, 8e-3 and 3.2e-2 (`zoo/learning_rates.py`, docs/log.md);
+            otherwise the comparison would be one of learning rates.
         seed: of windows, initialisation and training order; the same for every arm.
     """
 
