@@ -4,8 +4,8 @@ BLOOM, MPT and ALiBi-Falcon in `transformers` hold whole attention maps or masks
 `fused_attention(model)` their attention modules run in tiles (`tiled_attention.py`) or through a
 fused kernel (`fold.py`) instead: the same sums up to rounding, a fraction of the time, memory
 linear in the window. The modules' own projections are called, so hooks on them and layers put in
-their place keep working. BLOOM's GELU, some thirty passes over the widest activations in forward and
-backward, becomes PyTorch's, which is the same function in one.
+their place keep working. BLOOM's GELU, some thirty passes over the widest activations in forward
+and backward, becomes PyTorch's, which is the same function in one.
 
 A call goes the stock way, whole, where neither applies: with a cache, with padding
 (a mask that has zeros) or a mask of one's own, when attention maps are asked for, when training
