@@ -8,7 +8,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm_", "aten::addmv_"),
+    "matrix products": (
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+        "aten::baddbmm_",
+        "aten::addmv_",
+    ),
     "exp2, threshold, maximum": ("aten::exp2", "aten::exp2_", "aten::threshold_", "aten::amax"),
     "GELU": ("aten::gelu", "aten::gelu_backward"),
 }
