@@ -21,7 +21,6 @@ from tests.test_train_loop import patient, short
 
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)),))
 TOLERANCE = 0.2
-QUICK = ("bloom-fused", "llama-sdpa")
 # own fused attention with grouped and with separate projections; sliding windows and soft-capping
 # observed at the interface; transposed weights
 VARIED = ("bloom", "falcon-new", "gemma2", "gpt2")
@@ -34,10 +33,10 @@ EXPERTS = {
 MEBIBYTE = 2**20
 
 
+# slow not for its time alone: a resident size is the machine's affair as well as ours
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident size is read from /proc")
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_the_estimate_is_within_a_fifth_of_the_measured_peak(name: str, tmp_path: Path) -> None:
     # Unless told otherwise, glibc raises the size above which memory goes straight back to the
     # system up to 32 MB, and what it keeps instead lies in pieces that later tensors do not fit in.
@@ -47,7 +46,8 @@ def test_the_estimate_is_within_a_fifth_of_the_measured_peak(name: str, tmp_path
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.strip().splitlines()[-1])
-    assert figures["measured"] > 100 * MEBIBYTE
+    # large beside what the interpreter itself takes meanwhile
+    assert figures["peak"] > 50 * MEBIBYTE
     assert figures["peak"] == pytest.approx(figures["measured"], rel=TOLERANCE), figures
 
 
