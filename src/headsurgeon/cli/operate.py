@@ -96,7 +96,8 @@ def operate(
         patient.reopen()
         _show_dry_run(patient, tokenizer, corpus, settings, cost)
         return
-    if cost is not None and cost > CONFIRM_ABOVE and not yes:
+    # a cost that is no number asks too
+    if cost is not None and not cost <= CONFIRM_ABOVE and not yes:
         raise NeedsConfirmation(_warning(wanted, cost, plan))
     if cost is not None:
         heads = f"silencing the {len(wanted.operated)} heads costs"
@@ -256,7 +257,7 @@ def _show_dry_run(
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
     if cost is not None:
-        asks = "; --yes will be needed" if cost > CONFIRM_ABOVE else ""
+        asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
         lines["silencing costs"] = f"{cost:+.4f} nats per token now{asks}"
     if patient.frozen_key_values:
         lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))

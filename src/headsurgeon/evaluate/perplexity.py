@@ -14,7 +14,7 @@ from headsurgeon.arch import layout_of
 from headsurgeon.attention.choice import AttentionChoice, attending
 from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
 from headsurgeon.data import Windows, as_windows
-from headsurgeon.errors import InputError
+from headsurgeon.errors import InputError, ModelError
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
 from headsurgeon.models.loss import token_nll
 
@@ -43,13 +43,17 @@ class Estimate:
 
     @property
     def above_zero(self) -> bool:
-        """Whether the whole interval lies above 0; never true without an interval."""
-        return self.low > 0.0
+        """Whether the whole interval lies above 0; never true without a finite interval."""
+        return self.low > 0.0 and self._finite
 
     @property
     def below_zero(self) -> bool:
-        """Whether the whole interval lies below 0; never true without an interval."""
-        return self.high < 0.0
+        """Whether the whole interval lies below 0; never true without a finite interval."""
+        return self.high < 0.0 and self._finite
+
+    @property
+    def _finite(self) -> bool:
+        return all(map(math.isfinite, (self.value, self.low, self.high)))
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers for JSON."""
@@ -151,6 +155,7 @@ def evaluate(
         attention: `stock`, `fused`, or `auto`; see `headsurgeon.attention.choice`.
 
     Raises:
+        ModelError: a loss is not a finite number; names the window and its document.
         UnsupportedModel, SettingsError, CorpusError: as `measure`.
     """
     windows = as_windows(windows)
@@ -159,6 +164,7 @@ def evaluate(
     with evaluating(model), attending(model, attention) as used:
         for batch in batches(windows.tokens, batch_size):
             losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
+    _check_finite(losses, windows, model)
     names = list(dict.fromkeys(windows.documents))
     position = {name: index for index, name in enumerate(names)}
     nll = np.zeros(len(names))
@@ -181,6 +187,17 @@ def evaluate(
         document_tokens=tokens,
         attention=used,
     )
+
+
+def _check_finite(losses: Sequence[float], windows: Windows, model: PreTrainedModel) -> None:
+    """A sum with one such loss says nothing about the others, and no gate may take it for one."""
+    bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        raise ModelError(
+            f"{model_id(model)}: the loss of {len(bad)} of {len(losses)} windows is not a finite "
+            f"number ({losses[bad[0]]} in window {bad[0]}, {windows.documents[bad[0]]}); in 16 bit "
+            "numbers may overflow: evaluate in fp32, or look for damaged weights"
+        )
 
 
 def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate:

@@ -32,7 +32,8 @@ class StoredTensor:
     def read(self) -> Tensor:
         """The tensor itself, on the CPU, in the precision it is stored in."""
         with safe_open(self.file, framework="pt") as opened:
-            return opened.get_tensor(self.name)
+            tensor: Tensor = opened.get_tensor(self.name)
+        return tensor
 
 
 def stored_tensors(source: str, revision: str | None = None) -> dict[str, StoredTensor]:

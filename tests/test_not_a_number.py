@@ -1,0 +1,49 @@
+"""A number that is none closes every gate: it is named, and nothing is concluded from it."""
+
+import math
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import headsurgeon as hs
+from headsurgeon.errors import ModelError
+from headsurgeon.evaluate import Estimate
+from tests.pico import tokens
+from tests.pico_families import pico_family
+
+
+def overflowing(value: float) -> PreTrainedModel:
+    """A model whose loss is not finite in windows with token 7; its head is not tied to it."""
+    model = pico_family("llama")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_a_number_names_its_window(value: float) -> None:
+    batch = tokens(3, 12).clamp(min=8)
+    batch[2, 4] = 7
+    with pytest.raises(ModelError, match=r"1 of 3 windows.*window 2, window-2"):
+        hs.evaluate(overflowing(value), batch)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_head_is_free_of_cost_where_the_loss_is_not_a_number(value: float) -> None:
+    batch = torch.full((2, 12), 7)
+    with pytest.raises(ModelError, match="not a finite number"):
+        hs.ablate(overflowing(value), ["L0H0"], batch)
+    with pytest.raises(ModelError, match="not a finite number"):
+        hs.ablation_cost(overflowing(value), batch)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.0])
+@pytest.mark.parametrize("low", [math.nan, math.inf, -math.inf, 0.5])
+@pytest.mark.parametrize("high", [math.nan, math.inf, -math.inf, 2.0])
+def test_an_estimate_decides_nothing_unless_it_and_its_bounds_are_finite(
+    value: float, low: float, high: float
+) -> None:
+    finite = all(map(math.isfinite, (value, low, high)))
+    assert Estimate(value, low, high).above_zero == finite
+    assert Estimate(-value, -high, -low).below_zero == finite
