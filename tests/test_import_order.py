@@ -12,6 +12,7 @@ MAX_LINES = 400
 # A module imports from its own entry and from those before it.
 ORDER = [
     "errors",
+    "printable",
     "heads",
     "files",
     "bootstrap",

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from headsurgeon.cli.head_map import mass_style
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +25,7 @@ _VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 def visible(token: str) -> str:
     """A token as one can see it: white space as signs, other control characters escaped."""
     signs = (_VISIBLE.get(char, char) for char in token)
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in signs
-    )
+    return printable("".join(signs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,7 @@ class AttentionMap:
     def _label(self, row: int, size: int) -> str:
         first = row * size
         if size == 1:
-            return f"{first:>4} {self.tokens[first]}"
+            return f"{first:>4} {visible(self.tokens[first])}"
         return f"{first:>4}–{min(len(self.tokens), first + size) - 1}"
 
 

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from headsurgeon.cli.console import facts, heading, out, percent, table
 from headsurgeon.cli.options import Loading
 from headsurgeon.cli.planted import planted_remark
 from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import VERDICTS
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +93,7 @@ def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
     """One column per model; where one has published figures they stand below the measured ones."""
     lines = [summary(diagnosis) for diagnosis in diagnoses]
     reported = [PUBLISHED.get(line["model"]) for line in lines]
-    rows = [
+    rows: list[list[str | Text]] = [
         ["layers × heads", *(_shape(line) for line in lines)],
         ["heads", *(str(line["heads"]) for line in lines)],
         ["sick", *(f"{percent(line['sick_share'])} ({line['sick']})" for line in lines)],
@@ -117,10 +120,13 @@ def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
         for diagnosis in diagnoses
     ]
     names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
-    remarks = [f"{name}: {planted_remark(name)}" for name in names if planted_remark(name)]
+    remarks = [
+        f"{printable(name)}: {planted_remark(name)}" for name in names if planted_remark(name)
+    ]
     if any(name in PUBLISHED for name in names):
         remarks.append(f"Reported: {SOURCE}, on one short text.")
-    return model_maps(views, footnote="\n".join([_reading(diagnoses), *remarks]))
+    reading = printable(_reading(diagnoses))
+    return model_maps(views, footnote="\n".join([reading, *remarks]))
 
 
 def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
@@ -152,10 +158,10 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
         console.print()
         console.print(facts(remarks))
     written = sorted(path.name for path in output.iterdir())
-    console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True, markup=False)
+    console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True)
 
 
-def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str]]:
+def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str | Text]]:
     """A row with what the paper says, where it says anything of any of the models."""
     cells = [_NOTHING if found is None else str(of(found)) for found in reported]
     return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
@@ -171,11 +177,11 @@ def _counts(counts: dict[str, int]) -> str:
     return " / ".join(str(counts[verdict]) for verdict in VERDICTS)
 
 
-def _per_index(line: dict[str, Any]) -> str:
+def _per_index(line: dict[str, Any]) -> Text:
     """The head indices with sick layers, one per line: in how many layers each."""
     affected = line["layers_affected_per_head"]
     found = [f"H{head}: {sick} of {line['layers']}" for head, sick in enumerate(affected) if sick]
-    return "\n".join(found) or _NOTHING
+    return Text("\n".join(found) or _NOTHING)
 
 
 def _correlation(line: dict[str, Any]) -> str:
@@ -186,7 +192,7 @@ def _correlation(line: dict[str, Any]) -> str:
 def _title(diagnosis: "Diagnosis") -> str:
     line = summary(diagnosis)
     band = f", {line['band']['name']}" if line["band"] else ""
-    title = f"{line['model']}\n{percent(line['sick_share'])} sick{band}"
+    title = f"{printable(line['model'])}\n{percent(line['sick_share'])} sick{band}"
     published = PUBLISHED.get(line["model"])
     if published is not None:
         title += f"\nreported: {percent(published.sick_share)}, {published.band}"

@@ -1,35 +1,37 @@
 """What the terminal shows: consoles, tables, facts, and where things are going on."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from headsurgeon.cli import screen
 from headsurgeon.cli.head_map import HeadMap
+from headsurgeon.cli.screen import Screen
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.diagnose import Diagnosis
     from headsurgeon.evaluate import Estimate
 
 
-def out() -> Console:
+def out() -> Screen:
     """For results: stdout."""
-    return Console(highlight=False)
+    return Screen()
 
 
-def err() -> Console:
+def err() -> Screen:
     """For progress: stderr, so that results can be piped."""
-    return Console(stderr=True, highlight=False)
+    return Screen(stderr=True)
 
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Shows a spinner with `what` while the body runs; nothing where there is no terminal."""
-    with err().status(f"{what} …"):
+    with err().status(Text(printable(f"{what} …"))):
         yield
 
 
@@ -46,21 +48,37 @@ def head_map(diagnosis: "Diagnosis") -> HeadMap:
 
 def heading(text: str) -> Text:
     """What stands above a table or a list of facts."""
-    return Text(text, style="bold")
+    return Text(printable(text), style="bold")
 
 
 def command_line(*words: object) -> str:
-    """A command as it is to be typed, quoted where the shell needs it."""
-    return shlex.join(str(word) for word in words)
+    """A command as it is to be typed, as far as stdout can show it; see `screen.command_line`."""
+    return screen.command_line(*words, encoding=out().encoding)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; the first column names the row, the others hold numbers."""
+def show_next(command: str, subject: object, *options: object) -> None:
+    """Prints a command of ours to be typed next, which the shell reads back as these words."""
+    console = out()
+    words = screen.next_step(command, subject, *options, encoding=console.encoding)
+    console.print(f"next: {words}", soft_wrap=True)
+
+
+def python_text(value: object) -> str:
+    """A text as a Python literal that stdout can show."""
+    return screen.python_text(value, out().encoding)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A plain table; the first column names the row, the others hold numbers.
+
+    Cells are shown literally; one of several lines is a `Text`.
+    """
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        result.add_column(column, justify="right" if index else "left", header_style="dim")
+        justify: JustifyMethod = "right" if index else "left"
+        result.add_column(Text(printable(column)), justify=justify, header_style="dim")
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
+        result.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     return result
 
 
@@ -70,7 +88,7 @@ def facts(items: Mapping[str, str]) -> Table:
     result.add_column(style="dim", no_wrap=True)
     result.add_column()
     for name, value in items.items():
-        result.add_row(name, Text(value))
+        result.add_row(Text(printable(name)), Text(printable(value)))
     return result
 
 

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.status import Status
 from rich.text import Text
 
-from headsurgeon.cli.console import err, head_map, heading, out, table
+from headsurgeon.cli.console import err, head_map, heading, out, python_text, table
 from headsurgeon.cli.loading import quieten
+from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.progress import add_run, new_bar, show_step
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.demo.pipeline import DemoResult
@@ -42,6 +43,7 @@ def demo(
     The shipped model's collapse was planted, so it is known how much a repair could bring back. The
     control trains the same weights on the same tokens without reinitialising them.
     """
+    check_folder(output)
     quieten()
     from headsurgeon.demo import demo as run_demo
     from headsurgeon.demo import settings_for
@@ -64,13 +66,13 @@ class Terminal:
 
     def started(self, what: str) -> None:
         """Turns a spinner; nothing where there is no terminal."""
-        self._status = err().status(Text(f"{what} …"))
+        self._status = err().status(Text(printable(f"{what} …")))
         self._status.start()
 
     def finished(self, what: str, seconds: float) -> None:
         """Says what is done and how long it took."""
         self.close()
-        line = Text("✓ ", style="green").append(what, style="default")
+        line = Text("✓ ", style="green").append(printable(what), style="default")
         self.console.print(line.append(f"  {seconds:.1f} s", style="dim"))
 
     def trained(self, arm: str, event: "StepEvent") -> None:
@@ -102,9 +104,7 @@ class Terminal:
         """Prints a table and the note below it."""
         self.console.print()
         self.console.print(heading(table_.title))
-        # cells hold intervals in brackets, which rich would read as styles
-        cells = [[escape(cell) for cell in row] for row in table_.rows]
-        self.console.print(table(table_.columns, cells))
+        self.console.print(table(table_.columns, table_.rows))
         if table_.note:
             self.console.print(Text(table_.note, style="dim"))
 
@@ -124,7 +124,7 @@ def _show_files(result: "DemoResult") -> None:
     for name, what in (
         ("summary.html", "everything on one page, for a browser"),
         ("figures/", "head map, masses, loss, result"),
-        ("merged/", f'AutoModelForCausalLM.from_pretrained("{folder / "merged"}")'),
+        ("merged/", f"AutoModelForCausalLM.from_pretrained({python_text(folder / 'merged')})"),
         ("demo.json", "every figure above"),
         ("runs/", "logs and patches of the arms"),
     ):

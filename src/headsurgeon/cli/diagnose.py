@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, command_line, out
+from headsurgeon.cli.console import busy, out, show_next
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.outputs import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +84,7 @@ def diagnose(
     from headsurgeon.diagnose import Thresholds
     from headsurgeon.files import claim_folder
 
+    check_folder(output)
     examine = partial(
         _examine,
         thresholds=Thresholds(sink=sink, dead=dead, low_entropy=low_entropy),
@@ -199,8 +201,6 @@ def _show(output: Path, examined: Examined) -> None:
     show_diagnosis(diagnosis, examined.dormancy, examined.test)
     console = out()
     names = sorted(path.name for path in output.iterdir())
-    console.print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True, markup=False)
+    console.print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
     if diagnosis.sick:
-        following = ("plan", output / DIAGNOSIS, "--rule", "sick", "-o", "plan.yaml")
-        words = command_line("headsurgeon", *following)
-        console.print(f"next: {words}", soft_wrap=True, markup=False)
+        show_next("plan", output / DIAGNOSIS, "--rule", "sick", "-o", "plan.yaml")

@@ -1,16 +1,20 @@
 """What happens when a command fails: one clear line, the right exit code, no traceback."""
 
+import re
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
 import typer
+from rich.text import Text
 
+from headsurgeon.cli.console import err
 from headsurgeon.cli.options import Debug
 from headsurgeon.cli.signature import extend
 from headsurgeon.errors import HeadsurgeonError, Interrupted
+from headsurgeon.printable import printable
 
 INTERRUPTED = 130
 
@@ -32,23 +36,53 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except Interrupted as error:
-            typer.echo(str(error), err=True)
+            _tell(Text(), str(error))
             raise typer.Exit(error.exit_code) from error
         except HeadsurgeonError as error:
-            raise _told(str(error), error.exit_code, debug) from error
+            raise _told(str(error), error.exit_code, error if debug else None) from error
         except KeyboardInterrupt as error:
-            raise _told("interrupted", INTERRUPTED, debug) from error
+            raise _told("interrupted", INTERRUPTED, error if debug else None) from error
         except Exception as error:
-            message = " ".join(f"{type(error).__name__}: {error}".split())
             hint = "" if debug else "; run again with --debug for the traceback"
-            raise _told(f"unexpected failure: {message}{hint}", 1, debug) from error
+            message = f"unexpected failure: {_named(error)}{hint}"
+            raise _told(message, 1, error if debug else None) from error
 
     extend(run, command, {"debug": (Debug, False)})
     return run
 
 
-def _told(message: str, exit_code: int, debug: bool) -> typer.Exit:
-    if debug:
-        typer.echo(traceback.format_exc(), err=True, nl=False)
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {message}", err=True)
+def _told(message: str, exit_code: int, error: BaseException | None) -> typer.Exit:
+    if error is not None:
+        for line in _traceback(error):
+            err().print(line, soft_wrap=True)
+    _tell(Text("error:", style="bold red").append(" ", style="default"), message)
     return typer.Exit(exit_code)
+
+
+def _tell(start: Text, message: str) -> None:
+    """Prints a message; of its line breaks only those of a list of faults, which is indented."""
+    first, *faults = re.split(r"\n(?=  )", message)
+    console = err()
+    console.print(start.append(printable(first), style="default"), soft_wrap=True)
+    for fault in faults:
+        console.print(fault, soft_wrap=True)
+
+
+def _named(error: BaseException) -> str:
+    """Type and message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _traceback(error: BaseException) -> Iterator[str]:
+    """The lines of a traceback, causes first; messages, which others may have written, on one."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _traceback(before)
+        yield ""
+        how = "was the direct cause of" if error.__cause__ else "was being handled before"
+        yield f"The above exception {how} the following exception:"
+        yield ""
+    yield "Traceback (most recent call last):"
+    for entry in traceback.format_tb(error.__traceback__):
+        yield from entry.rstrip("\n").split("\n")
+    yield printable(f"{type(error).__name__}: {error}")

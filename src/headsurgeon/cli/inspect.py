@@ -10,8 +10,10 @@ from headsurgeon.cli import options
 from headsurgeon.cli.attention_map import AttentionMap, visible
 from headsurgeon.cli.console import busy, facts, first_few, heading, out, percent, table
 from headsurgeon.cli.loading import open_model
+from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.planted import planted_remark
 from headsurgeon.errors import CorpusError, OutputError, SettingsError
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +84,7 @@ def inspect(
     console.print(AttentionMap(attention, names))
     _show_attended(attention, names)
     if output is not None:
-        console.print(f"\nwritten to {output}", soft_wrap=True, markup=False)
+        console.print(f"\nwritten to {output}", soft_wrap=True)
 
 
 def token_ids(
@@ -115,6 +117,8 @@ def _check(output: Path | None, length: int) -> None:
         raise SettingsError(f"--length: expected at least 2 tokens, got {length}")
     if output is not None and (output.suffix.lower() != ".png" or output.is_dir()):
         raise OutputError(f"{output}: expected a file that ends in .png")
+    if output is not None:
+        check_file(output)
 
 
 def _findings(
@@ -209,6 +213,9 @@ def _draw(
     if remark:
         footnote += f"\n{remark}"
     figure = attention_figure(
-        attention, names, title=f"{head} of {model} on {len(names)} tokens", footnote=footnote
+        attention,
+        names,
+        title=f"{head} of {printable(model)} on {len(names)} tokens",
+        footnote=footnote,
     )
     write_png(figure, output)

@@ -1,7 +1,10 @@
 """The application: its commands in the order in which they are used."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +12,7 @@ from typer.core import TyperGroup
 
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.signature import grouped
+from headsurgeon.printable import PLAIN, printable
 
 EXAMPLES: dict[str, str] = {
     "diagnose": "headsurgeon diagnose zoo:bloom-mini-collapsed --corpus package:sympy "
@@ -27,12 +31,33 @@ EXAMPLES: dict[str, str] = {
 }
 
 
+@contextmanager
+def _literal() -> Iterator[None]:
+    """Spells out what cannot be seen in complaints about the command line, which quote it."""
+    try:
+        yield
+    except Exception as error:
+        # typer carries a click of its own, so the class has no public name
+        complaint: Any = error
+        if hasattr(complaint, "format_message"):
+            complaint.message = printable(complaint.message)
+        raise
+
+
 class Commands(TyperGroup):
     """Commands in the order of work; `operate` gets the options of its settings when it is called.
 
     Those options come from the fields of `TrainSettings`, whose package loads torch; the overview
     of all commands must not wait for that.
     """
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _literal():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _literal():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
@@ -99,4 +124,8 @@ for _name in EXAMPLES:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # help, too, may hold signs that the terminal's encoding lacks
+            stream.reconfigure(errors=PLAIN)
     app()

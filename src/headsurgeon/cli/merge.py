@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, out
+from headsurgeon.cli.console import busy, out, python_text
 from headsurgeon.cli.loading import open_model
+from headsurgeon.cli.outputs import check_folder
 
 
 def merge(
@@ -32,6 +33,7 @@ def merge(
     from headsurgeon.operate import apply_patch, read_patch
     from headsurgeon.operate.checkpoint import MARKER, write_checkpoint
 
+    check_folder(output)
     if output.exists():
         claim_folder(output, MARKER)
     read_patch(patch)
@@ -45,12 +47,10 @@ def merge(
     console.print(
         f"{len(patient.heads)} heads merged into {model}, {precision}, written to {output}",
         soft_wrap=True,
-        markup=False,
     )
     console.print(
-        f'load it with: AutoModelForCausalLM.from_pretrained("{output}")',
+        f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
         soft_wrap=True,
-        markup=False,
     )
 
 

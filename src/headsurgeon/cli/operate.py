@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, percent
+from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, percent, show_next
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.progress import training_bar
 from headsurgeon.cli.signature import extend
 from headsurgeon.errors import NeedsConfirmation
@@ -79,6 +80,7 @@ def operate(
     from headsurgeon.operate import operate as open_up
 
     settings = _settings(preset, changes)
+    check_folder(output)
     if output.exists():
         claim_folder(output, "run.json")
     trust = loading.trust_remote_code
@@ -197,7 +199,7 @@ def _warning(plan: "Plan", cost: float, path: Path) -> str:
         f"these {len(plan.operated)} heads do work: silencing them costs {cost:.4f} nats per token "
         f"(more than {CONFIRM_ABOVE:g}), which training would first have to win back; go on with "
         "--yes, or operate only on sick heads that do none: headsurgeon plan … --rule idle "
-        f"-o {path} --overwrite"
+        f"{command_line('-o', path, '--overwrite')}"
     )
 
 
@@ -304,6 +306,5 @@ def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:
         ("evaluate", model, "--patch", run.patch, "--corpus", corpus),
         ("merge", model, "--patch", run.patch, "--output", "repaired"),
     )
-    for words in following:
-        text = command_line("headsurgeon", *words)
-        console.print(f"next: {text}", soft_wrap=True, markup=False)
+    for command, subject, *options_ in following:
+        show_next(command, subject, *options_)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, table
+from headsurgeon.cli.console import busy, err, facts, heading, out, show_next, table
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.outputs import check_file
 from headsurgeon.errors import OutputError
 
 if TYPE_CHECKING:
@@ -176,12 +177,10 @@ def plan(
         result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
     save(result, output)
     show_plan(result)
-    console = out()
-    console.print(f"\nwritten to {output}; edit it as you like", soft_wrap=True, markup=False)
+    out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
     read = corpus or found.stats.provenance.corpus
     following = ("--plan", output, "--corpus", read, "--output", "runs/first")
-    words = command_line("headsurgeon", "operate", result.model, *following)
-    console.print(f"next: {words}", soft_wrap=True, markup=False)
+    show_next("operate", result.model, *following)
 
 
 def show_plan(plan: "Plan") -> None:
@@ -248,6 +247,7 @@ def _check_names(init: str, output_start: str) -> None:
 def _check_output(output: Path, overwrite: bool) -> None:
     if output.is_dir():
         raise OutputError(f"{output} is a folder; expected a file for the plan, such as plan.yaml")
+    check_file(output)
     if output.exists() and not overwrite:
         # it may hold hours of a person's editing
         raise OutputError(f"{output} exists; give another name, or --overwrite to replace it")

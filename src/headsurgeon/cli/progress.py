@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from headsurgeon.cli.console import err
+from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.train import StepEvent
@@ -31,10 +32,10 @@ def training_bar(what: str) -> "Iterator[Callable[[StepEvent], None]]":
 def new_bar(transient: bool = False) -> Progress:
     """A bar on stderr, not started; `transient` ones vanish when they stop."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
-        TextColumn("{task.fields[step]}"),
-        TextColumn("{task.fields[numbers]}", style="dim"),
+        TextColumn("{task.fields[step]}", markup=False),
+        TextColumn("{task.fields[numbers]}", style="dim", markup=False),
         console=err(),
         transient=transient,
     )
@@ -42,7 +43,7 @@ def new_bar(transient: bool = False) -> Progress:
 
 def add_run(progress: Progress, what: str) -> TaskID:
     """Adds a line for a training run to the bar; `show_step` moves it."""
-    return progress.add_task(what, total=None, step="", numbers="first evaluation …")
+    return progress.add_task(printable(what), total=None, step="", numbers="first evaluation …")
 
 
 def show_step(progress: Progress, task: TaskID, event: "StepEvent") -> None:

@@ -41,7 +41,7 @@ def show_diagnosis(
         console.print(f"\nreported in {SOURCE} on one short text, for comparison")
         share = f"{percent(published.sick_share)} sick, {published.band}"
         for line in (share, *published.remarks):
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
 
 
 def counts_table(diagnosis: "Diagnosis", published: Published | None = None) -> Table:

@@ -18,7 +18,7 @@ def zoo() -> None:
     for model in ZOO.values():
         name = Text.assemble((f"{PREFIX}{model.name}", "bold"), f"  {model.summary}")
         console.print(name, soft_wrap=True)
-        console.print(f"  {_where(model)}", style="dim", soft_wrap=True, markup=False)
+        console.print(f"  {_where(model)}", style="dim", soft_wrap=True)
     console.print(
         "\nThe collapse in the miniature BLOOMs is PLANTED: an extra loss early in training pushed "
         "named heads onto the first token. So the illness is known and a repair can be scored; how "
