@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headsurgeon import files
+from headsurgeon import files, folders
 from headsurgeon.errors import InputError, OutputError, WriteError
 
 
@@ -83,17 +83,17 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(OutputError, match="something else"):
-        files.claim_folder(tmp_path, "run.json")
+        folders.claim_folder(tmp_path, "run.json")
     with pytest.raises(OutputError, match="is a file"):
-        files.claim_folder(tmp_path / "thesis.tex", "run.json")
+        folders.claim_folder(tmp_path / "thesis.tex", "run.json")
 
 
 def test_a_new_an_empty_and_an_own_folder_are_accepted(tmp_path: Path) -> None:
-    folder = files.claim_folder(tmp_path / "a" / "b", "run.json")
-    files.claim_folder(folder, "run.json")
+    folder = folders.claim_folder(tmp_path / "a" / "b", "run.json")
+    folders.claim_folder(folder, "run.json")
     (folder / "run.json").write_text("{}")
     (folder / "more").write_text("")
-    assert files.claim_folder(folder, "run.json") == folder
+    assert folders.claim_folder(folder, "run.json") == folder
 
 
 def test_hash_depends_on_where_one_text_ends() -> None:

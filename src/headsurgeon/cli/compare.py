@@ -135,7 +135,8 @@ def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     Raises:
         OutputError: the folder holds something else.
     """
-    from headsurgeon.files import claim_folder, header, write_json
+    from headsurgeon.files import header, write_json
+    from headsurgeon.folders import claim_folder
     from headsurgeon.report.style import write_png
 
     claim_folder(output, COMPARISON)

@@ -82,7 +82,7 @@ def diagnose(
     documents. Several models stand side by side, with the published figures of those that have any.
     """
     from headsurgeon.diagnose import Thresholds
-    from headsurgeon.files import claim_folder
+    from headsurgeon.folders import claim_folder
 
     check_folder(output)
     examine = partial(
@@ -118,7 +118,7 @@ def _compare(
         show_comparison,
         write_comparison,
     )
-    from headsurgeon.files import claim_folder
+    from headsurgeon.folders import claim_folder
 
     if output.exists():
         claim_folder(output, COMPARISON)
@@ -176,7 +176,8 @@ def _position_or_token(
 def _write(output: Path, examined: Examined) -> None:
     import pandas
 
-    from headsurgeon.files import claim_folder, header, write_json, write_text
+    from headsurgeon.files import header, write_json, write_text
+    from headsurgeon.folders import claim_folder
 
     diagnosis, dormancy, test = examined.diagnosis, examined.dormancy, examined.test
     claim_folder(output, DIAGNOSIS)

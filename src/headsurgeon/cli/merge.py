@@ -29,7 +29,7 @@ def merge(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Writes the model with a patch merged in, and its tokenizer, as an ordinary checkpoint."""
-    from headsurgeon.files import claim_folder
+    from headsurgeon.folders import claim_folder
     from headsurgeon.operate import apply_patch, read_patch
     from headsurgeon.operate.checkpoint import MARKER, write_checkpoint
 

@@ -75,7 +75,7 @@ def operate(
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.diagnose.plan_file import load as load_plan
-    from headsurgeon.files import claim_folder
+    from headsurgeon.folders import claim_folder
     from headsurgeon.models.load import load_config
     from headsurgeon.operate import operate as open_up
 

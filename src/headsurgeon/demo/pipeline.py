@@ -19,7 +19,8 @@ from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.summary import write_summary
 from headsurgeon.demo.wording import conclusions, planned, sickness, working
 from headsurgeon.evaluate import Recovery, empirical_null, recovery_from
-from headsurgeon.files import claim_folder, read_json
+from headsurgeon.files import read_json
+from headsurgeon.folders import claim_folder
 from headsurgeon.operate import Patient
 
 RUNS = "runs"

@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.errors import WriteError
-from headsurgeon.files import claim_folder, header, write_json
+from headsurgeon.files import header, write_json
+from headsurgeon.folders import claim_folder
 from headsurgeon.operate.patient import Patient
 
 # says where the checkpoint comes from, and that its folder may be replaced

@@ -9,6 +9,7 @@ from headsurgeon import files
 from headsurgeon.attention.choice import choose_attention
 from headsurgeon.data import Windows
 from headsurgeon.errors import OutputError
+from headsurgeon.folders import claim_folder
 from headsurgeon.models.forward import model_id
 from headsurgeon.operate import Patient
 from headsurgeon.train.settings import TrainSettings
@@ -44,7 +45,7 @@ def open_folder(folder: Path | str, wanted: Mapping[str, Any], patient: Patient)
         OutputError: the folder holds something else, or a run that differs; names what differs.
         WriteError: it cannot be written.
     """
-    folder = files.claim_folder(folder, RUN_NAME)
+    folder = claim_folder(folder, RUN_NAME)
     path = folder / RUN_NAME
     if path.exists():
         found = files.read_json(path, _KIND)["identity"]
