@@ -16,6 +16,7 @@ from headsurgeon.models.weights import check_whole
 from headsurgeon.operate.init import INITS, Init, InitContext
 from headsurgeon.operate.output_start import OUTPUT_STARTS, OutputStart
 from headsurgeon.operate.patient import Patient, operated
+from headsurgeon.operate.sharding import check_unsharded
 
 Start = TypeVar("Start", bound=Callable[..., None])
 
@@ -113,13 +114,14 @@ def check_operable(model: PreTrainedModel) -> None:
     """Refuses, before anything is changed, a model that no patient can be made of.
 
     Raises:
-        StateError: the model is being operated on already.
+        StateError: the model is being operated on already, or spread over several processes.
         ModelError: weights are quantised, or not in memory.
     """
     if operated(model):
         raise StateError(
             "this model is being operated on already; merge or revert that patient first"
         )
+    check_unsharded(model)
     check_whole(model)
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import Layout
 from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId, Plan
+from headsurgeon.operate.sharding import check_unsharded
 from headsurgeon.operate.sites import HeadTensors, frozen_key_values, head_tensors, slice_maps
 from headsurgeon.operate.slices import PREFIX, SlicedLinear
 
@@ -110,6 +111,10 @@ class Patient:
         """The parameters to give an optimiser, and nothing else."""
         return list(self.named_slices().values())
 
+    def stock(self) -> dict[str, Tensor]:
+        """What the model held before the operation where the slices belong; not to be changed."""
+        return dict(self._stock)
+
     def head_tensors(self) -> list[HeadTensors]:
         """Writable views of each operated head's slices."""
         return head_tensors(self.layout, self.heads, self.maps, self.named_slices())
@@ -118,7 +123,8 @@ class Patient:
         """Makes `model` an ordinary model with the slices written in, rounded to its precision.
 
         Raises:
-            StateError: something else has changed the weights of these heads meanwhile.
+            StateError: something else has changed the weights of these heads meanwhile, or has
+                spread the model over several processes.
         """
         self._leave()
         return self._write(dict(self.named_slices()), "merged")
@@ -172,6 +178,7 @@ class Patient:
 
     def _write(self, values: dict[str, Tensor], state: State) -> Change:
         _check_free(self.model)
+        check_unsharded(self.model)
         if self.state != "open":
             self._check_unchanged()
         with torch.no_grad():
@@ -217,6 +224,8 @@ class Patient:
         """Puts the original modules back, and the requires_grad flags they had."""
         if self.state != "open":
             return
+        for layer in self._layers.values():
+            layer.check_held()
         for path, layer in self._layers.items():
             _swap(self.model, path, layer.base.train(layer.training))
         for name, parameter in self.model.named_parameters():

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headsurgeon.operate.sharding import check_held, refusal, sharded
+
 PREFIX = "slice_"
 Side = Literal["out", "in"]
 
@@ -87,6 +89,7 @@ class SlicedLinear(nn.Module):
     weight: nn.Parameter
     slice_weight: nn.Parameter
     index: Tensor
+    _sharded: tuple[str, str] | None = None
 
     def __init__(
         self, base: nn.Module, weight: SliceMap, bias: SliceMap | None, clamped: bool = False
@@ -102,8 +105,26 @@ class SlicedLinear(nn.Module):
             values = slice_map.read(base.get_parameter(name).detach()).float()
             self.register_parameter(PREFIX + name, nn.Parameter(values))
         self.register_buffer("index", weight.index(), persistent=False)
+        self._shapes = {
+            name: held.shape for name, held in self._parameters.items() if held is not None
+        }
         self._written: dict[str, tuple[int, int]] = {}
         self._gradient_arrived = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # FSDP2 puts a whole tensor in place for the length of a forward pass, which looks like any
+        # other; what it puts there first, when it is applied, does not
+        if self._sharded is None and isinstance(value, nn.Parameter):
+            found = sharded(value)
+            if found is not None:
+                self.__dict__["_sharded"] = (name, found)
+        super().__setattr__(name, value)
+
+    def check_held(self) -> None:
+        """Raises `StateError` if something has sharded this layer since it was made."""
+        if self._sharded is not None:
+            raise refusal(*self._sharded)
+        check_held(self, self._shapes)
 
     @property
     def side(self) -> Side:
@@ -149,7 +170,12 @@ class SlicedLinear(nn.Module):
         return with_gradient
 
     def sync(self) -> None:
-        """Copies the slices that changed since the last time into the frozen weight and bias."""
+        """Copies the slices that changed since the last time into the frozen weight and bias.
+
+        Raises:
+            StateError: the weights have been sharded since.
+        """
+        self.check_held()
         for name, slice_map in self.maps.items():
             values = self.get_parameter(PREFIX + name)
             target = self.get_parameter(name)
