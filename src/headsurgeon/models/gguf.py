@@ -4,7 +4,6 @@ The weights are those the quantised file stands for, rounded to the dtype that w
 can be measured, operated on and saved like any other checkpoint.
 """
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -25,21 +24,11 @@ from transformers import (
 from headsurgeon.arch import layout_for
 from headsurgeon.errors import HeadsurgeonError, ModelError
 from headsurgeon.models.checks import check_complete
+from headsurgeon.models.gguf_unread import check_metadata, check_tensors
+from headsurgeon.models.unread import check_no_adapter, check_tied
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
-# what the readers below raise on bytes that are not what they take them for
-_FAULTS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-)
 
 
 def load_gguf(
@@ -71,6 +60,8 @@ def load_gguf(
         )
         model: PreTrainedModel = loaded[0]
         check_complete(str(path), loaded[1]["missing_keys"])
+        check_tensors(path, model)
+        check_tied(str(path), model)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             where, gguf_file=path.name
         )
@@ -85,11 +76,13 @@ def gguf_config(path: Path) -> PretrainedConfig:
             'run: pip install "headsurgeon[gguf]"'
         )
     with _reading(path):
+        check_no_adapter(str(path), (beside.name for beside in path.parent.iterdir()))
         with path.open("rb") as opened:
             start = opened.read(len(MAGIC))
         if start != MAGIC:
             raise ModelError(f"{path}: expected a GGUF file, which begins with {MAGIC.decode()}")
         config: PretrainedConfig = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        check_metadata(path, config)
     return config
 
 
@@ -99,7 +92,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except HeadsurgeonError:
         raise
-    except _FAULTS as error:
+    # the readers below raise a dozen kinds on bytes that are not what they take them for
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
             f"{path}: cannot be read as a GGUF model; it may be damaged, incomplete, or of a kind "

@@ -10,13 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import (
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,18 +21,29 @@ from transformers import (
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from headsurgeon.arch import layout_for
-from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, SettingsError
+from headsurgeon.errors import ModelError, SettingsError
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
 from headsurgeon.models.checks import check_complete, check_tokenizer
-from headsurgeon.models.device import pick_device
+from headsurgeon.models.device import pick_device, pick_dtype
 from headsurgeon.models.gguf import SUFFIX, gguf_config, load_gguf
+from headsurgeon.models.reading import check_json_files, reading
+from headsurgeon.models.unread import (
+    StoredTensor,
+    check_hub_adapter,
+    check_no_adapter,
+    check_plain,
+    check_read,
+    check_tied,
+    mismatched,
+    stored_tensors,
+)
 
 
 def load(
     spec: str,
     *,
     revision: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
     max_memory: Mapping[int | str, int | str] | None = None,
@@ -53,7 +57,8 @@ def load(
         spec: `zoo:NAME`, a local folder, a `.gguf` file, or a Hub id such as
             `bigscience/bloom-560m`.
         revision: branch, tag or commit on the Hub.
-        dtype: of the weights; fp32 on the CPU and the checkpoint's own elsewhere unless given.
+        dtype: of the weights, as `torch.bfloat16` or `"bf16"`; fp32 on the CPU and the checkpoint's
+            own elsewhere unless given.
         device: `auto`, `cuda`, `mps`, `cpu`.
         trust_remote_code: whether code that comes with the checkpoint may run on this machine.
         max_memory: most that each device may hold, such as `{0: "20GiB", "cpu": "30GiB"}`; given,
@@ -64,15 +69,19 @@ def load(
             that is stored that way needs none. Such a model too can be measured alone.
 
     Raises:
-        ModelError: no such model, its files cannot be read, its tokenizer is another model's, or
-            the library that holds its weights is not installed.
+        ModelError: no such model, its files cannot be read, some of its weights would not be, an
+            adapter lies beside them, its tokenizer is another model's, or the library that holds
+            its weights is not installed.
         UnsupportedModel: no layout describes the architecture; raised before weights are read.
         NetworkError: a Hub id, and the Hub cannot be reached.
-        SettingsError: no such device; `max_memory` or `quantization_config` for a GGUF file; both.
+        SettingsError: no such device or dtype; `max_memory` or `quantization_config` for a GGUF
+            file; both.
     """
     if max_memory is not None and quantization_config is not None:
         raise SettingsError("choose one of max_memory and quantization_config, not both")
     target = pick_device(device)
+    if isinstance(dtype, str):
+        dtype = pick_dtype(dtype)
     if dtype is None and target.type == "cpu":
         dtype = torch.float32
     gguf = _gguf_file(spec)
@@ -104,12 +113,13 @@ def load_config(
     gguf = _gguf_file(spec)
     if gguf is not None:
         return gguf_config(gguf)
-    try:
+    source = _source(spec)
+    with reading(spec, "config.json"):
+        if not Path(source).is_dir():
+            check_hub_adapter(source, revision)
         config: PretrainedConfig = AutoConfig.from_pretrained(
-            _source(spec), revision=revision, trust_remote_code=trust_remote_code
+            source, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise _explained(spec, error) from error
     return config
 
 
@@ -123,33 +133,58 @@ def _load_checkpoint(
             folder = tempfile.mkdtemp(prefix="headsurgeon-offload-")
             leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
             placement = placement | {"offload_folder": folder}
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
+        config = load_config(spec, **options)
+        with reading(spec, "config.json"):
             layout_for(config)
-            # a pair with output_loading_info, which its annotation leaves out
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-                **placement,
-            )
-            model: PreTrainedModel = loaded[0]
-            check_complete(spec, loaded[1]["missing_keys"])
-            if model.device.type == "meta":
-                raise ModelError(
-                    f"{spec}: max_memory leaves no room for the embeddings beside the largest "
-                    "layer; raise it"
+        stored = stored_tensors(spec, source, options["revision"])
+        check_plain(spec, stored, config)
+        with reading(spec, "its weights"):
+            try:
+                # a pair with output_loading_info, which its annotation leaves out
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    source,
+                    config=config,
+                    dtype=dtype or "auto",
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                    **placement,
                 )
+            except RuntimeError as error:
+                if "ignore_mismatched_sizes" in str(error):
+                    raise _other_shapes(spec, stored, config) from error
+                raise
+        model: PreTrainedModel = loaded[0]
+        check_complete(spec, loaded[1]["missing_keys"])
+        check_read(spec, loaded[1]["unexpected_keys"], stored, model)
+        check_tied(spec, model)
+        if model.device.type == "meta":
+            raise ModelError(
+                f"{spec}: max_memory leaves no room for the embeddings beside the largest "
+                "layer; raise it"
+            )
+        with reading(spec, "its tokenizer (tokenizer.json, tokenizer_config.json, …)"):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
-        except HeadsurgeonError:
-            raise
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise _explained(spec, error) from error
         weakref.finalize(model, leftovers.pop_all().close)
     return model, tokenizer
+
+
+def _other_shapes(
+    spec: str, stored: Mapping[str, StoredTensor], config: PretrainedConfig
+) -> ModelError:
+    """Which tensors have another shape than the configuration says."""
+    with torch.device("meta"):
+        expected = AutoModelForCausalLM.from_config(config)
+    faults = [
+        f"{name} is {list(here)} and should be {list(there)}"
+        for name, here, there in mismatched(stored, expected)
+    ]
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    named = "; ".join(faults[:3]) or "some tensors"
+    return ModelError(
+        f"{spec}: stored weights have other shapes than config.json says: {named}{more}; "
+        "put the right config.json beside the weights"
+    )
 
 
 def _gguf_file(spec: str) -> Path | None:
@@ -168,8 +203,10 @@ def _source(spec: str) -> str:
         return str(zoo_folder(spec))
     folder = Path(spec).expanduser()
     if folder.is_dir():
+        check_no_adapter(spec, (path.name for path in folder.iterdir()))
         if not (folder / "config.json").is_file():
             raise ModelError(f"{spec}: expected a checkpoint folder, found no config.json in it")
+        check_json_files(spec, folder)
         return str(folder)
     if folder.is_file():
         raise ModelError(f"{spec}: expected a checkpoint folder, a {SUFFIX} file or a Hub id")
@@ -177,39 +214,3 @@ def _source(spec: str) -> str:
     if looks_local or folder.exists():
         raise ModelError(f"{spec}: no such folder; expected a checkpoint folder or a Hub id")
     return spec
-
-
-def _explained(spec: str, error: Exception) -> HeadsurgeonError:
-    """The failure in one line: what was asked for, why it failed, what to do."""
-    causes = list(_chain(error))
-    # asked in this order because huggingface_hub derives some of these from one another
-    for cause in causes:
-        if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
-            return ModelError(f"{spec}: the Hub has no such model or revision; check the spelling")
-    for cause in causes:
-        if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError):
-            return NetworkError(
-                f"{spec}: not in the local cache, and the Hugging Face Hub cannot be reached; "
-                "go online once, or give a local folder or a zoo: name"
-            )
-    reason = " ".join(str(error).split())
-    if "trust_remote_code" in reason:
-        return ModelError(
-            f"{spec}: comes with code of its own, which is not run unless you trust it; read it, "
-            "then pass trust_remote_code=True (on the command line --trust-remote-code)"
-        )
-    if isinstance(error, ImportError):
-        return ModelError(
-            f"{spec}: takes a library that is not installed (for bitsandbytes: pip install "
-            f'"headsurgeon[quantised]"): {reason}'
-        )
-    return ModelError(f"{spec}: cannot be loaded: {reason}")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain

@@ -1,0 +1,239 @@
+"""What a checkpoint holds, from the headers of its safetensors files: no weight is read."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
+
+from headsurgeon.errors import ModelError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_ADAPTER = re.compile(r"adapters?([_.-].*)?\.(safetensors|bin|pt|pth|npz|gguf|json)", re.IGNORECASE)
+# masks and tables that older versions stored and newer ones compute; (name, number of axes)
+_HARMLESS = (
+    (re.compile(r"(^|\.)(attn|attention)\.bias$"), {4}),
+    (re.compile(r"(^|\.)(attn|attention)\.masked_bias$"), {0, 1}),
+    (re.compile(r"(^|\.)inv_freq$"), {1}),
+    (re.compile(r"(^|\.)position_ids$"), {1, 2}),
+)
+_PLAIN = {"F64", "F32", "F16", "BF16"}
+_SCALES = re.compile(r"scale|scb|absmax|quant_state|qzeros", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint: its safetensors dtype, such as `BF16`, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def check_no_adapter(spec: str, names: Iterable[str]) -> None:
+    """Refuses a checkpoint with adapter files, whatever the packages installed would do with them.
+
+    Args:
+        spec: what is being loaded, for the message.
+        names: names of the files that lie in its folder.
+
+    Raises:
+        ModelError: one of them is an adapter's.
+    """
+    found = sorted(name for name in names if _ADAPTER.fullmatch(name))
+    if found:
+        raise ModelError(
+            f"{spec}: holds an adapter ({', '.join(found[:3])}), of which it would depend on the "
+            "packages installed whether it counts; merge it into its base first (in peft: "
+            "PeftModel.merge_and_unload, then save_pretrained to a new folder), or move those "
+            "files away to use the base alone"
+        )
+
+
+def check_hub_adapter(spec: str, revision: str | None) -> None:
+    """The same for a Hub id: asks the cache or the Hub for an adapter's configuration.
+
+    Raises:
+        ModelError: there is one.
+    """
+    if _from_hub(spec, "adapter_config.json", revision) is not None:
+        check_no_adapter(spec, ["adapter_config.json"])
+
+
+def stored_tensors(spec: str, source: str, revision: str | None) -> dict[str, StoredTensor]:
+    """Every tensor of the checkpoint, by name; empty where it has no safetensors files.
+
+    Raises:
+        ModelError: a file is damaged, or one beside those that are read holds further weights.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return _headers(spec, _hub_files(source, revision))
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted(set(shards))]
+    else:
+        return {}
+    left = sorted(
+        path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name) and path not in files
+    )
+    if left:
+        raise ModelError(
+            f"{spec}: {', '.join(left[:3])} would not be read (read are "
+            f"{', '.join(path.name for path in files[:3])}); remove what does not belong to the "
+            f"model, or name it in {INDEX}"
+        )
+    return _headers(spec, files)
+
+
+def check_plain(
+    spec: str, stored: Mapping[str, StoredTensor], config: PretrainedConfig | None
+) -> None:
+    """Refuses weights in 8 or fewer bits without the scales that make them numbers.
+
+    Raises:
+        ModelError: there are such weights.
+    """
+    quantised = config is not None and getattr(config, "quantization_config", None) is not None
+    names = sorted(stored)
+    for name in names:
+        if stored[name].dtype in _PLAIN or harmless(name, stored[name]):
+            continue
+        stem = name.rpartition(".")[0] + "."
+        scaled = any(other.startswith(stem) and _SCALES.search(other) for other in names)
+        if not quantised and not scaled and _SCALES.search(name):
+            continue
+        # tables that a quantisation stores beside its scales come with them
+        if quantised and (scaled or len(stored[name].shape) < 2):
+            continue
+        what = (
+            "and no scale is stored beside it"
+            if not scaled
+            else "and config.json has no quantization_config that says how to scale it"
+        )
+        raise ModelError(
+            f"{spec}: {name} is stored as {stored[name].dtype} {what}, so it does not say which "
+            "numbers it stands for; load the checkpoint that it was made from (bf16, fp16 or fp32)"
+        )
+
+
+def check_read(
+    spec: str,
+    unexpected: Collection[str],
+    stored: Mapping[str, StoredTensor],
+    model: PreTrainedModel,
+) -> None:
+    """Refuses a checkpoint with weights that the model's class has no place for.
+
+    Args:
+        spec: what was loaded, for the message.
+        unexpected: names that `transformers` found no place for.
+        stored: what the checkpoint holds; `transformers` keeps silent about some of these.
+        model: what it was loaded into.
+
+    Raises:
+        ModelError: there are such weights beside masks and tables that are computed anew.
+    """
+    silent = _silent(model)
+    names = set(unexpected) | {name for name in stored if silent and silent.search(name)}
+    names -= set(model.state_dict())
+    unread = sorted(name for name in names if not (name in stored and harmless(name, stored[name])))
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        raise ModelError(
+            f"{spec}: {type(model).__name__} has no place for the stored weights "
+            f"{', '.join(unread[:3])}{more}, so another model would be measured than the one "
+            "stored; check config.json (number of layers, biases, architecture), or remove the "
+            "weights that do not belong to it"
+        )
+
+
+def check_tied(spec: str, model: PreTrainedModel) -> None:
+    """Refuses a language-model head of its own where the configuration says there is none.
+
+    Raises:
+        ModelError: `tie_word_embeddings` is set, and the checkpoint holds two different tensors.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or not model.config.get_text_config().tie_word_embeddings:
+        return
+    ours, theirs = head.get_parameter("weight"), embedding.get_parameter("weight")
+    if ours is not theirs and not ours.is_meta and not ours.equal(theirs):
+        raise ModelError(
+            f"{spec}: config.json says that embeddings and language-model head are one "
+            "(tie_word_embeddings), and two different ones are stored; "
+            'set "tie_word_embeddings": false, or remove the one that is wrong'
+        )
+
+
+def mismatched(
+    stored: Mapping[str, StoredTensor], model: PreTrainedModel
+) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Tensors whose stored shape is not the model's: (name, stored, expected)."""
+    prefix = f"{model.base_model_prefix}."
+    found = []
+    for name, parameter in model.state_dict().items():
+        here = stored.get(name) or stored.get(name.removeprefix(prefix))
+        if here is not None and here.shape != tuple(parameter.shape):
+            found.append((name, here.shape, tuple(parameter.shape)))
+    return sorted(found)
+
+
+def harmless(name: str, tensor: StoredTensor) -> bool:
+    """Whether a stored tensor is a mask or table that the model computes by itself."""
+    return any(pattern.search(name) and len(tensor.shape) in axes for pattern, axes in _HARMLESS)
+
+
+def _silent(model: PreTrainedModel) -> re.Pattern[str] | None:
+    """The names of which `transformers` does not say that it found no place for them."""
+    patterns = [*(model._keys_to_ignore_on_load_unexpected or ()), "inv_freq", "position_ids"]
+    return re.compile("|".join(f"({pattern})" for pattern in patterns))
+
+
+def _headers(spec: str, files: Iterable[Path]) -> dict[str, StoredTensor]:
+    found = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - no mapping, though it has keys
+                    part: Any = opened.get_slice(name)
+                    found[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
+        except (OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"{spec}: cannot be loaded: {path.name} is damaged or incomplete: {reason}"
+            ) from error
+    return found
+
+
+def _hub_files(source: str, revision: str | None) -> list[Path]:
+    single = _from_hub(source, WEIGHTS, revision)
+    if single is not None:
+        return [single]
+    index = _from_hub(source, INDEX, revision)
+    if index is None:
+        return []
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    found = [_from_hub(source, name, revision) for name in sorted(set(shards))]
+    return [path for path in found if path is not None]
+
+
+def _from_hub(source: str, name: str, revision: str | None) -> Path | None:
+    found = cached_file(
+        source,
+        name,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
