@@ -126,9 +126,10 @@ def _compare(
     # one model is held at a time
     examined = [examine(model) for model in models]
     diagnoses = [each.diagnosis for each in examined]
-    write_comparison(output, diagnoses)
     for name, each in zip(folder_names(models), examined, strict=True):
         _write(output / name, each)
+    # what is drawn and summed up comes last, so that a fault in it loses no measurement
+    write_comparison(output, diagnoses)
     show_comparison(output, diagnoses)
 
 

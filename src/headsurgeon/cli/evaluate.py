@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,17 +12,19 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.cli.console import bounds, busy, facts, first_few, heading, nats, out, table
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.outputs import check_file
 from headsurgeon.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Windows
-    from headsurgeon.evaluate import Ablation, Evaluation
+    from headsurgeon.evaluate import Ablation, Estimate, Evaluation
     from headsurgeon.heads import Plan
     from headsurgeon.operate import Patient
 
 Report = dict[str, Any]
+Shows = list[Callable[[], None]]
 _SHOWN = 20
 
 
@@ -73,6 +76,8 @@ def evaluate(
 
     if output is not None and output.is_dir():
         raise OutputError(f"{output} is a folder; expected a file such as evaluation.json")
+    if output is not None:
+        check_file(output)
     if patch is not None:
         read_patch(patch)
     wanted = None if plan is None else load_plan(plan)
@@ -87,17 +92,25 @@ def evaluate(
 
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
     report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": precision(loaded)}
+    # what was computed is saved before any of it is printed
+    shows: Shows = []
     if wanted is not None:
-        report["ablation"] = _worth(loaded, wanted, windows, batch_size)
+        report["ablation"] = _worth(loaded, wanted, windows, batch_size, shows)
     if patch is not None:
-        report |= _patched(loaded, patch, windows, results, scored, batch_size)
+        report |= _patched(loaded, patch, windows, results, scored, batch_size, shows)
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
         results[label] = _other(baseline, tokenizer, loading, scored)
-    _show_losses(results, report)
+    changes = _differences(results)
+    report["evaluations"] = {name: result.to_dict() for name, result in results.items()}
+    report["differences"] = {name: change.to_dict() for name, change in changes.items()}
     if output is not None:
         write_json(output, report)
-        out().print(f"\nwritten to {output}", soft_wrap=True, markup=False)
+    shows.append(partial(_show_losses, results, changes))
+    for show in shows:
+        show()
+    if output is not None:
+        out().print(f"\nwritten to {output}", soft_wrap=True)
 
 
 def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
@@ -105,10 +118,18 @@ def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
     return f"{name} ({role})" if name in taken else name
 
 
-def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
-    """Prints losses, and how every model differs from those before it."""
+def _differences(results: "Mapping[str, Evaluation]") -> "dict[str, Estimate]":
+    """How every model differs from those before it."""
     from headsurgeon.evaluate import difference
 
+    return {
+        f"{name} − {other}": difference(results[name], results[other])
+        for other, name in combinations(results, 2)
+    }
+
+
+def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Estimate]") -> None:
+    """Prints losses and their differences."""
     first = next(iter(results.values()))
     rows = []
     for name, result in results.items():
@@ -124,12 +145,6 @@ def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
     console.print()
     console.print(heading(title))
     console.print(table(columns, rows))
-    report["evaluations"] = {name: result.to_dict() for name, result in results.items()}
-    changes = {
-        f"{name} − {other}": difference(results[name], results[other])
-        for other, name in combinations(results, 2)
-    }
-    report["differences"] = {name: change.to_dict() for name, change in changes.items()}
     if changes:
         console.print()
         console.print(heading("difference, paired over documents; below 0 is better"))
@@ -137,13 +152,22 @@ def _show_losses(results: "dict[str, Evaluation]", report: Report) -> None:
 
 
 def _worth(
-    model: "PreTrainedModel", plan: "Plan", windows: "Windows", batch_size: int | None
+    model: "PreTrainedModel",
+    plan: "Plan",
+    windows: "Windows",
+    batch_size: int | None,
+    shows: Shows,
 ) -> Report:
     """What the heads of a plan are worth: each alone, and all together."""
     from headsurgeon.evaluate import ablate
 
     with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
         worth = ablate(model, plan, windows, batch_size=batch_size)
+    shows.append(partial(_show_worth, worth))
+    return worth.to_dict()
+
+
+def _show_worth(worth: "Ablation") -> None:
     ordered = sorted(worth.singles.items(), key=lambda item: -item[1].value)
     rows = [[str(head), nats(cost)] for head, cost in ordered[:_SHOWN]]
     if len(ordered) > _SHOWN:
@@ -152,7 +176,6 @@ def _worth(
     console = out()
     console.print(heading("what silencing a head costs; above 0: it does work"))
     console.print(table(["head", "cost per token"], rows))
-    return worth.to_dict()
 
 
 def _patched(
@@ -162,6 +185,7 @@ def _patched(
     results: "dict[str, Evaluation]",
     scored: "Callable[[str, PreTrainedModel], Evaluation]",
     batch_size: int | None,
+    shows: Shows,
 ) -> Report:
     """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
     from headsurgeon.evaluate import drift, recovery
@@ -179,8 +203,8 @@ def _patched(
         after = measure(model, windows, batch_size=batch_size)
         changed = drift(before, after, patient.plan)
     stock, revived = found.stock[0], found.revived[0]
-    _show_recovery(patient, stock, revived, found.to_dict())
-    _show_drift(changed.to_dict())
+    shows.append(partial(_show_recovery, patient, stock, revived, found.to_dict()))
+    shows.append(partial(_show_drift, changed.to_dict()))
     return {
         "patch": str(patch),
         "recovery": found.to_dict(),

@@ -15,6 +15,7 @@ from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import PLANTED_SHORT
 from headsurgeon.diagnose import diagnose
 from headsurgeon.heads import SICK, HeadId, HeadStats
+from headsurgeon.printable import printable
 from headsurgeon.report import (
     Bar,
     Curve,
@@ -171,8 +172,8 @@ def _of(stats: HeadStats, heads: tuple[HeadId, ...]) -> Float[np.ndarray, " oper
 def _footnote(stats: HeadStats, settings: DemoSettings) -> str:
     source = stats.provenance
     text = (
-        f"{source.model} on {source.corpus}, {source.split} split, {source.count} windows of "
-        f"{source.length} tokens. {_planted(settings)}"
+        f"{printable(source.model)} on {printable(source.corpus)}, {source.split} split, "
+        f"{source.count} windows of {source.length} tokens. {_planted(settings)}"
     )
     return text.strip()
 

@@ -87,6 +87,8 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     outcomes, found, merged = _treatments(material, case, settings, folder, journal)
     journal.heading("4  Result: the merged model on held-out text")
     judgement = judge(case, outcomes, found)
+    # before anything is drawn or told, which may fail; told anew when all is done
+    write_record(folder, settings, case, outcomes, judgement, merged, journal, journal.seconds)
     _report(folder, case, outcomes, judgement, settings, journal)
     seconds = round(journal.seconds, 1)
     write_record(folder, settings, case, outcomes, judgement, merged, journal, seconds)

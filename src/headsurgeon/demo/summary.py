@@ -11,6 +11,7 @@ from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import NOT_PLANTED, PLANTED, conclusions, planned, sickness, working
+from headsurgeon.printable import printable
 from headsurgeon.report import Page, Picture, Section, Table, write_page
 
 
@@ -35,7 +36,7 @@ def write_summary(
     # the last conclusion is the notice, which stands on top here
     lead = conclusions(judgement, settings)[:-1]
     page = Page(
-        title=f"Head surgery on {settings.model}",
+        title=f"Head surgery on {printable(settings.model)}",
         lead=lead,
         notice=PLANTED if settings.planted else NOT_PLANTED,
         sections=(

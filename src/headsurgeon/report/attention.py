@@ -7,13 +7,21 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from headsurgeon.printable import printable
 from headsurgeon.report.head_map import COLOURS
-from headsurgeon.report.style import FIELD, INK, MUTED, SIZE, label_axes, new_figure, quiet
+from headsurgeon.report.style import (
+    FIELD,
+    INK,
+    MUTED,
+    SIZE,
+    drawable,
+    label_axes,
+    new_figure,
+    quiet,
+)
 
 LABELLED = 64
-_UNKNOWN = "□"
 _LONGEST = 14
 _TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -78,14 +86,13 @@ def _name(axes: Axes, tokens: Sequence[str], cell: float) -> None:
     axes.tick_params(labelsize=size, colors=INK)
     if len(tokens) > LABELLED:
         return
-    labels = [_drawable(token) for token in tokens]
-    # a token such as $x$ is text, not a formula
+    labels = [_short(token) for token in tokens]
+    # labels are set anew whenever the figure is drawn, so they are made literal here
     axes.set_xticks(range(len(tokens)), labels, rotation=90, parse_math=False)
     axes.set_yticks(range(len(tokens)), labels, parse_math=False)
 
 
-def _drawable(token: str) -> str:
-    """The token, shortened, with only characters that the font has."""
-    font = get_font(findfont(FontProperties()))
-    short = token if len(token) <= _LONGEST else token[: _LONGEST - 1] + "…"
-    return "".join(char if font.get_char_index(ord(char)) else _UNKNOWN for char in short)
+def _short(token: str) -> str:
+    """The token, shortened, on one line, with only characters that the font has."""
+    shown = printable(token)
+    return drawable(shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…")

@@ -8,8 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from headsurgeon.printable import printable
 from headsurgeon.report.data import Bar, Curve
-from headsurgeon.report.style import FIELD, INK, MUTED, SIZE, label_axes, look, new_figure, quiet
+from headsurgeon.report.style import (
+    FIELD,
+    INK,
+    MUTED,
+    SIZE,
+    drawable,
+    label_axes,
+    look,
+    new_figure,
+    quiet,
+)
 
 _BINS = np.linspace(0.0, 1.0, 41)
 _LIMITS = ((0.5, 0.008, "sick above 0.5", "left"), (0.95, -0.008, "dead above 0.95", "right"))
@@ -154,7 +165,8 @@ def interval_bars(
             color=MUTED,
             fontsize=SIZE - 1.5,
         )
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    labels = [drawable(printable(bar.label)) for bar in bars]
+    axes.set_yticks(range(len(bars)), labels, parse_math=False)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=SIZE)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     if percent:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from headsurgeon.files import write_text
+from headsurgeon.printable import printable
 from headsurgeon.report.data import Page
 
 
@@ -15,6 +16,7 @@ def render(page: Page) -> str:
     environment = Environment(
         loader=FileSystemLoader(str(files("headsurgeon.report") / "templates")),
         autoescape=True,
+        finalize=_legible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -31,6 +33,13 @@ def write_page(page: Page, path: Path | str) -> Path:
     """
     write_text(path, render(page))
     return Path(path)
+
+
+def _legible(value: object) -> object:
+    """Text without control characters, reading directions and lone surrogates."""
+    if isinstance(value, str):
+        return printable(value, keep="\n\t\xa0\xad")
+    return value
 
 
 def _data_uri(png: bytes) -> str:

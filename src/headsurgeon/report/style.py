@@ -8,10 +8,14 @@ import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 
 from headsurgeon.files import write_bytes
+from headsurgeon.printable import printable
 
 INK = "#1f2430"
 MUTED = "#5c6370"
@@ -28,6 +32,29 @@ _OTHERS = (("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X"))
 DPI = 144
 SIZE = 10.0
 _CHARACTERS_PER_INCH = 15.5
+_UNKNOWN = "□"
+
+
+class LiteralFigure(Figure):
+    """A figure whose texts are drawn as they are written, never as formulas."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """As `Figure.draw`; characters that no font has become □."""
+        for text in self.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_parse_math(False)
+            text.set_usetex(False)
+            text.set_text(drawable(text.get_text(), text.get_fontproperties()))
+        super().draw(renderer)
+
+
+def drawable(text: str, font: FontProperties | None = None) -> str:
+    """The text with only characters that the font has; its line breaks stay."""
+    glyphs = get_font(findfont(font or FontProperties()))
+    return "".join(
+        char if char == "\n" or glyphs.get_char_index(ord(char)) else _UNKNOWN
+        for char in printable(text, keep="\n")
+    )
 
 
 def look(role: str, position: int = 0) -> tuple[str, str]:
@@ -37,12 +64,15 @@ def look(role: str, position: int = 0) -> tuple[str, str]:
 
 def new_figure(width: float, height: float, title: str, footnote: str) -> Figure:
     """An empty figure with its title above and its footnote below; sizes in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure = LiteralFigure(
+        figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white"
+    )
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.012, ha="left", fontsize=SIZE + 2, fontweight="bold", color=INK)
     if footnote:
         limit = int(width * _CHARACTERS_PER_INCH)
-        lines = [textwrap.fill(paragraph, limit) for paragraph in footnote.splitlines()]
+        paragraphs = printable(footnote, keep="\n").split("\n")
+        lines = [textwrap.fill(paragraph, limit) for paragraph in paragraphs]
         figure.supxlabel("\n".join(lines), x=0.012, ha="left", fontsize=SIZE - 1.5, color=MUTED)
     return figure
 
