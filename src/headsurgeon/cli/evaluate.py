@@ -13,7 +13,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.console import bounds, busy, facts, first_few, heading, nats, out, table
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file
-from headsurgeon.errors import InputError, OutputError
+from headsurgeon.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,10 +74,8 @@ def evaluate(
     from headsurgeon.operate import read_patch
     from headsurgeon.operate.opening import check_operable
 
-    if output is not None and output.is_dir():
-        raise OutputError(f"{output} is a folder; expected a file such as evaluation.json")
     if output is not None:
-        check_file(output)
+        check_file(output, "evaluation.json")
     if patch is not None:
         read_patch(patch)
     wanted = None if plan is None else load_plan(plan)

@@ -115,10 +115,10 @@ def token_ids(
 def _check(output: Path | None, length: int) -> None:
     if length < 2:
         raise SettingsError(f"--length: expected at least 2 tokens, got {length}")
-    if output is not None and (output.suffix.lower() != ".png" or output.is_dir()):
-        raise OutputError(f"{output}: expected a file that ends in .png")
     if output is not None:
-        check_file(output)
+        if output.suffix.lower() != ".png":
+            raise OutputError(f"{output}: expected a file that ends in .png")
+        check_file(output, "head.png")
 
 
 def _findings(

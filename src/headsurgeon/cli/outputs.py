@@ -12,8 +12,12 @@ _TEMPORARY = 16
 _INSIDE = 64
 
 
-def check_file(path: Path | str) -> None:
+def check_file(path: Path | str, example: str = "result.json") -> None:
     """Refuses a path that no file can be written to.
+
+    Args:
+        path: where a file is to be written.
+        example: a name that would do, for the message.
 
     Raises:
         OutputError: a folder or a device, a parent that is a file or cannot be written to, or a
@@ -22,9 +26,9 @@ def check_file(path: Path | str) -> None:
     path = Path(path)
     kind = _kind(path)
     if kind is not None and stat.S_ISDIR(kind):
-        raise OutputError(f"{path} is a folder; expected the name of a file")
+        raise OutputError(f"{path} is a folder; expected a file such as {example}")
     if kind is not None and not stat.S_ISREG(kind):
-        raise OutputError(f"{path} is not an ordinary file; expected the name of one")
+        raise OutputError(f"{path} is not an ordinary file; expected one such as {example}")
     _check_parents(path, path.parent, _TEMPORARY)
 
 

@@ -245,9 +245,7 @@ def _check_names(init: str, output_start: str) -> None:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder; expected a file for the plan, such as plan.yaml")
-    check_file(output)
+    check_file(output, "plan.yaml")
     if output.exists() and not overwrite:
         # it may hold hours of a person's editing
         raise OutputError(f"{output} exists; give another name, or --overwrite to replace it")
