@@ -43,5 +43,6 @@ def describe(config: PretrainedConfig) -> Layout:
         mlp_down="transformer.h.{layer}.mlp.dense_4h_to_h",
         slopes=appended(heads),
         initializer_range=config.initializer_range,
+        rounds_scores=True,
         slow_gelu="transformer.h.{layer}.mlp.gelu_impl",
     )

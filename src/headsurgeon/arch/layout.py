@@ -95,6 +95,8 @@ class Layout:
         logit_factor: factor of the language-model head's output, before any cap.
         logit_softcap: limit of the logits, if the family bends them with a tanh.
         initializer_range: standard deviation of the weights when the model was made.
+        rounds_scores: whether the family's own forward holds the bias and the sum of score and
+            bias in the model's dtype, so that in 16 bit they are rounded.
         slow_gelu: path, with `{layer}`, of an MLP activation that is GELU in its tanh form, written
             out in many operations; None where one operation does it.
     """
@@ -128,6 +130,7 @@ class Layout:
     logit_factor: float = 1.0
     logit_softcap: float | None = None
     initializer_range: float = 0.02
+    rounds_scores: bool = False
     slow_gelu: str | None = None
 
     @property

@@ -22,6 +22,7 @@ def blocked_rows(
     mask: Tensor | None = None,
     softcap: float | None = None,
     sinks: Float[Tensor, " head"] | None = None,
+    held_in: torch.dtype = torch.float32,
 ) -> RowStatistics:
     """Statistics of causal attention with any bias, mask, cap or learned sink.
 
@@ -41,6 +42,8 @@ def blocked_rows(
             where nothing is seen), [batch or 1, head or 1, row, key]; later keys are never seen.
         softcap: limit c of the scores, c·tanh(score / c).
         sinks: score of the learned sink of each head.
+        held_in: dtype in which the model holds the bias, and the scores with it, before its
+            softmax; the only thing here that is not fp32.
     """
     batch, heads, rows, _ = query.shape
     sums = torch.zeros(5, batch, heads, rows, device=query.device)
@@ -52,7 +55,8 @@ def blocked_rows(
         scores = query[:, :, start:stop].float() @ keys[..., :stop] * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        scores += key_bias[:, None, :stop]
+        scores += key_bias[:, None, :stop].to(held_in)
+        scores = scores.to(held_in).float()
         if mask is not None:
             scores = masked(scores, mask[:, :, start:stop, :stop])
         here = positions[start:stop, None]

@@ -140,7 +140,7 @@ def _examine(
     corpus: str,
     split: str,
     reading: options.Reading,
-    loading: options.Loading,
+    loading: options.FrozenLoading,
     first_token_test: bool,
     batch_size: int | None,
 ) -> Examined:
@@ -152,15 +152,24 @@ def _examine(
     loaded, tokenizer = open_model(model, loading)
     windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
     with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
-        stats = measure(loaded, windows, batch_size=batch_size)
+        stats = measure(
+            loaded,
+            windows,
+            batch_size=batch_size,
+            attention=loading.attention,  # type: ignore[arg-type]
+        )
         diagnosis = give_verdicts(stats, thresholds, seed=reading.seed)
         dormancy = mlp_dormancy(loaded, layout_of(loaded))
-    test = _position_or_token(loaded, windows, batch_size) if first_token_test else None
+    test = (
+        _position_or_token(loaded, windows, batch_size, loading.attention)
+        if first_token_test
+        else None
+    )
     return Examined(diagnosis, dormancy, test)
 
 
 def _position_or_token(
-    model: "PreTrainedModel", windows: "Windows", batch_size: int | None
+    model: "PreTrainedModel", windows: "Windows", batch_size: int | None, attention: Any
 ) -> "FirstTokenTest":
     from headsurgeon.diagnose import common_tokens
     from headsurgeon.diagnose import first_token_test as run_test
@@ -168,7 +177,7 @@ def _position_or_token(
 
     with busy("measuring with other first tokens, and with none"):
         return run_test(
-            partial(measure, model, batch_size=batch_size),
+            partial(measure, model, batch_size=batch_size, attention=attention),
             windows.tokens,
             common_tokens(windows.tokens),
         )

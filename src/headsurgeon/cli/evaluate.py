@@ -86,16 +86,23 @@ def evaluate(
 
     def scored(what: str, subject: "PreTrainedModel") -> "Evaluation":
         with busy(f"evaluating {what}"):
-            return score(subject, windows, batch_size=batch_size)
+            return score(
+                subject,
+                windows,
+                batch_size=batch_size,
+                attention=loading.attention,  # type: ignore[arg-type]
+            )
 
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
     report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": precision(loaded)}
     # what was computed is saved before any of it is printed
     shows: Shows = []
     if wanted is not None:
-        report["ablation"] = _worth(loaded, wanted, windows, batch_size, shows)
+        report["ablation"] = _worth(loaded, wanted, windows, batch_size, loading.attention, shows)
     if patch is not None:
-        report |= _patched(loaded, patch, windows, results, scored, batch_size, shows)
+        report |= _patched(
+            loaded, patch, windows, results, scored, batch_size, loading.attention, shows
+        )
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
         results[label] = _other(baseline, tokenizer, loading, scored)
@@ -133,13 +140,15 @@ def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Est
     for name, result in results.items():
         interval = result.interval()
         spread = bounds(interval.low, interval.high)
-        rows.append([name, f"{result.nll:.4f}", spread, f"{result.perplexity:.3f}"])
+        rows.append(
+            [name, f"{result.nll:.4f}", spread, f"{result.perplexity:.3f}", result.attention]
+        )
     console = out()
     title = (
         f"{first.corpus}, split {first.split}: {first.tokens} predicted tokens of "
         f"{len(first.documents)} documents, window {first.length}, stride {first.stride}"
     )
-    columns = ["model", "nats per token", "95 % interval", "perplexity"]
+    columns = ["model", "nats per token", "95 % interval", "perplexity", "attention"]
     console.print()
     console.print(heading(title))
     console.print(table(columns, rows))
@@ -154,13 +163,14 @@ def _worth(
     plan: "Plan",
     windows: "Windows",
     batch_size: int | None,
+    attention: Any,
     shows: Shows,
 ) -> Report:
     """What the heads of a plan are worth: each alone, and all together."""
     from headsurgeon.evaluate import ablate
 
     with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
-        worth = ablate(model, plan, windows, batch_size=batch_size)
+        worth = ablate(model, plan, windows, batch_size=batch_size, attention=attention)
     shows.append(partial(_show_worth, worth))
     return worth.to_dict()
 
@@ -183,6 +193,7 @@ def _patched(
     results: "dict[str, Evaluation]",
     scored: "Callable[[str, PreTrainedModel], Evaluation]",
     batch_size: int | None,
+    attention: Any,
     shows: Shows,
 ) -> Report:
     """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
@@ -191,14 +202,14 @@ def _patched(
     from headsurgeon.operate import apply_patch
 
     with busy("measuring the model without the patch"):
-        before = measure(model, windows, batch_size=batch_size)
+        before = measure(model, windows, batch_size=batch_size, attention=attention)
     patient = apply_patch(model, patch)
     with busy("comparing with the same heads reinitialised and not trained"):
-        found = recovery(patient, windows)
+        found = recovery(patient, windows, attention=attention)
     label = _unused(f"with {patch.name}", "patch", results)
     results[label] = scored(label, model)
     with busy("measuring the model with the patch"):
-        after = measure(model, windows, batch_size=batch_size)
+        after = measure(model, windows, batch_size=batch_size, attention=attention)
         changed = drift(before, after, patient.plan)
     stock, revived = found.stock[0], found.revived[0]
     shows.append(partial(_show_recovery, patient, stock, revived, found.to_dict()))

@@ -96,6 +96,14 @@ BatchSize = Annotated[
         show_default=False,
     ),
 ]
+Attention = Annotated[
+    str,
+    typer.Option(
+        help="stock is the model's own; fused is the same without maps, up to rounding; auto is "
+        "fused where there is one, and stock in 16 bit, where rounding counts.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Revision = Annotated[
     str | None,
     typer.Option(
@@ -152,6 +160,7 @@ class Loading:
 class FrozenLoading(Loading):
     """The same where the model's weights are never changed, so that they need not all be there."""
 
+    attention: Attention = "auto"
     max_memory: MaxMemory = None
     quantise: Quantise = None
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.attention.choice import AttentionChoice
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluate.perplexity import Estimate, Evaluation, difference, evaluate
@@ -59,6 +61,7 @@ def ablate(
     singles: bool = True,
     baseline: Evaluation | None = None,
     batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
 ) -> Ablation:
     """Measures what a set of heads, and each of them alone, is worth.
 
@@ -69,6 +72,7 @@ def ablate(
         singles: whether to ablate each head alone too, one evaluation per head.
         baseline: the model's loss on `windows` as it is, if it is known already.
         batch_size: windows per forward pass; by default about 4,096 tokens.
+        attention: as for `evaluate`.
 
     Raises:
         HeadError: a head the model does not have.
@@ -81,11 +85,12 @@ def ablate(
     if not chosen or mode not in ("zero", "mean"):
         raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
-    baseline = baseline or evaluate(model, windows, batch_size=batch_size)
+    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    baseline = baseline or score()
 
     def without(group: Sequence[HeadId]) -> Evaluation:
         with silenced(model, layout, group, means):
-            return evaluate(model, windows, batch_size=batch_size)
+            return score()
 
     ablated = without(chosen)
     return Ablation(
@@ -98,23 +103,28 @@ def ablate(
 
 
 def ablation_cost(
-    model: PreTrainedModel, windows: Windows | Tensor, *, batch_size: int | None = None
+    model: PreTrainedModel,
+    windows: Windows | Tensor,
+    *,
+    batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
 ) -> Callable[[Sequence[HeadId]], float]:
     """A function from a set of heads to what zeroing them together costs, nats per token.
 
     `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
     computed once, and the layers below the lowest ablated head are not run again for the next set
     that begins in the same layer. So the model must stay as it is. `batch_size` is in windows; by
-    default about 4,096 tokens.
+    default about 4,096 tokens. `attention` is as for `evaluate`.
     """
     layout = layout_of(model)
-    baseline = evaluate(model, windows, batch_size=batch_size).nll
+    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    baseline = score().nll
     prefix = Prefix(model, layout)
 
     def cost(heads: Sequence[HeadId]) -> float:
         lowest = min((head.layer for head in heads), default=0)
         with silenced(model, layout, heads), prefix.below(lowest):
-            return evaluate(model, windows, batch_size=batch_size).nll - baseline
+            return score().nll - baseline
 
     return cost
 

@@ -152,7 +152,8 @@ def evaluate(
         windows: equal windows, or bare token ids [count, length]; each window starts without
             knowledge of the one before.
         batch_size: windows per forward pass; by default about 4,096 tokens.
-        attention: `stock`, `fused`, or `auto`; see `headsurgeon.attention.choice`.
+        attention: `stock`, `fused`, or `auto`: the model's own forward in 16 bit, where ours rounds
+            less than the model that will run; see `headsurgeon.attention.choice`.
 
     Raises:
         ModelError: a loss is not a finite number; names the window and its document.

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from transformers import PreTrainedModel
 
+from headsurgeon.attention.choice import AttentionChoice
 from headsurgeon.bootstrap import mean_interval
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
@@ -104,7 +105,13 @@ class Recovery:
         }
 
 
-def empirical_null(patient: Patient, windows: Windows, seeds: Sequence[int]) -> list[HeadStats]:
+def empirical_null(
+    patient: Patient,
+    windows: Windows,
+    seeds: Sequence[int],
+    *,
+    attention: AttentionChoice = "auto",
+) -> list[HeadStats]:
     """The same heads reinitialised and not trained, measured once per seed.
 
     They start as the patient did; where it kept its weights (init `none`), as the paper's do, since
@@ -118,7 +125,7 @@ def empirical_null(patient: Patient, windows: Windows, seeds: Sequence[int]) -> 
     for seed in seeds:
         untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)
         try:
-            measured.append(measure(patient.model, windows))
+            measured.append(measure(patient.model, windows, attention=attention))
         finally:
             untrained.revert()
     return measured
@@ -130,6 +137,7 @@ def recovery(
     *,
     null_seeds: Sequence[int] = (101, 102, 103, 104, 105),
     sick_mass: float = SICK_MASS,
+    attention: AttentionChoice = "auto",
 ) -> Recovery:
     """Applies the rule above to a patient; afterwards the patient is merged.
 
@@ -139,6 +147,7 @@ def recovery(
         null_seeds: seeds of the untrained heads, at least two; their spread is what "differs" is
             judged by.
         sick_mass: mass above which a head is sick, fraction.
+        attention: as for `evaluate`, for statistics and losses alike.
 
     Raises:
         StateError: the plan operates on nothing.
@@ -148,10 +157,10 @@ def recovery(
         raise StateError("the plan operates on no head, so there is nothing to recover")
     corpora = [windows] if isinstance(windows, Windows) else list(windows)
     patient.revert()
-    before = [condition(patient.model, heads, corpus) for corpus in corpora]
-    nulls = [empirical_null(patient, corpus, null_seeds) for corpus in corpora]
+    before = [condition(patient.model, heads, part, attention=attention) for part in corpora]
+    nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
     patient.merge()
-    after = [condition(patient.model, heads, corpus) for corpus in corpora]
+    after = [condition(patient.model, heads, part, attention=attention) for part in corpora]
     return recovery_from(before, after, nulls, heads, sick_mass=sick_mass)
 
 
@@ -162,6 +171,7 @@ def condition(
     *,
     measured: Windows | None = None,
     score: Evaluation | None = None,
+    attention: AttentionChoice = "auto",
 ) -> Condition:
     """Measures how heads do.
 
@@ -169,10 +179,11 @@ def condition(
         windows: what the loss with and without the heads is measured on.
         measured: what the statistics are measured on; by default the same windows.
         score: the loss with them, if it is known already.
+        attention: as for `evaluate`.
     """
     return Condition(
-        stats=measure(model, measured or windows),
-        ablation=ablate(model, heads, windows, singles=False, baseline=score),
+        stats=measure(model, measured or windows, attention=attention),
+        ablation=ablate(model, heads, windows, singles=False, baseline=score, attention=attention),
     )
 
 

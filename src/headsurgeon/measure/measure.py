@@ -53,7 +53,8 @@ def measure(
         attention: `stock` runs the model's own forward and takes the statistics in blocks, exactly;
             `fused` takes both from one pass, in memory linear in the window (equal to 1e-4 in
             fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fused` where
-            attention is nothing but causal with a bias on the keys.
+            attention is nothing but causal with a bias on the keys, save where that would take the
+            place of a model's own forward in 16 bit, which rounds otherwise.
 
     Returns:
         The statistics, one value per window and head; `provenance.attention` says `blocked` (the

@@ -48,7 +48,8 @@ def attention_map(
 
     def on_layer(layer: int, capture: LayerCapture) -> None:
         if layer == layer_wanted:
-            found.append(_probabilities(capture, index, bias, layout.scale))
+            held_in = capture.query.dtype if layout.rounds_scores else torch.float32
+            found.append(_probabilities(capture, index, bias, layout.scale, held_in))
 
     observe = OBSERVE[layout.observed]
     with torch.no_grad(), evaluating(model), observe(model, layout, on_layer):
@@ -63,7 +64,11 @@ def attention_map(
 
 
 def _probabilities(
-    capture: LayerCapture, head: int, key_bias: Float[Tensor, " key"], scale: float
+    capture: LayerCapture,
+    head: int,
+    key_bias: Float[Tensor, " key"],
+    scale: float,
+    held_in: torch.dtype,
 ) -> Float[Tensor, "row key"]:
     """The map of one head of the first window; terms in the order in which attention has them."""
     terms = capture.terms
@@ -71,7 +76,7 @@ def _probabilities(
     scores = scores * (scale if terms is None else terms.scale)
     if terms is not None and terms.softcap is not None:
         scores = terms.softcap * torch.tanh(scores / terms.softcap)
-    scores = scores + key_bias
+    scores = (scores + key_bias.to(held_in)).to(held_in).float()
     if terms is not None and terms.mask is not None:
         # one mask serves every head unless there is one for each
         scores = masked(scores, terms.mask[0, head if terms.mask.shape[1] > 1 else 0])

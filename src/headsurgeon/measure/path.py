@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import Layout
 from headsurgeon.attention import FUSED_FAMILIES, fused_attention, fused_available
 from headsurgeon.attention.blocked import blocked_rows
+from headsurgeon.attention.choice import in_16_bit
 from headsurgeon.attention.fold import fold_bias, folded_attention
 from headsurgeon.attention.fused import fused_rows
 from headsurgeon.attention.rows import RowStatistics
@@ -49,6 +50,9 @@ def choose_path(model: PreTrainedModel, layout: Layout, attention: str, length: 
             f"no fused attention for {layout.family!r}: none of its layers is plain causal "
             "attention; use attention='stock' or 'auto'"
         )
+    if attention == "auto" and layout.observed == "projections" and in_16_bit(model):
+        # the one pass takes the place of the model's own forward, which rounds otherwise
+        return "blocked"
     # tiles also serve where no kernel has a log-sum-exp, or none that passes its self-check
     kernel = model.device.type not in TILED_DEVICES and fused_available(model.device)
     return "fused" if kernel else "tiled"
@@ -70,7 +74,13 @@ def measuring(model: PreTrainedModel, layout: Layout, path: Path, length: int) -
         yield _interface_rows(layout, path, bias)
         return
     if path == "blocked":
-        yield lambda layer, capture: blocked_rows(capture.query, capture.key, bias, layout.scale)
+        yield lambda layer, capture: blocked_rows(
+            capture.query,
+            capture.key,
+            bias,
+            layout.scale,
+            held_in=capture.query.dtype if layout.rounds_scores else torch.float32,
+        )
         return
     found: dict[int, RowStatistics] = {}
     attend = _listening(layout, ONE_PASS[path], bias, found)

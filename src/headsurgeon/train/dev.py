@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import no_grad
 
+from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
 from headsurgeon.diagnose import classify
 from headsurgeon.errors import OperationError
@@ -44,15 +45,15 @@ def evaluate_dev(
 ) -> DevResult:
     """Loss on all dev windows, and statistics of all heads on the first few of them.
 
-    The loss is that of the attention the model runs at the moment; `attention` is what the
-    statistics take.
+    `attention` is what loss and statistics take; `auto` is, in 16 bit, the attention of the model
+    that will run, not that of training.
 
     Raises:
         OperationError: the loss is not finite.
     """
     model = patient.model
     total = count = 0.0
-    with no_grad(), evaluating(model), computing:
+    with no_grad(), evaluating(model), attending(model, attention), computing:
         for batch in batches(dev.tokens):
             losses = token_nll(model, batch.to(model.device)).cpu().double()
             total, count = total + float(losses.sum()), count + losses.numel()

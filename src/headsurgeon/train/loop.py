@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows, windows
 from headsurgeon.models.forward import check_windows
 from headsurgeon.operate import Patient
@@ -91,7 +90,6 @@ def train_on(
     model = patient.model
     with (
         training_mode(model),
-        attending(model, settings.attention, training=True),
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
         stoppable() as stop,

@@ -77,14 +77,14 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     with (
         live_memory() as memory,
         training_mode(model),
-        attending(model, settings.attention, training=True),
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
     ):
         optimizer = torch.optim.AdamW(traced.slices(), weight_decay=settings.weight_decay)
         # the moments exist from the end of the first step on
         for _ in range(2):
-            _step(traced, settings, optimizer)
+            with attending(model, settings.attention, training=True):
+                _step(traced, settings, optimizer)
         training = memory.peak
         evaluation = _evaluation(traced, settings, memory)
     return MemoryPlan(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
 from headsurgeon.errors import Interrupted, OperationError, StateError
 from headsurgeon.files import append_line
@@ -123,7 +124,8 @@ class Session:
                     return
                 if self.stop.requested:
                     raise KeyboardInterrupt
-                self._step()
+                with attending(self.patient.model, self.settings.attention, training=True):
+                    self._step()
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped at step {self.progress.step} of {self.steps}; the same command with the "
