@@ -21,33 +21,35 @@ def merge(
     dtype: Annotated[
         str,
         typer.Option(
-            help="Precision to write: fp32, bf16 or fp16; auto keeps the model's own.",
+            help="Precision to write: fp32, bf16 or fp16; auto leaves each tensor as stored.",
             rich_help_panel=options.MACHINE,
         ),
     ] = "auto",
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Writes the model with a patch merged in, and its tokenizer, as an ordinary checkpoint."""
-    from headsurgeon.folders import claim_folder
+    """Writes the model with a patch merged in, and all that lies beside it, as a checkpoint."""
+    from headsurgeon.models.origin import checkpoint_folder
     from headsurgeon.operate import apply_patch, read_patch
-    from headsurgeon.operate.checkpoint import MARKER, write_checkpoint
+    from headsurgeon.operate.checkpoint import check_output, write_checkpoint
 
     check_folder(output)
-    if output.exists():
-        claim_folder(output, MARKER)
+    check_output(output)
     read_patch(patch)
     precision = own_dtype(model, revision, trust_remote_code) if dtype == "auto" else dtype
     loading = options.Loading(precision, "cpu", revision, trust_remote_code)
     loaded, tokenizer = open_model(model, loading)
+    as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
         patient = apply_patch(loaded, patch)
-        write_checkpoint(patient, tokenizer, output, patch)
+        write_checkpoint(patient, tokenizer, output, patch, as_stored)
+    written = "each tensor in the precision it was stored in" if as_stored else precision
     console = out()
     console.print(
-        f"{len(patient.heads)} heads merged into {model}, {precision}, written to {output}",
+        f"{len(patient.heads)} heads merged into {model}, {written}, written to {output}",
         soft_wrap=True,
     )
+    console.print(f"checked: {patient.checked}", soft_wrap=True)
     console.print(
         f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
         soft_wrap=True,
@@ -55,7 +57,7 @@ def merge(
 
 
 def own_dtype(model: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
-    """Short name of the precision a checkpoint is stored in; fp32 when it does not say."""
+    """Short name of the precision a configuration names; fp32 when it names none."""
     from headsurgeon.models.device import DTYPES
     from headsurgeon.models.load import load_config
 

@@ -12,6 +12,8 @@ from headsurgeon.arch.layout import PARTS
 from headsurgeon.errors import ModelError
 from headsurgeon.files import sha256_text
 from headsurgeon.heads import HeadId
+from headsurgeon.models.origin import as_stored, stored_for
+from headsurgeon.models.stored import StoredTensor
 from headsurgeon.models.weights import ordinary
 
 _BLOCK = 1 << 22
@@ -21,8 +23,8 @@ def fingerprint(model: nn.Module, layout: Layout) -> str:
     """One SHA-256 over the weights and biases of every attention projection of the model.
 
     It does not depend on any choice of heads, so a plan may be edited and still fits. Weights count
-    as fp32, so the same checkpoint loaded in bf16 and widened has the same fingerprint. A model
-    that is being operated on is not stock: its tensors hold the slices; a patient keeps the
+    as their checkpoint stores them, so that loading in another precision is no other identity. A
+    model that is being operated on is not stock: its tensors hold the slices; a patient keeps the
     fingerprint from before (`Patient.base_fingerprint`).
 
     Raises:
@@ -34,15 +36,31 @@ def fingerprint(model: nn.Module, layout: Layout) -> str:
 def fingerprints(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of each named parameter: its name, shape and values upcast to fp32.
 
+    Where the model was read from a checkpoint and a parameter has not been changed since, the
+    values are those that the checkpoint stores, whatever precision it was loaded in.
+
     Raises:
         ModelError: one is quantised, so it stands for other values than it holds.
     """
     digests = {}
+    stored = stored_for(model)
     for name in sorted(set(names)):
         # one that Accelerate keeps on the disk is read for as long as it takes
         with align_module_device(model.get_submodule(name.rpartition(".")[0])):
-            digests[name] = _of_tensor(name, model.get_parameter(name))
+            digests[name] = _of_tensor(name, model.get_parameter(name), stored)
     return digests
+
+
+def others(model: nn.Module, names: Iterable[str]) -> str:
+    """One SHA-256 over every parameter but the named ones, as `fingerprints` has them."""
+    left_out = set(names)
+    rest = [
+        name
+        for name, _ in model.named_parameters()
+        # what an operation in progress trains is none of the model's own
+        if name not in left_out and not name.rpartition(".")[2].startswith("slice_")
+    ]
+    return combined(fingerprints(model, rest))
 
 
 def combined(digests: Mapping[str, str]) -> str:
@@ -76,13 +94,14 @@ def touched(layout: Layout, heads: Iterable[HeadId]) -> list[str]:
     return sorted(names)
 
 
-def _of_tensor(name: str, tensor: Tensor) -> str:
+def _of_tensor(name: str, tensor: Tensor, stored: Mapping[str, StoredTensor]) -> str:
     if tensor.is_meta:
         raise ModelError(f"{name} is not in memory, nor does Accelerate know where it is")
     if not ordinary(tensor):
         raise ModelError(
             f"{name} is quantised ({type(tensor).__name__}); load the model in bf16, fp16 or fp32"
         )
+    tensor = as_stored(stored, name, tensor)
     digest = hashlib.sha256(f"{name} {list(tensor.shape)}".encode())
     flat = tensor.detach().reshape(-1)
     # in pieces, so that an embedding-sized tensor is never held twice in fp32

@@ -16,6 +16,7 @@ from headsurgeon.models.weights import check_whole
 from headsurgeon.operate.init import INITS, Init, InitContext
 from headsurgeon.operate.output_start import OUTPUT_STARTS, OutputStart
 from headsurgeon.operate.patient import Patient, operated
+from headsurgeon.operate.seeds import check_seed
 from headsurgeon.operate.sharding import check_unsharded
 
 Start = TypeVar("Start", bound=Callable[..., None])
@@ -47,7 +48,7 @@ def operate(
         PlanError: the plan operates on nothing, or was made for another model or other weights.
         ModelError: weights of these heads are NaN; weights of the model are quantised, or not in
             memory. Such a model can be measured alone.
-        SettingsError: an unknown `init` or `output_start`.
+        SettingsError: an unknown `init` or `output_start`, or a seed that is none.
         StateError: the model is being operated on already.
     """
     layout = layout_of(model)
@@ -55,9 +56,18 @@ def operate(
     start_name = output_start or plan.output_start
     initialise: Init = _named("init", init_name, INITS)
     start: OutputStart = _named("output_start", start_name, OUTPUT_STARTS)
-    patient = open_patient(
-        model, layout, plan, plan.seed if seed is None else seed, init_name, start_name
-    )
+    chosen = check_seed(plan.seed if seed is None else seed)
+    patient = open_patient(model, layout, plan, chosen, init_name, start_name)
+    try:
+        _begin(patient, initialise, start)
+    except BaseException:
+        patient.revert()
+        raise
+    return patient
+
+
+def _begin(patient: Patient, initialise: Init, start: OutputStart) -> None:
+    layout = patient.layout
     context = InitContext(
         hidden=layout.hidden,
         head_dim=layout.head_dim,
@@ -68,7 +78,6 @@ def operate(
         for head in patient.head_tensors():
             initialise(head, context)
             start(head)
-    return patient
 
 
 def open_patient(

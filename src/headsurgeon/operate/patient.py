@@ -56,6 +56,7 @@ class Patient:
             read them too and are not operated on.
         maps: which part of each parameter is a slice.
         state: `open`, `merged` or `reverted`.
+        checked: of a patient made by `apply_patch`: what was compared with the patch's own base.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Patient:
         self.frozen_key_values = frozen_key_values(layout, plan.operated)
         self.maps = slice_maps(layout, plan.operated)
         self.state: State = "open"
+        self.checked = ""
         self._stock = self._read()
         # what the model holds where the slices belong, unless they are in place
         self._written = self._stock
@@ -93,7 +95,12 @@ class Patient:
             )
             for path in sorted({_module(name) for name in self.maps})
         }
-        self._enter()
+        try:
+            self._enter()
+        except BaseException:
+            # nobody has this patient yet, so nobody else could take it back
+            self._leave(complete=False)
+            raise
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -220,14 +227,15 @@ class Patient:
             slice_.requires_grad_(True)
         self.state = "open"
 
-    def _leave(self) -> None:
+    def _leave(self, complete: bool = True) -> None:
         """Puts the original modules back, and the requires_grad flags they had."""
         if self.state != "open":
             return
         for layer in self._layers.values():
             layer.check_held()
         for path, layer in self._layers.items():
-            _swap(self.model, path, layer.base.train(layer.training))
+            if complete or self.model.get_submodule(path) is layer:
+                _swap(self.model, path, layer.base.train(layer.training))
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self._trainable[name])
 

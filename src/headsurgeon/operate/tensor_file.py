@@ -13,6 +13,19 @@ from torch import Tensor
 from headsurgeon.errors import InputError, WriteError
 from headsurgeon.files import SCHEMA_VERSION, header, replacing
 
+# what the libraries below raise on bytes that are not what they take them for
+_DAMAGE = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+
 
 def write_tensors(
     path: Path | str, kind: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
@@ -41,25 +54,34 @@ def read_tensors(
         error: no such file, another kind, cut short or altered, or of a newer schema.
     """
     path = Path(path)
-    if not path.is_file():
-        raise error(f"{path}: no such file; expected a {kind} written by headsurgeon")
     try:
+        if not path.is_file():
+            raise error(f"{path}: no such file; expected a {kind} written by headsurgeon")
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as cause:
+        content = _content(tensors, metadata)
+    except _DAMAGE as cause:
         raise error(
             f"{path} is not a whole safetensors file ({cause}); it may be cut short: copy it again"
         ) from cause
     if metadata.get("kind") != kind:
         raise error(f"{path}: expected a headsurgeon {kind}, found another safetensors file")
     schema = metadata.get("schema", "")
-    if schema.isdecimal() and int(schema) > SCHEMA_VERSION:
+    # the digits are counted first, since Python refuses to read thousands of them
+    if not (schema.isascii() and schema.isdecimal() and len(schema) <= 9):
+        raise error(
+            f"{path}: schema: expected a whole number of few digits, got {schema[:40]!r}; "
+            "copy the file again"
+        )
+    if not 1 <= int(schema) <= SCHEMA_VERSION:
         raise error(
             f"{path}: written by a newer headsurgeon (schema {schema}, this one reads "
             f"up to {SCHEMA_VERSION}); upgrade the package"
+            if int(schema)
+            else f"{path}: schema: expected a number from 1 up, got {schema}; copy the file again"
         )
-    if metadata.get("content") != _content(tensors, metadata):
+    if metadata.get("content") != content:
         raise error(f"{path}: the content does not match its hash; copy the file again")
     return tensors, metadata
 

@@ -1,0 +1,83 @@
+"""Where a model in memory came from, and what its checkpoint stores for one of its parameters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from headsurgeon.errors import HeadsurgeonError
+from headsurgeon.models.catalogue import PREFIX, ZOO
+from headsurgeon.models.stored import StoredTensor, stored_tensors
+
+_CONFIG = "config.json"
+
+
+def checkpoint_folder(model: nn.Module) -> Path | None:
+    """The folder a model was read from: its own, a zoo model's, or the Hub's in the local cache.
+
+    None for a model built in memory or read from a GGUF file. Nothing is fetched.
+    """
+    name = getattr(model, "name_or_path", None) or ""
+    if name.startswith(PREFIX):
+        known = ZOO.get(name.removeprefix(PREFIX))
+        return known.folder if known is not None and known.folder.is_dir() else None
+    try:
+        folder = Path(name).expanduser()
+        if name and (folder / _CONFIG).is_file():
+            return folder
+    except (OSError, ValueError, RuntimeError):
+        return None
+    commit = getattr(getattr(model, "config", None), "_commit_hash", None)
+    if not isinstance(commit, str):
+        return None
+    cached = try_to_load_from_cache(name, _CONFIG, revision=commit)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def stored_for(model: nn.Module) -> dict[str, StoredTensor]:
+    """The tensors of the checkpoint a model was read from; empty where there is none any more."""
+    folder = checkpoint_folder(model)
+    if folder is None:
+        return {}
+    try:
+        return stored_tensors(str(folder))
+    except HeadsurgeonError:
+        return {}
+
+
+def find_stored(
+    stored: Mapping[str, StoredTensor], name: str, parameter: Tensor
+) -> StoredTensor | None:
+    """What the checkpoint calls a parameter of the model, where it stores it in the same shape.
+
+    Checkpoints are saved with and without the prefix of the model's body.
+    """
+    exact = stored.get(name)
+    found = [
+        tensor
+        for key, tensor in stored.items()
+        if key.endswith(f".{name}") or name.endswith(f".{key}")
+    ]
+    if exact is not None:
+        found = [exact]
+    # of several, none is certain
+    if len(found) != 1 or found[0].shape != tuple(parameter.shape):
+        return None
+    return found[0]
+
+
+def as_stored(stored: Mapping[str, StoredTensor], name: str, parameter: Tensor) -> Tensor:
+    """A parameter in the precision its checkpoint stores it in; itself where it has been changed.
+
+    A parameter counts as the checkpoint's if it is the stored tensor, rounded to its own precision.
+    """
+    found = find_stored(stored, name, parameter)
+    if found is None:
+        return parameter
+    whole = found.read()
+    if not whole.is_floating_point() or whole.element_size() < 2 or whole.dtype == parameter.dtype:
+        return parameter
+    same = torch.equal(whole.to(parameter.dtype), parameter.detach().to("cpu"))
+    return whole if same else parameter
