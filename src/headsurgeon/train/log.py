@@ -1,14 +1,53 @@
 """The log of a run: one JSON object a line, for steps and for evaluations."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from headsurgeon import files
+from headsurgeon.errors import OutputError, WriteError
 
 LOG_NAME = "log.jsonl"
+
+Count = Annotated[int, Field(ge=0, le=2**62, strict=True)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+
+
+class _Step(BaseModel):
+    """What a line about a step must hold."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["step"]
+    step: Count
+    tokens: Count
+    loss: Number
+    learning_rate: Number
+    gradient_norm: Number
+
+
+class _Evaluation(BaseModel):
+    """What a line about an evaluation must hold."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["evaluation"]
+    step: Count
+    tokens: Count
+    dev_loss: Number
+    healthy: Count | None
+    healthy_operated: Count | None
+    first_token_mass: Number | None
+
+
+_ENTRY: TypeAdapter[_Step | _Evaluation] = TypeAdapter(
+    Annotated[_Step | _Evaluation, Field(discriminator="kind")]
+)
 
 
 @dataclass(frozen=True)
@@ -35,28 +74,108 @@ class Run:
 
 
 def read_entries(path: Path | str) -> list[dict[str, Any]]:
-    """All whole lines of a log; a line cut short by a kill is left out."""
+    """All whole lines of a log; a last line cut short by a kill is left out.
+
+    Raises:
+        OutputError: it cannot be read, or a line is not what a run writes; names the line.
+    """
     path = Path(path)
     if not path.is_file():
         return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.endswith("}"):
-            entries.append(json.loads(line))
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        unfinished = number == len(lines)
+        if unfinished and not line.endswith(b"}"):
+            continue
+        try:
+            entry = files.parse_json(line.decode("utf-8"))
+            _ENTRY.validate_python(entry)
+        except ValueError as error:
+            raise OutputError(
+                f"{path}, line {number}: {_reason(error)}; the log was altered since the run wrote "
+                "it: restore it, or start anew in another folder"
+            ) from error
+        entries.append(entry)
+    _check_order(entries, path)
     return entries
 
 
 def read_log(run: Run) -> list[tuple[int, float]]:
-    """Tokens trained and loss on dev text (nats per token) at every evaluation of a run."""
-    return [
+    """Tokens trained and loss on dev text (nats per token) at every evaluation of a run.
+
+    Raises:
+        OutputError: as for `read_entries`, or there is no evaluation in it.
+    """
+    points = [
         (int(entry["tokens"]), float(entry["dev_loss"]))
         for entry in read_entries(run.log)
         if entry["kind"] == "evaluation"
     ]
+    if not points:
+        raise OutputError(f"{run.log} holds no evaluation; it was removed or cut since the run")
+    return points
 
 
 def cut_back(path: Path | str, step: int, evaluated: int) -> None:
-    """Drops what a checkpoint does not know of, since it is going to be computed again."""
+    """Drops what a checkpoint does not know of, since it is going to be computed again.
+
+    Raises:
+        OutputError: as for `read_entries`, or the log ends before the checkpoint.
+        WriteError: it cannot be written.
+    """
     limits: Mapping[str, int] = {"step": step, "evaluation": evaluated}
     kept = [entry for entry in read_entries(path) if entry["step"] <= limits[entry["kind"]]]
+    steps = sum(entry["kind"] == "step" for entry in kept)
+    last = max((entry["step"] for entry in kept if entry["kind"] == "evaluation"), default=-1)
+    if (steps, last) != (step, evaluated):
+        raise OutputError(
+            f"{path} holds {steps} steps and an evaluation at {last}, the checkpoint beside it "
+            f"{step} and {evaluated}: the log was removed or cut; restore it, or start anew in "
+            "another folder"
+        )
     files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def keep(path: Path) -> None:
+    """Has the log on the disk before a checkpoint that relies on it.
+
+    Raises:
+        WriteError: the operating system refused.
+    """
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as log:
+            os.fsync(log.fileno())
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_order(entries: list[dict[str, Any]], path: Path) -> None:
+    """Steps are 1, 2, 3, …; evaluations rise."""
+    step, evaluated = 0, -1
+    for number, entry in enumerate(entries, 1):
+        found = entry["step"]
+        expected = found == step + 1 if entry["kind"] == "step" else found > evaluated
+        if not expected:
+            raise OutputError(
+                f"{path}, line {number}: {entry['kind']} {found} after step {step}, evaluation "
+                f"{evaluated}; lines are missing or twice: restore the log, or start anew in "
+                "another folder"
+            )
+        if entry["kind"] == "step":
+            step = found
+        else:
+            evaluated = found
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        return f"{name}: {fault['msg']}" if name else str(fault["msg"])
+    return f"no JSON object ({error})"

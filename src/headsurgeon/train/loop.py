@@ -7,12 +7,14 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.data import Windows, windows
+from headsurgeon.folders import locked
 from headsurgeon.models.forward import check_windows
 from headsurgeon.operate import Patient
-from headsurgeon.train.folder import identity, open_folder
+from headsurgeon.train.folder import RUN_NAME, identity, open_folder
 from headsurgeon.train.log import Run
 from headsurgeon.train.modes import (
     computing,
+    differentiable,
     gradient_checkpointing,
     own_randomness,
     stoppable,
@@ -55,8 +57,8 @@ def train(
 
     Raises:
         SettingsError, CorpusError, OutputError: bad input; all faulty settings are listed.
-        StateError: the patient is merged or reverted.
-        Interrupted: Ctrl-C; the message says how to go on.
+        StateError: the patient is merged or reverted, or its slices are frozen.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the message says how to go on.
         WriteError: the disk is full; the last checkpoint is whole.
     """
     chosen = settings or train_settings(preset, **changes)
@@ -85,16 +87,17 @@ def train_on(
     for part in (train_windows, dev_windows):
         check_windows(part.tokens, patient.layout, patient.model)
     computing(patient.model, settings)
-    wanted = identity(patient, train_windows, dev_windows, settings)
-    folder = open_folder(output, wanted, patient)
     model = patient.model
     with (
+        differentiable(patient),
+        locked(output, RUN_NAME) as folder,
         training_mode(model),
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
         stoppable() as stop,
     ):
+        open_folder(folder, identity(patient, train_windows, dev_windows, settings), patient)
         session = Session(patient, train_windows, dev_windows, folder, settings, on_step, stop)
         session.resume()
         session.run()
-    return session.finish()
+        return session.finish()

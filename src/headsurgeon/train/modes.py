@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import SettingsError, StateError
+from headsurgeon.operate import Patient
 from headsurgeon.train.settings import TrainSettings
 
 
@@ -76,29 +77,77 @@ def own_randomness(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def differentiable(patient: Patient) -> Iterator[None]:
+    """Gradients on, whatever the caller has switched off.
+
+    Raises:
+        StateError: slices are frozen, or were made in inference mode, which no gradient can enter.
+    """
+    for name, tensor in [*patient.named_slices().items(), *patient.model.named_parameters()]:
+        if tensor.is_inference():
+            raise StateError(
+                f"{name} was made under torch.inference_mode, so it cannot take part in training; "
+                "load the model and operate on it outside"
+            )
+    for name, slice_ in patient.named_slices().items():
+        if not slice_.requires_grad:
+            raise StateError(
+                f"the slice of {name} is frozen (requires_grad is False); call patient.reopen(), "
+                "or slice.requires_grad_(True), before training"
+            )
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+# what Ctrl-C, schedulers and closing terminals send; not every system has the last one
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
 class Stop:
-    """Whether the user has asked to stop; the first Ctrl-C only asks, the second is immediate."""
+    """Whether the user or a scheduler has asked to stop; the second time is immediate.
+
+    Attributes:
+        requested: whether anyone has.
+        reason: the name of the signal, in words.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.reason = "Ctrl-C"
 
     def request(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Asks to stop at the next safe point; as a signal handler or directly."""
         if self.requested:
             raise KeyboardInterrupt
+        if number not in (0, signal.SIGINT):
+            self.reason = signal.Signals(number).name
         self.requested = True
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """While open, Ctrl-C does not tear an optimiser step apart."""
+    """While open, Ctrl-C, SIGTERM and SIGHUP do not tear an optimiser step apart.
+
+    A signal that the process ignores, as SIGHUP under `nohup`, stays ignored. Afterwards every
+    handler is the one it was.
+    """
     stop = Stop()
     # only the main thread may set handlers, and only it receives Ctrl-C
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = signal.signal(signal.SIGINT, stop.request)
+    previous = {
+        number: signal.getsignal(number)
+        for number in _STOPPING
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+    for number in previous:
+        signal.signal(number, stop.request)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -18,7 +18,7 @@ from headsurgeon.operate import Patient
 from headsurgeon.train.checkpoint import LAST, Progress, load_best, load_checkpoint, save_checkpoint
 from headsurgeon.train.dev import evaluate_dev
 from headsurgeon.train.folder import CHECKPOINTS, PATCH_NAME, write_result
-from headsurgeon.train.log import LOG_NAME, Run, cut_back
+from headsurgeon.train.log import LOG_NAME, Run, cut_back, keep
 from headsurgeon.train.modes import Stop, computing
 from headsurgeon.train.schedule import learning_rate, seed_of_step, total_steps, windows_of_step
 from headsurgeon.train.settings import TrainSettings
@@ -103,7 +103,9 @@ class Session:
     def resume(self) -> None:
         """Goes back to the last checkpoint, if there is one, and forgets what came after it."""
         if (self.checkpoints / LAST).exists():
-            self.progress = load_checkpoint(self.checkpoints, self.slices, self.optimizer)
+            self.progress = load_checkpoint(
+                self.checkpoints, self.slices, self.optimizer, self.steps
+            )
         cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated)
         self.first_step = self.progress.step
 
@@ -128,8 +130,8 @@ class Session:
                     self._step()
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped at step {self.progress.step} of {self.steps}; the same command with the "
-                f"same output folder ({self.folder}) goes on from there"
+                f"stopped by {self.stop.reason} at step {self.progress.step} of {self.steps}; the "
+                f"same command with the same output folder ({self.folder}) goes on from there"
             ) from None
 
     def finish(self) -> Run:
@@ -168,10 +170,10 @@ class Session:
                 self.optimizer.zero_grad()
                 return
         norm = float(self.accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
-        if not isfinite(norm):
+        if not (isfinite(norm) and isfinite(total)):
             raise OperationError(
-                f"the gradient at step {step} is not finite (loss {total:.4g}); the last "
-                "checkpoint is whole: start anew with a lower learning rate"
+                f"the loss or its gradient at step {step} is not finite (loss {total:.4g}); the "
+                "last checkpoint is whole: start anew with a lower learning rate"
             )
         rate = learning_rate(step, self.steps, settings)
         for group in self.optimizer.param_groups:
@@ -230,4 +232,11 @@ class Session:
         return True
 
     def _save(self) -> None:
+        for name, slice_ in self.slices.items():
+            if not bool(torch.isfinite(slice_).all()):
+                raise OperationError(
+                    f"the slice of {name} is not finite at step {self.progress.step}; the last "
+                    "checkpoint is whole: start anew with a lower learning rate"
+                )
+        keep(self.folder / LOG_NAME)
         save_checkpoint(self.checkpoints, self.slices, self.optimizer, self.progress)

@@ -13,21 +13,28 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay, slices only")
+    learning_rate: float = Field(1e-3, gt=0, le=1e3, description="peak learning rate of AdamW")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1e3, description="decoupled weight decay, slices only"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
-    clip: float = Field(1.0, gt=0, description="largest gradient norm over all slices")
-    batch_size: int = Field(8, ge=1, description="windows per forward pass")
-    accumulation: int = Field(1, ge=1, description="forward passes per step")
-    length: int = Field(256, ge=2, description="tokens per window")
-    warmup: int = Field(100, ge=0, description="steps of warm-up, at most a quarter of the run")
+    clip: float = Field(1.0, gt=0, le=1e30, description="largest gradient norm over all slices")
+    batch_size: int = Field(8, ge=1, le=2**16, description="windows per forward pass")
+    accumulation: int = Field(1, ge=1, le=2**16, description="forward passes per step")
+    length: int = Field(256, ge=2, le=2**24, description="tokens per window")
+    warmup: int = Field(
+        100, ge=0, le=2**31, description="steps of warm-up, at most a quarter of the run"
+    )
     max_tokens: int | None = Field(
         None,
         ge=1,
+        le=10**15,
         description="budget in tokens read; the run stops at the smaller of both budgets",
     )
-    epochs: float | None = Field(None, gt=0, description="budget in passes over the training text")
+    epochs: float | None = Field(
+        None, gt=0, le=1e6, description="budget in passes over the training text"
+    )
     compute: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="precision of the forward pass; auto is the model's own; slices are fp32",
@@ -40,14 +47,20 @@ class TrainSettings(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to hold fewer of them"
     )
-    evaluate_every: int = Field(20, ge=1, description="steps between evaluations on dev text")
-    dev_windows: int = Field(32, ge=1, description="windows of dev text in an evaluation")
-    statistics_windows: int = Field(
-        8, ge=0, description="of these, windows on which heads are measured; 0 for none"
+    evaluate_every: int = Field(
+        20, ge=1, le=2**31, description="steps between evaluations on dev text"
     )
-    checkpoint_every: int = Field(20, ge=1, description="steps between checkpoints")
-    first_token: str = Field("tokenizer", description="first token of every window")
-    seed: int = Field(0, ge=0, description="seed of the order of windows and of dropout")
+    dev_windows: int = Field(32, ge=1, le=2**20, description="windows of dev text in an evaluation")
+    statistics_windows: int = Field(
+        8, ge=0, le=2**20, description="of these, windows on which heads are measured; 0 for none"
+    )
+    checkpoint_every: int = Field(20, ge=1, le=2**31, description="steps between checkpoints")
+    first_token: str = Field(
+        "tokenizer", max_length=1000, description="first token of every window"
+    )
+    seed: int = Field(
+        0, ge=0, le=2**64 - 1, description="seed of the order of windows and of dropout"
+    )
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "TrainSettings":
@@ -109,4 +122,12 @@ def _fault(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{name}: no such setting; known are {', '.join(TrainSettings.model_fields)}"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{name}: {message}, got {item['input']!r}" if name else message
+    return f"{name}: {message}, got {_shown(item['input'])}" if name else message
+
+
+def _shown(value: Any) -> str:
+    # Python refuses to write out whole numbers of thousands of digits
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]} …"
