@@ -124,7 +124,7 @@ PIECES = st.sampled_from(
 
 
 @settings(
-    max_examples=60,
+    max_examples=20,
     derandomize=True,
     deadline=None,
     database=None,
