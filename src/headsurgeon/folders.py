@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headsurgeon.errors import InputError, OutputError, WriteError
-from headsurgeon.files import read_object, write_json
+from headsurgeon.files import read_object, write_bytes, write_json
 from headsurgeon.locks import LOCK, lock
 from headsurgeon.temporaries import (
     forget,
@@ -212,17 +212,12 @@ def remove_own(folder: Path, manifest: Mapping[str, str], below: Iterable[str]) 
     """
     for part in below:
         names = [name for name in manifest if name == part or name.startswith(f"{part}/")]
-        emptied = {parent for name in names for parent in (folder / name).parents}
         try:
             for name in names:
                 (folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise WriteError(f"cannot replace {folder / part}: {error.strerror}") from error
-        # deepest first; the folder itself and what lies above it stays
-        for parent in sorted(emptied, key=lambda path: -len(path.parts)):
-            if folder in parent.parents:
-                with suppress(OSError):
-                    parent.rmdir()
+        _remove_empty(folder, names)
 
 
 def replace_own(
@@ -253,6 +248,7 @@ def replace_own(
             source.rename(target)
             moved.append((source, target))
 
+        said = (folder / marker).read_bytes() if (folder / marker).is_file() else None
         try:
             _announce(folder, staged, marker, manifest)
             for name in old:
@@ -264,9 +260,22 @@ def replace_own(
             for source, target in reversed(moved):
                 with suppress(OSError):
                     target.rename(source)
+            with suppress(OSError, WriteError):
+                if said is not None:
+                    write_bytes(folder / marker, said)
             raise WriteError(
                 f"cannot write {folder}: {error.strerror or error}; what was there stays"
             ) from error
+    _remove_empty(folder, old)
+
+
+def _remove_empty(folder: Path, names: Iterable[str]) -> None:
+    """Removes what folders these files left empty, deepest first, but for `folder` itself."""
+    emptied = {parent for name in names for parent in (folder / name).parents}
+    for parent in sorted(emptied, key=lambda path: -len(path.parts)):
+        if folder in parent.parents:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def _announce(folder: Path, staged: Path, marker: str, before: Mapping[str, str]) -> None:

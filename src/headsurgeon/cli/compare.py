@@ -129,6 +129,18 @@ def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
     return model_maps(views, footnote="\n".join([reading, *remarks]))
 
 
+def begin_comparison(output: Path) -> None:
+    """Marks a folder as a comparison's before its parts are written: a kill must not orphan them.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from headsurgeon.files import header, write_json
+
+    if not (output / COMPARISON).exists():
+        write_json(output / COMPARISON, {**header("comparison"), "finished": False, "models": []})
+
+
 def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     """Writes comparison.json and maps.png into a folder that is new, empty, or has the first.
 
@@ -141,7 +153,7 @@ def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
 
     claim_folder(output, COMPARISON)
     models = [summary(diagnosis) for diagnosis in diagnoses]
-    write_json(output / COMPARISON, {**header("comparison"), "models": models})
+    write_json(output / COMPARISON, {**header("comparison"), "finished": True, "models": models})
     write_png(comparison_figure(diagnoses), output / FIGURE)
 
 

@@ -82,7 +82,7 @@ def diagnose(
     documents. Several models stand side by side, with the published figures of those that have any.
     """
     from headsurgeon.diagnose import Thresholds
-    from headsurgeon.folders import claim_folder
+    from headsurgeon.folders import locked
 
     check_folder(output)
     examine = partial(
@@ -98,10 +98,9 @@ def diagnose(
     if len(models) > 1:
         _compare(models, output, examine, loading)
         return
-    if output.exists():
-        claim_folder(output, DIAGNOSIS)
-    examined = examine(models[0])
-    _write(output, examined)
+    with locked(output, DIAGNOSIS):
+        examined = examine(models[0])
+        _write(output, examined)
     _show(output, examined)
 
 
@@ -113,23 +112,24 @@ def _compare(
 ) -> None:
     from headsurgeon.cli.compare import (
         COMPARISON,
+        begin_comparison,
         check_models,
         folder_names,
         show_comparison,
         write_comparison,
     )
-    from headsurgeon.folders import claim_folder
+    from headsurgeon.folders import locked
 
-    if output.exists():
-        claim_folder(output, COMPARISON)
     check_models(models, loading)
-    # one model is held at a time
-    examined = [examine(model) for model in models]
-    diagnoses = [each.diagnosis for each in examined]
-    for name, each in zip(folder_names(models), examined, strict=True):
-        _write(output / name, each)
-    # what is drawn and summed up comes last, so that a fault in it loses no measurement
-    write_comparison(output, diagnoses)
+    with locked(output, COMPARISON):
+        # one model is held at a time
+        examined = [examine(model) for model in models]
+        diagnoses = [each.diagnosis for each in examined]
+        begin_comparison(output)
+        for name, each in zip(folder_names(models), examined, strict=True):
+            _write(output / name, each)
+        # what is drawn and summed up comes last, so that a fault in it loses no measurement
+        write_comparison(output, diagnoses)
     show_comparison(output, diagnoses)
 
 

@@ -29,6 +29,7 @@ from headsurgeon.report import (
 )
 
 ORDER = ("surgery", "control", "ceiling")
+NAMES = ("head_map", "mass", "loss", "result")
 
 
 def draw(

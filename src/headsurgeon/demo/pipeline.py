@@ -1,6 +1,6 @@
 """The demo from end to end; `demo` is the whole of it, each step a small function."""
 
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +13,28 @@ from headsurgeon.demo.journal import Journal, Observer
 from headsurgeon.demo.judgement import Judgement, judge
 from headsurgeon.demo.material import OTHER, TEST, Material, gather
 from headsurgeon.demo.merged import MergedCheckpoint, write_merged
+from headsurgeon.demo.pictures import NAMES as FIGURE_NAMES
 from headsurgeon.demo.pictures import draw
-from headsurgeon.demo.record import RECORD, write_record, write_start
+from headsurgeon.demo.record import RECORD, read_left, write_record, write_start
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.summary import write_summary
 from headsurgeon.demo.wording import conclusions, planned, sickness, working
+from headsurgeon.errors import OutputError
 from headsurgeon.evaluate import Recovery, empirical_null, recovery_from
-from headsurgeon.files import read_json
-from headsurgeon.folders import claim_folder
+from headsurgeon.files import shorten
+from headsurgeon.folders import check_own, locked, manifest_of, remove_own
 from headsurgeon.operate import Patient
+from headsurgeon.train.checkpoint import LAST
+from headsurgeon.train.folder import CHECKPOINTS, PATCH_NAME, RUN_NAME
+from headsurgeon.train.log import LOG_NAME
 
 RUNS = "runs"
 MERGED = "merged"
 FIGURES = "figures"
+SUMMARY = "summary.html"
+# what is replaced when a demo is repeated
+PARTS = (RUNS, MERGED, FIGURES, SUMMARY)
+RUN_FILES = (RUN_NAME, LOG_NAME, PATCH_NAME, f"{CHECKPOINTS}/{LAST}")
 # unlike any seed a patient is likely to have been started with
 FIRST_NULL_SEED = 101
 
@@ -55,20 +64,26 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     """Finds sick heads, repairs them, and compares the repair with a control and a ceiling.
 
     Args:
-        output: folder for everything; one that an interrupted demo left is gone on with, one that
-            a finished demo left is replaced.
+        output: folder for everything; one that an interrupted demo left is gone on with. What a
+            finished demo left is replaced, as long as it is what the demo wrote; anything else
+            that lies in the folder stays.
         settings: what to do; see `settings_for`.
         observer: who is told.
 
     Raises:
-        OutputError: the folder holds something else.
+        OutputError: the folder holds something else, or an interrupted demo with other settings;
+            or files of a finished one that were added or changed since; or another process works
+            there.
         PlanError: no head to operate on.
         Interrupted: stopped by the user; the same call goes on.
     """
     journal = Journal(observer)
-    folder = Path(output)
-    if folder.exists():
-        claim_folder(folder, RECORD)
+    with locked(output, RECORD) as folder:
+        _replaceable(folder, settings)
+        return _demo(folder, settings, journal)
+
+
+def _demo(folder: Path, settings: DemoSettings, journal: Journal) -> DemoResult:
     journal.heading("1  Diagnosis: which heads are asleep")
     material = gather(settings, journal)
     diagnoses = find_sick(material, settings, journal)
@@ -84,35 +99,71 @@ def demo(output: Path | str, settings: DemoSettings, observer: Observer) -> Demo
     arms_named = "Operation, control and ceiling" if settings.ceiling else "Operation and control"
     journal.heading(f"3  {arms_named}: the same slices, the same tokens")
     _prepare(folder, settings)
-    outcomes, found, merged = _treatments(material, case, settings, folder, journal)
+    outcomes, found, merged, written = _treatments(material, case, settings, folder, journal)
     journal.heading("4  Result: the merged model on held-out text")
     judgement = judge(case, outcomes, found)
     # before anything is drawn or told, which may fail; told anew when all is done
-    write_record(folder, settings, case, outcomes, judgement, merged, journal, journal.seconds)
+    write_record(
+        folder, settings, case, outcomes, judgement, merged, journal, journal.seconds, None
+    )
     _report(folder, case, outcomes, judgement, settings, journal)
     seconds = round(journal.seconds, 1)
-    write_record(folder, settings, case, outcomes, judgement, merged, journal, seconds)
+    written |= _written(folder, outcomes)
+    write_record(folder, settings, case, outcomes, judgement, merged, journal, seconds, written)
     return DemoResult(folder, case, outcomes, judgement, merged, seconds)
 
 
+def _replaceable(folder: Path, settings: DemoSettings) -> dict[str, str]:
+    """Names and hashes of what has to go for the demo to begin; none where it goes on, or is new.
+
+    Raises:
+        InputError: demo.json is damaged.
+        OutputError: an interrupted demo with other settings, or files that are not the demo's.
+    """
+    left = read_left(folder)
+    if left is None:
+        return {}
+    if not left.finished:
+        if left.settings != settings.to_dict():
+            raise OutputError(
+                f"{folder} holds an interrupted demo with other settings (of "
+                f"{shorten(str(left.settings.get('model')))}); go on with that one, or choose "
+                "another folder"
+            )
+        return {}
+    check_own(folder, left.files, PARTS)
+    return left.files
+
+
 def _prepare(folder: Path, settings: DemoSettings) -> None:
-    """Claims the folder, and clears it unless an interrupted demo with these settings is in it.
+    """Clears the folder of what a finished demo wrote, and says whose it is from now on.
 
     Called once there is something to operate on, so that a misspelt model costs no earlier result.
     """
-    claim_folder(folder, RECORD)
-    if (folder / RECORD).exists():
-        left = read_json(folder / RECORD, "demo")
-        if left.get("finished") or left.get("settings") != settings.to_dict():
-            for name in (RUNS, MERGED, FIGURES):
-                shutil.rmtree(folder / name, ignore_errors=True)
+    # what is removed first may be missing later: a kill in between leaves a finished demo
+    remove_own(folder, _replaceable(folder, settings), PARTS)
     write_start(folder, settings)
+
+
+def _written(folder: Path, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Names and hashes of what the demo wrote, but for the merged checkpoint."""
+    runs = [f"{RUNS}/{name}/{part}" for name in outcomes for part in RUN_FILES]
+    best = [
+        f"{RUNS}/{name}/{CHECKPOINTS}/best-{outcome.run.best_step:06d}.safetensors"
+        for name, outcome in outcomes.items()
+    ]
+    figures = [f"{FIGURES}/{name}.png" for name in FIGURE_NAMES]
+    return manifest_of(folder, [*runs, *best, *figures, SUMMARY])
 
 
 def _treatments(
     material: Material, case: Case, settings: DemoSettings, folder: Path, journal: Journal
-) -> tuple[dict[str, Outcome], Recovery, MergedCheckpoint]:
-    """Every arm in turn; the model is stock again before the next one begins."""
+) -> tuple[dict[str, Outcome], Recovery, MergedCheckpoint, dict[str, str]]:
+    """Every arm in turn; the model is stock again before the next one begins.
+
+    Returns:
+        Figures by arm, the recovery, the checkpoint, and names and hashes of its files.
+    """
     todo = arms(case.plan, settings)
     runs = folder / RUNS
 
@@ -132,13 +183,15 @@ def _treatments(
             material.test[TEST],
             outcomes["surgery"].scores[TEST].nll,
         )
+    # at once, so that nothing which somebody else puts there later counts as ours
+    written = manifest_of(folder, [MERGED])
     patient.revert()
     patient, outcomes["control"] = treated("control", material.model)
     patient.revert()
     if material.ceiling is not None:
         patient, outcomes["ceiling"] = treated("ceiling", material.ceiling)
         patient.revert()
-    return outcomes, found, merged
+    return outcomes, found, merged, written
 
 
 def _recovered(

@@ -1,6 +1,7 @@
 """demo.json: everything the demo found and every figure it showed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,45 @@ from headsurgeon.demo.material import OTHER
 from headsurgeon.demo.merged import MergedCheckpoint
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnose import Diagnosis
-from headsurgeon.files import header, write_json
+from headsurgeon.errors import InputError
+from headsurgeon.files import header, read_json, shorten, write_json
+from headsurgeon.folders import MANIFEST, check_manifest
 
 RECORD = "demo.json"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an earlier demo left in a folder.
+
+    Attributes:
+        finished: whether it came to its end.
+        settings: what it was told to do, as plain data.
+        files: names and hashes of what it wrote; empty before its end.
+    """
+
+    finished: bool
+    settings: dict[str, Any]
+    files: dict[str, str]
+
+
+def read_left(folder: Path) -> Left | None:
+    """What demo.json says of an earlier demo in `folder`; None where there is none.
+
+    Raises:
+        InputError: demo.json is damaged, or of another kind.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    content = read_json(path, "demo")
+    finished, settings = content.get("finished"), content.get("settings")
+    if not isinstance(finished, bool) or not isinstance(settings, dict):
+        raise InputError(
+            f"{path}: expected finished (true or false) and settings (an object), found "
+            f"{shorten(repr(finished))} and {shorten(repr(settings))}; the file was edited"
+        )
+    return Left(finished, settings, check_manifest(content.get(MANIFEST, {}), path))
 
 
 def write_start(folder: Path, settings: DemoSettings) -> None:
@@ -32,17 +69,20 @@ def write_record(
     merged: MergedCheckpoint,
     journal: Journal,
     seconds: float,
+    written: Mapping[str, str] | None,
 ) -> None:
     """Writes demo.json: settings, results at full precision, and what was shown as it was shown.
 
     Args:
         seconds: how long the demo took.
+        written: names and hashes of all other files, so that the next demo replaces only these;
+            None while there is more to come.
     """
     write_json(
         folder / RECORD,
         {
             **header("demo"),
-            "finished": True,
+            "finished": written is not None,
             "model": settings.model,
             "planted": settings.planted,
             "seconds": seconds,
@@ -67,6 +107,7 @@ def write_record(
                 "reloaded_nll": merged.reloaded_nll,
             },
             "shown": journal.entries,
+            MANIFEST: dict(written or {}),
         },
     )
 
