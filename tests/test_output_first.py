@@ -92,3 +92,24 @@ def test_a_failing_print_does_not_lose_what_was_computed(
     said = run("evaluate", "sick", *READING, "--output", "scores.json")
     assert said.exit_code == 1
     assert (places / "scores.json").exists()
+
+
+def test_a_picture_that_fails_loses_no_diagnosis(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headsurgeon.cli import compare
+    from tests.clinic import READING, checkpoint, sick_bloom, write_text
+    from tests.pico import pico
+
+    checkpoint(places / "sick", sick_bloom())
+    checkpoint(places / "healed", pico("bloom"))
+    write_text(places / "docs")
+
+    def fail(*_: object) -> None:
+        raise HeadsurgeonError("no ink")
+
+    monkeypatch.setattr(compare, "comparison_figure", fail)
+    said = run("diagnose", "sick", "healed", *READING, "--output", "both")
+    assert said.exit_code == 1
+    for name in ("sick/diagnosis.json", "healed/diagnosis.json"):
+        assert (places / "both" / name).exists()
