@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from headsurgeon.data import Windows, as_windows, documents, split_of, windows
+from headsurgeon.data import Document, Windows, as_windows, documents, split_of, windows
 from headsurgeon.errors import CorpusError, NetworkError, SettingsError
 from headsurgeon.files import sha256_text
 
@@ -72,6 +72,10 @@ def folder_of(folder: Path, sizes: list[int]) -> str:
         words = [f"{WORDS[(index + step) % len(WORDS)]}{step % 7}" for step in range(size)]
         (folder / f"document{index:03d}.txt").write_text(" ".join([f"number {index}", *words]))
     return f"text:{folder}/*.txt"
+
+
+def own_split(document: Document) -> str:
+    return split_of(document.split_key or document.id)
 
 
 def train_windows(spec: str, **changes: object) -> Windows:
@@ -168,13 +172,15 @@ def test_every_window_has_the_length_and_is_text_of_its_document(
     tokens = {
         d.id: TOKENIZER.encode(d.text, add_special_tokens=False)
         for d in documents(spec)
-        if split_of(d.id) == "train"
+        if own_split(d) == "train"
     }
+    end = TOKENIZER.eos_token_id
     body = length - 1
     for name, ids in zip(found.documents, found.tokens[:, 1:].tolist(), strict=True):
         first, joined, last = name.partition("+…+")
         members = [k for k in tokens if first <= k <= last and len(tokens[k]) < body]
-        text = [t for key in (members if joined else [first]) for t in tokens[key]]
+        between = [(end, *tokens[key]) for key in (members if joined else [first])]
+        text = [token for ids_of in between for token in ids_of][1:]
         assert ids in [text[at : at + body] for at in range(0, len(text) - body + 1, body)]
 
 
@@ -204,7 +210,7 @@ def test_each_document_gives_one_window_before_any_gives_two(tmp_path: Path) -> 
 def test_all_windows_together_hold_each_token_of_a_document_once(tmp_path: Path) -> None:
     spec = folder_of(tmp_path, [100])
     (document,) = documents(spec)
-    found = windows(spec, TOKENIZER, split_of(document.id), 11, first_token="none")
+    found = windows(spec, TOKENIZER, own_split(document), 11, first_token="none")
     ids = TOKENIZER.encode(document.text, add_special_tokens=False)
     expected = [ids[at : at + 11] for at in range(0, len(ids) - 10, 11)]
     assert sorted(found.tokens.tolist()) == sorted(expected)
@@ -212,13 +218,17 @@ def test_all_windows_together_hold_each_token_of_a_document_once(tmp_path: Path)
 
 def test_short_documents_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
     spec = folder_of(tmp_path, [1] * 30)
-    inside = [d for d in documents(spec) if split_of(d.id) == "train"]
+    inside = [d for d in documents(spec) if own_split(d) == "train"]
     sizes = [len(TOKENIZER.encode(d.text, add_special_tokens=False)) for d in inside]
     found = train_windows(spec, length=60)
-    needed = next(end for end in range(1, 30) if sum(sizes[:end]) >= 59)
+    # one end-of-sequence token between two of them
+    needed = next(end for end in range(1, 30) if sum(sizes[:end]) + end - 1 >= 59)
     assert needed > 1
     assert f"{inside[0].id}+…+{inside[needed - 1].id}" in found.documents
-    group = [t for d in inside[:needed] for t in TOKENIZER.encode(d.text, add_special_tokens=False)]
+    texts = [TOKENIZER.encode(d.text, add_special_tokens=False) for d in inside[:needed]]
+    end = TOKENIZER.eos_token_id
+    group = [token for ids in texts for token in (end, *ids)][1:]
+    assert found.separator == "</s>"
     at = found.documents.index(f"{inside[0].id}+…+{inside[needed - 1].id}")
     assert found.tokens[at].tolist()[1:] == group[:59]
 
@@ -229,7 +239,7 @@ def test_fewer_windows_than_asked_for_are_returned_as_they_are(spec: str) -> Non
 
 def test_corpus_hash_covers_all_documents_of_the_split(spec: str) -> None:
     expected = sha256_text(
-        [part for d in documents(spec) if split_of(d.id) == "train" for part in (d.id, d.text)]
+        [part for d in documents(spec) if own_split(d) == "train" for part in (d.id, d.text)]
     )
     assert train_windows(spec, count=1).corpus_hash == expected
 
@@ -491,7 +501,7 @@ def test_a_corpus_shorter_than_a_window_says_how_many_tokens_it_has(tmp_path: Pa
     (document,) = documents(spec)
     tokens = len(TOKENIZER.encode(document.text, add_special_tokens=False))
     with pytest.raises(CorpusError, match=f"has {tokens} tokens in split"):
-        windows(spec, TOKENIZER, split_of(document.id), 500)
+        windows(spec, TOKENIZER, own_split(document), 500)
 
 
 def test_settings_out_of_range_are_reported_together(spec: str) -> None:

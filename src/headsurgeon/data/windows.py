@@ -10,8 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from headsurgeon.data.corpora import Document, documents
-from headsurgeon.data.splits import check_split, split_of
+from headsurgeon.data.corpora import documents
+from headsurgeon.data.document import Document
+from headsurgeon.data.encoding import Encoder
+from headsurgeon.data.splits import check_split, in_split
 from headsurgeon.errors import CorpusError, SettingsError
 from headsurgeon.files import sha256_text
 
@@ -19,6 +21,7 @@ from headsurgeon.files import sha256_text
 # tokenising it first; tokenizers in use make 2 to 6 characters into a token.
 _CHARACTERS_PER_TOKEN = 16
 _NO_TOKEN = "none"
+LONGEST = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class Windows:
         seed: seed of the selection.
         corpus_hash: SHA-256 over ids and texts of all documents of the corpus in the split.
         prefix: number of added tokens that every window starts with.
+        separator: what stands between short documents that were joined.
     """
 
     tokens: Int[Tensor, "count length"]
@@ -46,6 +50,7 @@ class Windows:
     seed: int
     corpus_hash: str
     prefix: int = 0
+    separator: str = ""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -79,7 +84,9 @@ def windows(
 ) -> Windows:
     """Cuts a corpus into windows of `length` tokens, each inside one document.
 
-    Documents shorter than a window are joined in the order of their ids until they fill one.
+    Documents shorter than a window are joined in the order of their ids until they fill one, with
+    the tokenizer's end-of-sequence token between them, or a blank line where it has none. Texts
+    that differ in nothing but white space are in one split (`in_split`).
     Windows are taken from the documents in turn, one from each before a second from any, so that a
     small count still sees as many documents as it can. A larger count begins with the smaller
     count's windows.
@@ -108,19 +115,17 @@ def windows(
     body = length - len(prefix)
     if body < 1:
         raise SettingsError(f"length {length} leaves no room after first token {prefix_name}")
-    found = sorted(
-        (document for document in documents(corpus) if split_of(document.id) == wanted_split),
-        key=lambda document: (document.id, document.text),
-    )
+    found = sorted(in_split(documents(corpus), wanted_split), key=lambda document: document.order)
     if not any(document.text for document in found):
         raise CorpusError(
             f"{corpus} has no text in split {split}; 80 % of documents are in train, 10 % in dev, "
             "10 % in test: add documents or choose another split"
         )
-    rounds = _rounds(_sources(found, tokenizer, body), tokenizer, body, seed, count)
+    encoder = Encoder(tokenizer)
+    rounds = _rounds(_sources(found, encoder, body), encoder, body, seed, count)
     chosen = [(name, [*prefix, *chunk]) for name, chunk in rounds]
     if not chosen:
-        tokens = sum(len(ids) for ids in _encode(tokenizer, [document.text for document in found]))
+        tokens = sum(len(ids) for ids in encoder([document.text for document in found]))
         raise CorpusError(
             f"{corpus} has {tokens} tokens in split {split}, fewer than one window of {length}; "
             "add text or choose a smaller --length"
@@ -134,6 +139,7 @@ def windows(
         seed=seed,
         corpus_hash=sha256_text([part for item in found for part in (item.id, item.text)]),
         prefix=len(prefix),
+        separator=encoder.separator_name,
     )
 
 
@@ -165,14 +171,19 @@ def as_windows(tokens: Windows | Tensor) -> Windows:
     )
 
 
+def shortened(number: int) -> str:
+    """A number for a message; Python refuses to spell out those of thousands of digits."""
+    return str(number) if abs(number) < 10**30 else f"a number of {number.bit_length()} bits"
+
+
 def _check_settings(length: int, count: int | None, seed: int) -> None:
     faults = []
-    if length < 2:
-        faults.append(f"length: expected at least 2 tokens, got {length}")
-    if count is not None and count < 1:
-        faults.append(f"count: expected at least 1 window, got {count}")
-    if seed < 0:
-        faults.append(f"seed: expected 0 or more, got {seed}")
+    if not 2 <= length <= LONGEST:
+        faults.append(f"length: expected 2 to {LONGEST} tokens, got {shortened(length)}")
+    if count is not None and not 1 <= count < 2**63:
+        faults.append(f"count: expected 1 to 2^63 − 1 windows, got {shortened(count)}")
+    if not 0 <= seed < 2**63:
+        faults.append(f"seed: expected a number from 0 to 2^63 − 1, got {shortened(seed)}")
     if faults:
         raise SettingsError("; ".join(faults))
 
@@ -204,21 +215,11 @@ def _own_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
     return [], _NO_TOKEN
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    # not verbose: documents are longer than a model's context by intention
-    if not texts:
-        return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
-    return [list(ids) for ids in encoded["input_ids"]]
-
-
-def _sources(
-    found: Sequence[Document], tokenizer: PreTrainedTokenizerBase, body: int
-) -> list[_Source]:
+def _sources(found: Sequence[Document], encoder: Encoder, body: int) -> list[_Source]:
     """Long documents alone, short ones joined until they fill a window."""
     limit = body * _CHARACTERS_PER_TOKEN
     doubtful = [document for document in found if len(document.text) <= limit]
-    lengths = [len(ids) for ids in _encode(tokenizer, [item.text for item in doubtful])]
+    lengths = [len(ids) for ids in encoder([item.text for item in doubtful])]
     sources = [_Source(item.id, (item.text,)) for item in found if len(item.text) > limit]
     group: list[Document] = []
     filled = 0
@@ -226,8 +227,8 @@ def _sources(
         if size >= body:
             sources.append(_Source(document.id, (document.text,)))
         elif size:
+            filled += size + (len(encoder.separator) if group else 0)
             group.append(document)
-            filled += size
         if filled >= body:
             sources.append(_joined(group))
             group, filled = [], 0
@@ -241,16 +242,14 @@ def _joined(group: Sequence[Document]) -> _Source:
 
 def _rounds(
     sources: Sequence[_Source],
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     body: int,
     seed: int,
     count: int | None,
 ) -> Iterator[tuple[str, list[int]]]:
     """Chunks of `body` tokens: one of each source, then a second of each, until `count`."""
     order = np.random.default_rng(seed).permutation(len(sources))
-    waiting = [
-        (sources[index].id, _chunks(sources[index], tokenizer, body, seed)) for index in order
-    ]
+    waiting = [(sources[index].id, _chunks(sources[index], encoder, body, seed)) for index in order]
     taken = 0
     while waiting:
         still = []
@@ -265,12 +264,10 @@ def _rounds(
         waiting = still
 
 
-def _chunks(
-    source: _Source, tokenizer: PreTrainedTokenizerBase, body: int, seed: int
-) -> Iterator[list[int]]:
+def _chunks(source: _Source, encoder: Encoder, body: int, seed: int) -> Iterator[list[int]]:
     """The whole chunks of a source in random order; tokenised when the first one is asked for."""
-    ids = [token for part in _encode(tokenizer, source.texts) for token in part]
+    ids = encoder.joined(source.texts)
     # the source's own name seeds its order, so that it does not depend on which others were read
     name = int.from_bytes(sha256(source.id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     for chunk in np.random.default_rng([seed, name]).permutation(len(ids) // body):
-        yield ids[chunk * body : (chunk + 1) * body]
+        yield ids[chunk * body : (chunk + 1) * body].tolist()

@@ -1,0 +1,67 @@
+"""Text to token ids, in pieces where a text is so long that its encoding would fill the memory."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+from transformers import PreTrainedTokenizerBase
+
+# A tokenizer takes some hundred bytes per token while it works. A text below this is encoded in one
+# go; a longer one is cut where a single space or line break stands between two words, which byte-
+# level tokenizers do not notice. One that puts a space before every text does, once per piece.
+PIECE = 1 << 20
+
+
+class Encoder:
+    """A tokenizer that adds nothing, and what it puts between documents that are joined.
+
+    Attributes:
+        separator: ids between joined documents.
+        separator_name: the token, or `blank line`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        end = tokenizer.eos_token_id
+        if isinstance(end, int):
+            self.separator, self.separator_name = [end], str(tokenizer.eos_token)
+        else:
+            self.separator, self.separator_name = self._ids(["\n\n"])[0].tolist(), "blank line"
+
+    def __call__(self, texts: Sequence[str]) -> list[Int[np.ndarray, " token"]]:
+        """Ids of each text."""
+        if not any(len(text) > PIECE for text in texts):
+            return self._ids(texts)
+        return [self._long(text) for text in texts]
+
+    def joined(self, texts: Sequence[str]) -> Int[np.ndarray, " token"]:
+        """Ids of several texts with the separator between them."""
+        between = np.array(self.separator, dtype=np.int64)
+        woven = [part for ids in self(texts) for part in (between, ids)][1:]
+        return np.concatenate(woven)
+
+    def _long(self, text: str) -> Int[np.ndarray, " token"]:
+        return np.concatenate([self._ids([piece])[0] for piece in pieces(text)])
+
+    def _ids(self, texts: Sequence[str]) -> list[Int[np.ndarray, " token"]]:
+        if not texts:
+            return []
+        # not verbose: documents are longer than a model's context by intention
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+
+def pieces(text: str, size: int = PIECE) -> Iterator[str]:
+    """The text in pieces of at most `size` characters, cut between words where there are any."""
+    start = 0
+    while len(text) - start > size:
+        end = start + size
+        cut = next((place for place in range(end, start, -1) if _between_words(text, place)), end)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
+
+
+def _between_words(text: str, place: int) -> bool:
+    around = text[place - 1 : place + 2]
+    return [character.isspace() for character in around] == [False, True, False]
