@@ -268,3 +268,12 @@ def test_slices_that_are_not_finite_never_reach_a_checkpoint(tmp_path: Path) -> 
 def test_settings_out_of_bounds_are_named(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"{name}: "):
         train_settings(**{"max_tokens": 1000, name: value})
+
+
+def test_slices_loaded_from_a_narrow_checkpoint_say_that_they_are_rounded() -> None:
+    trained = operate(pico("bloom").to(torch.bfloat16), PLAN)
+    with torch.no_grad():
+        trained.slices()[0].add_(0.1)
+    fresh = operate(pico("bloom").to(torch.bfloat16), PLAN)
+    with pytest.warns(UserWarning, match="rounded"):
+        fresh.model.load_state_dict(trained.model.state_dict())

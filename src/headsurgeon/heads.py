@@ -37,7 +37,7 @@ STATISTICS: dict[str, str] = {
     "first_value_norm": "norm of the value at position 0 over the mean norm of the others, ratio",
 }
 QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-_HEAD_NAME = re.compile(r"L(\d+)H(\d+)", re.IGNORECASE)
+_HEAD_NAME = re.compile(r"L([0-9]{1,9})H([0-9]{1,9})", re.IGNORECASE)
 
 
 class HeadId(NamedTuple):

@@ -154,7 +154,7 @@ def plan(
     _check_names(init, output_start)
     _check_output(output, overwrite)
     found = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
-    chosen_rule = rule or _asked_for(heads, band, column)
+    chosen_rule = _asked_for(heads, band, column) if rule is None else rule
     request = {
         "rule": chosen_rule,
         "heads": None if heads is None else heads.split(","),

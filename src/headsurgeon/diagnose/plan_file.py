@@ -100,6 +100,8 @@ def load(path: Path | str, layers: int | None = None, heads: int | None = None) 
         raise PlanError(f"cannot read plan {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise PlanError(f"{path} is not a text file, so it is no plan") from error
+    except ValueError as error:
+        raise PlanError(f"cannot read plan {str(path)!r}: {error}") from error
     return from_yaml(text, str(path), layers, heads)
 
 

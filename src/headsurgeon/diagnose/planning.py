@@ -85,6 +85,12 @@ def plan(
         choice = _with_costs(choice, cost)
     if model is not None:
         layout = layout or layout_of(model)
+    if layout is not None and (layout.layers, layout.heads) != diagnosis.stats.shape:
+        made = "{} layers of {} heads".format(*diagnosis.stats.shape)
+        raise PlanError(
+            f"the diagnosis is of a model with {made}, this one ({layout.family}) has "
+            f"{layout.layers} layers of {layout.heads}: give the model that was diagnosed"
+        )
     frozen = model is not None and quantised(model) is not None
     notes = (
         _measured_on(diagnosis),
@@ -159,10 +165,10 @@ def _check(diagnosis: Diagnosis, rule: str, request: Request) -> None:
     faults += _range_fault("layers", request.layers, layer_count)
     if request.column is not None and not 0 <= request.column < head_count:
         faults.append(f"column: expected a head index 0–{head_count - 1}, got {request.column}")
-    if not request.max_cost >= 0.0:
-        faults.append(f"max_cost: expected 0 nats or more, got {request.max_cost}")
-    if request.seed < 0:
-        faults.append(f"seed: expected 0 or more, got {request.seed}")
+    if not 0.0 <= request.max_cost < np.inf:
+        faults.append(f"max_cost: expected a finite number of nats, 0 or more, got {request.max_cost}")
+    if not 0 <= request.seed < 2**63:
+        faults.append(f"seed: expected 0 to 2^63 - 1, got {request.seed}")
     if faults:
         raise PlanError("; ".join(faults))
     attending = np.flatnonzero(diagnosis.stats.attends).tolist()

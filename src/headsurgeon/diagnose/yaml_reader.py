@@ -1,10 +1,12 @@
 """Reading YAML so that every fault is known with its line, not only the first."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import yaml
 
 from headsurgeon.errors import PlanError
+from headsurgeon.files import shorten
 
 _NULL = "tag:yaml.org,2002:null"
 _TEXT = "tag:yaml.org,2002:str"
@@ -33,6 +35,8 @@ class Reader:
             raise PlanError(f"{name}{line}: not YAML ({error.problem})") from error
         except yaml.YAMLError as error:
             raise PlanError(f"{name}: not YAML ({error})") from error
+        except RecursionError:
+            raise PlanError(f"{name}: nested too deeply for a plan") from None
         if root is None:
             raise PlanError(f"{name} is empty; expected a plan")
         self.root: yaml.Node = root
@@ -117,8 +121,9 @@ class Reader:
         if node is None or node.tag == _NULL:
             return None
         value = _number(node)
-        if value is None:
-            self.fault(node, f"{name}: expected a number, got {_shown(node)}")
+        if value is None or not math.isfinite(value):
+            self.fault(node, f"{name}: expected a finite number, got {_shown(node)}")
+            return None
         return value
 
     def integer(self, fields: Mapping[str, yaml.Node], name: str, least: int, default: int) -> int:
@@ -129,10 +134,12 @@ class Reader:
         # digits are read directly: a float would lose some of a large seed
         if (
             not isinstance(node, yaml.ScalarNode)
-            or not node.value.isdecimal()
-            or int(node.value) < least
+            or not (node.value.isascii() and node.value.isdecimal())
+            or len(node.value) > 19
+            or not least <= int(node.value) < 2**63
         ):
-            self.fault(node, f"{name}: expected a whole number from {least} up, got {_shown(node)}")
+            message = f"{name}: expected a whole number from {least} to 2^63 - 1"
+            self.fault(node, f"{message}, got {_shown(node)}")
             return default
         return int(node.value)
 
@@ -149,5 +156,5 @@ def _number(node: yaml.Node) -> float | None:
 
 def _shown(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return repr(shorten(str(node.value)))
     return "a list" if isinstance(node, yaml.SequenceNode) else "`name: value` pairs"

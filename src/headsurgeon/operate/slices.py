@@ -5,6 +5,7 @@ the slices are copied into the frozen weight before use, and only if they change
 computes weight gradients for the slices alone.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -244,6 +245,13 @@ class SlicedLinear(nn.Module):
         master = self.get_parameter(PREFIX + name)
         # a value that is merely the rounded master leaves the master its precision
         same = master.to(loaded.dtype) == loaded
+        if loaded.element_size() < 4 and not bool(same.all()):
+            warnings.warn(
+                f"slices were loaded from {loaded.dtype} weights and are rounded to it; a run that "
+                "goes on from them ends elsewhere than one that never stopped (headsurgeon.train "
+                "keeps them in fp32)",
+                stacklevel=2,
+            )
         master.copy_(torch.where(same, master, loaded.float()))
 
 
