@@ -7,8 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
-from headsurgeon.errors import ModelError
+from headsurgeon.errors import ModelError, PlanError
 from headsurgeon.evaluate import Estimate
+from headsurgeon.heads import HeadId, Plan, PlannedHead
 from tests.pico import tokens
 from tests.pico_families import pico_family
 
@@ -47,3 +48,30 @@ def test_an_estimate_decides_nothing_unless_it_and_its_bounds_are_finite(
     finite = all(map(math.isfinite, (value, low, high)))
     assert Estimate(value, low, high).above_zero == finite
     assert Estimate(-value, -high, -low).below_zero == finite
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["joint_cost", "thresholds", "statistics", "ablation_cost"])
+def test_a_plan_with_a_number_that_is_none_is_neither_written_nor_read(
+    number: float, place: str
+) -> None:
+    def plan(value: float) -> Plan:
+        head = PlannedHead(
+            HeadId(0, 1),
+            statistics={"entropy": value if place == "statistics" else 1.25},
+            ablation_cost=value if place == "ablation_cost" else 1.25,
+        )
+        return Plan(
+            "m",
+            "heads",
+            (head,),
+            thresholds={"sink": value if place == "thresholds" else 1.25},
+            joint_cost=value if place == "joint_cost" else 1.25,
+        )
+
+    with pytest.raises(PlanError, match="expected a finite number"):
+        plan(number).to_yaml()
+    text = plan(7.75).to_yaml()
+    spelled = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}[str(number)]
+    with pytest.raises(PlanError, match=r"line \d+: .*finite"):
+        Plan.from_yaml(text.replace("7.75", spelled))

@@ -1,5 +1,6 @@
 """Plans as YAML that a person can edit; whatever is wrong in it is reported at once, by line."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -33,8 +34,11 @@ def to_yaml(plan: Plan) -> str:
     """The plan as YAML text, one line per head.
 
     Raises:
-        PlanError: a head carries a statistic, role or verdict that a plan file cannot hold.
+        PlanError: a head carries a statistic, role or verdict that a plan file cannot hold, or a
+            number is not finite.
     """
+    _check_finite("thresholds", plan.thresholds)
+    _check_finite("the plan", {"joint_cost": plan.joint_cost})
     fields = {
         **header("plan"),
         "model": plan.model,
@@ -116,6 +120,12 @@ _FIELDS = (
 )
 
 
+def _check_finite(where: str, numbers: Mapping[str, float | None]) -> None:
+    for name, number in numbers.items():
+        if number is not None and not math.isfinite(number):
+            raise PlanError(f"{where}: {name} is {number}, expected a finite number")
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text with line breaks or control characters, which PyYAML does not bring back else."""
 
@@ -144,6 +154,7 @@ def _entry(head: PlannedHead) -> dict[str, Any]:
     if unknown or head.role not in ROLES or head.verdict not in ("", *VERDICTS):
         what = ", ".join(unknown) or f"role {head.role!r}, verdict {head.verdict!r}"
         raise PlanError(f"{head.id}: a plan file cannot hold {what}")
+    _check_finite(str(head.id), {**head.statistics, "ablation_cost": head.ablation_cost})
     entry: dict[str, Any] = {"head": str(head.id), "role": head.role}
     if head.verdict:
         entry["verdict"] = head.verdict

@@ -166,7 +166,9 @@ def _check(diagnosis: Diagnosis, rule: str, request: Request) -> None:
     if request.column is not None and not 0 <= request.column < head_count:
         faults.append(f"column: expected a head index 0–{head_count - 1}, got {request.column}")
     if not 0.0 <= request.max_cost < np.inf:
-        faults.append(f"max_cost: expected a finite number of nats, 0 or more, got {request.max_cost}")
+        faults.append(
+            f"max_cost: expected a finite number of nats, 0 or more, got {request.max_cost}"
+        )
     if not 0 <= request.seed < 2**63:
         faults.append(f"seed: expected 0 to 2^63 - 1, got {request.seed}")
     if faults:

@@ -34,7 +34,7 @@ def base_folder(model: PreTrainedModel) -> Path | None:
     if folder is not None and isinstance(commit, str) and commit == folder.name:
         with suppress(OSError, HfHubHTTPError, LocalEntryNotFoundError):
             ignored = [f"*{suffix}" for suffix in _WEIGHTS]
-            snapshot_download(model.name_or_path, revision=commit, ignore_patterns=ignored)
+            snapshot_download(str(model.name_or_path), revision=commit, ignore_patterns=ignored)
     return folder
 
 

@@ -29,12 +29,12 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    step: int = Field(0, ge=0)
-    evaluated: int = Field(-1, ge=-1)
-    best_step: int = Field(-1, ge=-1)
+    step: int = Field(default=0, ge=0)
+    evaluated: int = Field(default=-1, ge=-1)
+    best_step: int = Field(default=-1, ge=-1)
     best_loss: float | None = None
     dev_loss: float | None = None
-    healthy: int | None = Field(None, ge=0)
+    healthy: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _in_order(self) -> "Progress":
