@@ -9,6 +9,9 @@ import typer
 
 from headsurgeon.errors import SettingsError
 
+_LIMIT = re.compile(
+    r"\s*(?:([a-z]+|[0-9]{1,4})=)?([0-9]{1,9}(?:\.[0-9]{1,9})?\s*[KMGT]i?B)\s*", re.IGNORECASE
+)
 TEXT = "What to read"
 MACHINE = "Where to run"
 VERDICT = "What counts as sick"
@@ -36,11 +39,19 @@ Split = Annotated[
 ]
 Length = Annotated[
     int,
-    typer.Option(metavar="TOKENS", help="Tokens per window.", rich_help_panel=TEXT),
+    typer.Option(
+        metavar="TOKENS", min=2, max=2**24, help="Tokens per window.", rich_help_panel=TEXT
+    ),
 ]
 Count = Annotated[
     int,
-    typer.Option(metavar="WINDOWS", help="How many windows to read.", rich_help_panel=TEXT),
+    typer.Option(
+        metavar="WINDOWS",
+        min=1,
+        max=2**31 - 1,
+        help="How many windows to read.",
+        rich_help_panel=TEXT,
+    ),
 ]
 FirstToken = Annotated[
     str,
@@ -72,7 +83,12 @@ LowEntropy = Annotated[
         rich_help_panel=VERDICT,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", rich_help_panel=TEXT)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=2**63 - 1, help="Seed of everything that is drawn.", rich_help_panel=TEXT
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(
@@ -91,6 +107,8 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         metavar="WINDOWS",
+        min=1,
+        max=2**31 - 1,
         help="Windows per forward pass; by default about 4,096 tokens.",
         rich_help_panel=MACHINE,
         show_default=False,
@@ -183,13 +201,17 @@ def memory_limits(text: str) -> dict[int | str, str]:
     """
     limits: dict[int | str, str] = {}
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(?:(\w+)=)?(\d+(?:\.\d+)?\s*[KMGT]i?B)\s*", part, re.IGNORECASE)
+        found = re.fullmatch(
+            r"\s*(?:([a-z]+|[0-9]{1,4})=)?([0-9]{1,9}(?:\.[0-9]{1,9})?\s*[KMGT]i?B)\s*",
+            part,
+            re.IGNORECASE,
+        )
         if found is None:
             raise SettingsError(
                 f"--max-memory: expected a size such as 2GB, or 0=20GB,cpu=8GB, got {text!r}"
             )
         device = found[1] or "cpu"
-        limits[int(device) if device.isdecimal() else device] = found[2].replace(" ", "").upper()
+        limits[int(device) if device[0].isdecimal() else device] = found[2].replace(" ", "").upper()
     # as Accelerate spells them
     return {device: size.replace("IB", "iB") for device, size in limits.items()}
 
@@ -202,7 +224,7 @@ def first_last(text: str | None, name: str) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+)\s*(?:[-–]\s*(\d+)\s*)?", text)
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:[-–]\s*([0-9]{1,9})\s*)?", text)
     if found is None:
         raise SettingsError(f"{name}: expected a range such as 9-15, got {text!r}")
     return int(found[1]), int(found[2] or found[1])

@@ -1,6 +1,7 @@
 """`headsurgeon plan`: from a diagnosis to an editable file that says which heads, and why."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, err, facts, heading, out, show_next, table
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file
-from headsurgeon.errors import OutputError
+from headsurgeon.errors import OutputError, PlanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,7 +105,13 @@ def plan(
         ),
     ] = "zero-output",
     seed: Annotated[
-        int, typer.Option(help="Of the initialisation and of rule random.", rich_help_panel=START)
+        int,
+        typer.Option(
+            min=0,
+            max=2**63 - 1,
+            help="Of the initialisation and of rule random.",
+            rich_help_panel=START,
+        ),
     ] = 0,
     no_costs: Annotated[
         bool,
@@ -118,6 +125,8 @@ def plan(
         int,
         typer.Option(
             metavar="WINDOWS",
+            min=1,
+            max=2**31 - 1,
             help="Windows of the dev split to measure costs on.",
             rich_help_panel=COSTS,
         ),
@@ -166,6 +175,8 @@ def plan(
         "output_start": output_start,
         "seed": seed,
     }
+    if not 0.0 <= max_cost < inf:
+        raise PlanError(f"--max-cost: expected finite nats from 0 up, got {max_cost}")
     if chosen_rule != "idle":
         # whatever is wrong with the request is known before a model is loaded
         make_plan(found, **request)  # type: ignore[arg-type]

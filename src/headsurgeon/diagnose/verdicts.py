@@ -30,8 +30,8 @@ class Thresholds:
         faults = []
         if not 0.0 <= self.sink <= self.dead <= 1.0:
             faults.append(f"expected 0 ≤ sink ≤ dead ≤ 1, got sink {self.sink}, dead {self.dead}")
-        if not self.low_entropy >= 0.0:
-            faults.append(f"low_entropy: expected 0 nats or more, got {self.low_entropy}")
+        if not 0.0 <= self.low_entropy < np.inf:
+            faults.append(f"low_entropy: expected finite nats from 0 up, got {self.low_entropy}")
         if faults:
             raise SettingsError("thresholds: " + "; ".join(faults))
 

@@ -33,7 +33,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def batches(
     tokens: Int[Tensor, "count length"], batch_size: int | None = None
 ) -> Iterator[Int[Tensor, "batch length"]]:
-    """Windows in batches of `batch_size`, by default of about 4,096 tokens."""
+    """Windows in batches of `batch_size`, by default of about 4,096 tokens.
+
+    Raises:
+        SettingsError: a batch size below 1 or beyond 31 bits.
+    """
+    if batch_size is not None and not 1 <= batch_size < 2**31:
+        raise SettingsError("batch_size: expected 1 to 2^31 − 1 windows")
     size = batch_size or max(1, TOKENS_PER_BATCH // tokens.shape[1])
     for start in range(0, len(tokens), size):
         yield tokens[start : start + size]
