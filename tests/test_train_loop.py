@@ -305,6 +305,7 @@ def counting_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0")
 
 
+@pytest.mark.filterwarnings("ignore:.*are copies of others")
 def test_train_reads_its_corpus_and_repeats_it_when_the_budget_is_larger(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()

@@ -34,9 +34,9 @@ class Encoder:
             return self._ids(texts)
         return [self._long(text) for text in texts]
 
-    def joined(self, texts: Sequence[str]) -> Int[np.ndarray, " token"]:
-        """Ids of several texts with the separator between them."""
-        between = np.array(self.separator, dtype=np.int64)
+    def joined(self, texts: Sequence[str], separated: bool = True) -> Int[np.ndarray, " token"]:
+        """Ids of several texts, with the separator between them if they are to be separated."""
+        between = np.array(self.separator if separated else [], dtype=np.int64)
         woven = [part for ids in self(texts) for part in (between, ids)][1:]
         return np.concatenate(woven)
 

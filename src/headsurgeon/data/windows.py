@@ -71,6 +71,7 @@ class _Source:
 
     id: str
     texts: tuple[str, ...]
+    separated: bool = True
 
 
 def windows(
@@ -85,7 +86,8 @@ def windows(
     """Cuts a corpus into windows of `length` tokens, each inside one document.
 
     Documents shorter than a window are joined in the order of their ids until they fill one, with
-    the tokenizer's end-of-sequence token between them, or a blank line where it has none. Texts
+    the tokenizer's end-of-sequence token between them, or a blank line where it has none; those of
+    packages with nothing, as the shipped models were trained. Texts
     that differ in nothing but white space are in one split (`in_split`).
     Windows are taken from the documents in turn, one from each before a second from any, so that a
     small count still sees as many documents as it can. A larger count begins with the smaller
@@ -227,7 +229,8 @@ def _sources(found: Sequence[Document], encoder: Encoder, body: int) -> list[_So
         if size >= body:
             sources.append(_Source(document.id, (document.text,)))
         elif size:
-            filled += size + (len(encoder.separator) if group else 0)
+            between = len(encoder.separator) if group and document.split_key else 0
+            filled += size + between
             group.append(document)
         if filled >= body:
             sources.append(_joined(group))
@@ -237,7 +240,9 @@ def _sources(found: Sequence[Document], encoder: Encoder, body: int) -> list[_So
 
 def _joined(group: Sequence[Document]) -> _Source:
     first, last = group[0].id, group[-1].id
-    return _Source(f"{first}+…+{last}", tuple(document.text for document in group))
+    # files of a package and chapters are joined as they were when the shipped models were trained
+    separated = any(document.split_key for document in group)
+    return _Source(f"{first}+…+{last}", tuple(document.text for document in group), separated)
 
 
 def _rounds(
@@ -266,7 +271,7 @@ def _rounds(
 
 def _chunks(source: _Source, encoder: Encoder, body: int, seed: int) -> Iterator[list[int]]:
     """The whole chunks of a source in random order; tokenised when the first one is asked for."""
-    ids = encoder.joined(source.texts)
+    ids = encoder.joined(source.texts, source.separated)
     # the source's own name seeds its order, so that it does not depend on which others were read
     name = int.from_bytes(sha256(source.id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
     for chunk in np.random.default_rng([seed, name]).permutation(len(ids) // body):
