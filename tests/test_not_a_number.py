@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
-from headsurgeon.errors import ModelError, PlanError
+from headsurgeon.errors import InputError, ModelError, PlanError
 from headsurgeon.evaluate import Estimate
+from headsurgeon.evaluate.recovery import _unlike
 from headsurgeon.heads import HeadId, Plan, PlannedHead
+from tests.head_stats import stats_of
 from tests.pico import tokens
 from tests.pico_families import pico_family
 
@@ -75,3 +78,22 @@ def test_a_plan_with_a_number_that_is_none_is_neither_written_nor_read(
     spelled = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}[str(number)]
     with pytest.raises(PlanError, match=r"line \d+: .*finite"):
         Plan.from_yaml(text.replace("7.75", spelled))
+
+
+@pytest.mark.parametrize("name", ["first_token_mass", "entropy"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_drift_of_what_is_no_number_is_refused(name: str, value: float) -> None:
+    sound, broken = (stats_of(np.full((4, 2, 3), 0.7)) for _ in range(2))
+    broken.values[name][1, 1, 2] = value
+    for pair in ((sound, broken), (broken, sound)):
+        with pytest.raises(InputError, match=f"{name} of L1H2 is not a finite number"):
+            hs.drift(*pair, ["L0H0"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_head_unlike_the_null_by_an_infinite_number_alone_is_not_unlike_it(value: float) -> None:
+    stats = stats_of(np.full((4, 1, 1), 0.3))
+    null = [stats_of(np.full((4, 1, 1), 0.3)) for _ in range(3)]
+    assert not _unlike(stats, null, [hs.HeadId(0, 0)])[0]
+    stats.values["entropy"][:] = value
+    assert not _unlike(stats, null, [hs.HeadId(0, 0)])[0]

@@ -53,9 +53,7 @@ def describe(config: PretrainedConfig) -> Layout:
         ),
         mlp_up="transformer.h.{layer}.mlp.dense_h_to_4h",
         mlp_down="transformer.h.{layer}.mlp.dense_4h_to_h",
-        slopes=tuple(
-            float(torch.tensor(slope).to(torch.bfloat16)) * scale for slope in appended(heads)
-        ),
+        slopes=tuple(_in_bf16(slope) * scale for slope in appended(heads)),
         bias_dtype=torch.bfloat16,
         bias_factor=scale,
         initializer_range=config.initializer_range,
@@ -79,3 +77,8 @@ def _row_blocks(config: PretrainedConfig) -> tuple[list[int], list[int], list[in
         [3 * h + 1 for h in range(heads)],
         [3 * h + 2 for h in range(heads)],
     )
+
+
+def _in_bf16(slope: float) -> float:
+    """Rounded once from fp32, whatever precision and device new tensors have in this process."""
+    return float(torch.tensor(slope, dtype=torch.float32, device="cpu").to(torch.bfloat16))

@@ -19,7 +19,7 @@ from headsurgeon.evaluate.perplexity import Estimate, Evaluation, difference, ev
 from headsurgeon.evaluate.prefix import Prefix
 from headsurgeon.heads import HeadId, Plan, check_heads, parse_heads
 from headsurgeon.measure.capture import LayerCapture, capturing
-from headsurgeon.models.forward import batches, evaluating
+from headsurgeon.models.forward import batches, evaluating, usual_defaults
 
 Mode = Literal["zero", "mean"]
 
@@ -52,6 +52,7 @@ class Ablation:
         }
 
 
+@usual_defaults()
 def ablate(
     model: PreTrainedModel,
     heads: Plan | Sequence[str | HeadId],

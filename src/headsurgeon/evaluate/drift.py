@@ -90,7 +90,7 @@ def drift(
         sick_mass: mass above which a head is sick, fraction.
 
     Raises:
-        InputError: the two were measured on different windows.
+        InputError: the two were measured on different windows, or hold numbers that are not finite.
     """
     if before.documents != after.documents or before.shape != after.shape:
         raise InputError("drift compares two measurements of the same windows; these differ")
@@ -104,6 +104,16 @@ def drift(
             "drift compares two measurements of the same corpus and windows; different: "
             f"{', '.join(differing)}"
         )
+    for name in ("first_token_mass", "entropy"):
+        # NaN exceeds no threshold, so such a head would count as healthy and unchanged
+        known = np.isfinite(before.mean(name)) & np.isfinite(after.mean(name))
+        unknown = np.argwhere(~known & (before.attends | after.attends)[:, None])
+        if len(unknown):
+            layer, head = map(int, unknown[0])
+            raise InputError(
+                f"{name} of {HeadId(layer, head)} is not a finite number in both measurements "
+                f"({len(unknown)} such heads); measure sound checkpoints"
+            )
     chosen = operated.operated if isinstance(operated, Plan) else parse_heads(operated)
     masks = {
         "operated": _mask(chosen, before.shape),

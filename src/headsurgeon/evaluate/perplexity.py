@@ -15,7 +15,7 @@ from headsurgeon.attention.choice import AttentionChoice, attending
 from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import InputError, ModelError
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
+from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.loss import token_nll
 
 # Share of bootstrap draws that may be without a gap before a share of that gap is undefined.
@@ -139,6 +139,7 @@ class Evaluation:
         }
 
 
+@usual_defaults()
 def evaluate(
     model: PreTrainedModel,
     windows: Windows | Tensor,

@@ -251,8 +251,10 @@ def _unlike(
         own = values.std(axis=0, ddof=1)
         reach = margin * np.maximum(own, np.sqrt((own**2).mean()))
         centre = values.mean(axis=0)
-        unlike |= _pick(interval.low, heads) > centre + reach
-        unlike |= _pick(interval.high, heads) < centre - reach
+        low, high = _pick(interval.low, heads), _pick(interval.high, heads)
+        differs = (low > centre + reach) | (high < centre - reach)
+        # an infinite bound lies outside every range, and says nothing
+        unlike |= differs & np.isfinite(low) & np.isfinite(high) & np.isfinite(centre)
     return unlike
 
 

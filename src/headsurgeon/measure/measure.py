@@ -19,7 +19,7 @@ from headsurgeon.measure.capture import LayerCapture, capturing
 from headsurgeon.measure.interface import listening
 from headsurgeon.measure.null import null_mass
 from headsurgeon.measure.path import Attention, Path, choose_path, measuring
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id
+from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.weights import ordinary, precision
 
 SINK_ROW = 0.9
@@ -29,6 +29,7 @@ OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
 }
 
 
+@usual_defaults()
 def measure(
     model: PreTrainedModel,
     windows: Windows | Tensor,

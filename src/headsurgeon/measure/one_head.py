@@ -12,9 +12,10 @@ from headsurgeon.errors import ModelError
 from headsurgeon.heads import HeadId, check_heads
 from headsurgeon.measure.capture import LayerCapture
 from headsurgeon.measure.measure import OBSERVE
-from headsurgeon.models.forward import check_windows, evaluating
+from headsurgeon.models.forward import check_windows, evaluating, usual_defaults
 
 
+@usual_defaults()
 def attention_map(
     model: PreTrainedModel, tokens: Int[Tensor, " length"], head: HeadId | str
 ) -> Float[np.ndarray, "row key"]:

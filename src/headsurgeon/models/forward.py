@@ -1,8 +1,9 @@
 """Running a model over token windows without leaving a trace."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -16,6 +17,23 @@ TOKENS_PER_BATCH = 4096
 def model_id(model: PreTrainedModel) -> str:
     """The name a model was loaded under; `unnamed` for one built in memory."""
     return model.name_or_path or "unnamed"
+
+
+@contextmanager
+def usual_defaults() -> Iterator[None]:
+    """While open, new tensors are fp32 and on the CPU unless told otherwise, as torch comes.
+
+    Figures must not depend on what else the process does; models, too, make tensors of the default
+    precision during their forward pass. Autocast stays: that is how the model is meant to run.
+    """
+    dtype = torch.get_default_dtype()
+    elsewhere = torch.get_default_device().type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu") if elsewhere else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

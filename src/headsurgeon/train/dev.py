@@ -14,7 +14,7 @@ from headsurgeon.diagnose import classify
 from headsurgeon.errors import OperationError
 from headsurgeon.measure import measure
 from headsurgeon.measure.path import Attention
-from headsurgeon.models.forward import batches, evaluating
+from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.models.loss import token_nll
 from headsurgeon.operate import Patient
 
@@ -36,6 +36,7 @@ class DevResult:
     first_token_mass: float | None
 
 
+@usual_defaults()
 def evaluate_dev(
     patient: Patient,
     dev: Windows,
