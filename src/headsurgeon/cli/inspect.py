@@ -63,7 +63,7 @@ def inspect(
     from headsurgeon.measure.one_head import attention_map
 
     place = HeadId.parse(head)
-    _check(output, length)
+    _check(output, length, loading.attention)
     loaded, tokenizer = open_model(model, loading)
     layout = layout_of(loaded)
     check_heads([place], layout.layers, layout.heads, layout.attention_layers)
@@ -112,7 +112,12 @@ def token_ids(
     return torch.tensor(ids)
 
 
-def _check(output: Path | None, length: int) -> None:
+def _check(output: Path | None, length: int, attention: str) -> None:
+    if attention not in ("auto", "stock"):
+        raise SettingsError(
+            "--attention: a head's map is read from the model's own forward; expected stock or "
+            f"auto, got {attention!r}"
+        )
     if length < 2:
         raise SettingsError(f"--length: expected at least 2 tokens, got {length}")
     if output is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -183,7 +183,7 @@ def plan(
     loaded, tokenizer = open_model(model or found.stats.provenance.model, loading)
     cost = None
     if not no_costs or chosen_rule == "idle":
-        cost = _cost(found, loaded, tokenizer, corpus, cost_count)
+        cost = _cost(found, loaded, tokenizer, corpus, cost_count, loading.attention)
     with busy(f"planning by rule {chosen_rule}"):
         result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
     save(result, output)
@@ -268,10 +268,13 @@ def _cost(
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str | None,
     count: int,
+    attention: Any,
 ) -> "Callable[[Sequence[HeadId]], float]":
     """The joint ablation cost on the dev split; says on stderr what it is measured on."""
+    from headsurgeon.attention.choice import choose_attention
     from headsurgeon.evaluate import ablation_cost
 
+    used = choose_attention(model, attention)
     source = diagnosis.stats.provenance
     windows = read_windows(
         corpus or source.corpus,
@@ -284,7 +287,7 @@ def _cost(
     )
     err().print(
         f"silencing heads on {len(windows)} windows of {windows.length} tokens to see what each "
-        "is worth (--no-costs leaves this out)",
+        f"is worth, with attention {used} (--no-costs leaves this out)",
         style="dim",
     )
-    return ablation_cost(model, windows)
+    return ablation_cost(model, windows, attention=attention)

@@ -13,6 +13,7 @@ from headsurgeon.heads import VERDICTS
 
 if TYPE_CHECKING:
     from headsurgeon.diagnose import Diagnosis, FirstTokenTest
+    from headsurgeon.heads import Provenance
 
 
 def show_diagnosis(
@@ -76,9 +77,20 @@ def mass_slope_correlation(diagnosis: "Diagnosis") -> float | None:
     return float(np.corrcoef(mass, slope)[0, 1])
 
 
+def _ran(provenance: "Provenance") -> str:
+    """Which attention the statistics come from."""
+    own = "the model's own, statistics in blocks"
+    ours = f"in one pass with the statistics ({provenance.attention})"
+    return f"{own if provenance.attention == 'blocked' else ours}; {provenance.dtype}"
+
+
 def _findings(diagnosis: "Diagnosis") -> dict[str, str]:
     stats = diagnosis.stats
-    lines = {"sick band": _band(diagnosis), "null": _null(diagnosis)}
+    lines = {
+        "sick band": _band(diagnosis),
+        "null": _null(diagnosis),
+        "attention": _ran(stats.provenance),
+    }
     without = np.flatnonzero(~stats.attends)
     if len(without):
         lines["no attention"] = (
