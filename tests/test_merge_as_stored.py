@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -223,24 +226,64 @@ def test_the_tokenizers_class_is_one_that_transformers_4_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".git/HEAD", "README.md", "notes/mine.txt", "config.json", "tokenizer.json", "empty/"]
+    "name", [".git/HEAD", "README.md", "notes/mine.txt", "config.json", "tokenizer.json"]
 )
 def test_a_folder_with_anything_of_the_users_is_not_replaced(name: str) -> None:
     patched(base())
     merge()
     merge()
     mine = Path("merged", name)
-    if name.endswith("/"):
-        mine.mkdir()
-    else:
-        mine.parent.mkdir(exist_ok=True)
-        mine.write_text("mine")
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
     before = sorted(str(path) for path in Path().rglob("*"))
     said = refused()
-    assert "merged would be replaced, but" in said
-    assert name.split("/")[0] in said
+    assert "merged would be written anew, but" in said
+    assert name in said
     assert sorted(str(path) for path in Path().rglob("*")) == before
-    assert mine.is_dir() or mine.read_text() == "mine"
+    assert mine.read_text() == "mine"
+
+
+def test_an_empty_folder_of_the_users_stays() -> None:
+    patched(base())
+    merge()
+    Path("merged/empty").mkdir()
+    merge()
+    assert Path("merged/empty").is_dir()
+
+
+def test_two_merges_do_not_write_one_folder() -> None:
+    patched(base())
+    merge()
+    before = Path("merged/headsurgeon.json").read_bytes()
+    code = (
+        "import sys, time\nfrom headsurgeon.folders import locked\n"
+        "with locked('merged', 'headsurgeon.json'):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert f"process {other.pid} works in" in refused()
+        other.communicate()
+    assert Path("merged/headsurgeon.json").read_bytes() == before
+    merge()
+
+
+def test_what_a_killed_merge_left_goes_with_the_next() -> None:
+    patched(base())
+    code = (
+        "import os, signal\nfrom headsurgeon.operate import checkpoint\n"
+        "checkpoint._settle = lambda staged: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from headsurgeon.cli.main import main\nmain()\n"
+    )
+    words = [sys.executable, "-c", code, "merge", "base", "--patch", "patch.safetensors"]
+    done = subprocess.run([*words, "--output", "merged"], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert any(name.startswith(".staged") for name in os.listdir("merged"))
+    merge()
+    assert not any(name.startswith(".staged") for name in os.listdir("merged"))
 
 
 @pytest.mark.parametrize("marker", ["{}", "[1]", "{", '{"kind": "merged-checkpoint", "schema": 1}'])

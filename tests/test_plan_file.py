@@ -226,10 +226,10 @@ def test_files_are_read_and_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_plan_error(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"cannot read plan .*No such file"):
+    with pytest.raises(PlanError, match=r"cannot read .*No such file"):
         load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PlanError, match=r"binary\.yaml is not a text file"):
+    with pytest.raises(PlanError, match=r"binary\.yaml is not UTF-8 text"):
         load(tmp_path / "binary.yaml")
 
 

@@ -22,6 +22,10 @@ faults. The command line prints the message alone; `--debug` adds the traceback.
 """
 
 
+class HeadsurgeonWarning(UserWarning):
+    """What the user should know and nothing has to stop for; a command prints it as a note."""
+
+
 class HeadsurgeonError(Exception):
     """Base class of every error the package raises on purpose."""
 

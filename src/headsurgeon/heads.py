@@ -99,7 +99,10 @@ def check_heads(
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a measurement was made on, written into every result."""
+    """What a measurement was made on, written into every result.
+
+    `family` is the architecture, as the model's configuration calls it; empty in older files.
+    """
 
     model: str
     corpus: str
@@ -111,6 +114,7 @@ class Provenance:
     corpus_hash: str
     dtype: str
     attention: str
+    family: str = ""
 
 
 @dataclass(frozen=True, eq=False)

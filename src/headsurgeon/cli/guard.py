@@ -12,8 +12,9 @@ from rich.text import Text
 
 from headsurgeon.cli.console import err
 from headsurgeon.cli.options import Debug
+from headsurgeon.cli.signals import Terminated, terminable
 from headsurgeon.cli.signature import extend
-from headsurgeon.errors import HeadsurgeonError, Interrupted
+from headsurgeon.errors import HeadsurgeonError, HeadsurgeonWarning, Interrupted
 from headsurgeon.printable import printable
 
 INTERRUPTED = 130
@@ -22,8 +23,8 @@ INTERRUPTED = 130
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--debug`, and with its failures told in one line on stderr.
 
-    Exit codes: 2 for bad input, 1 for a failure (as the exception says), 130 for Ctrl-C where
-    there is nothing to resume.
+    Exit codes: 2 for bad input, 1 for a failure (as the exception says); where there is nothing to
+    resume 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, which leave as little behind.
     """
 
     @wraps(command)
@@ -32,7 +33,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
-                command(**arguments)
+                    warnings.simplefilter("always", HeadsurgeonWarning)
+                    warnings.showwarning = _noted
+                with terminable():
+                    command(**arguments)
         except typer.Exit:
             raise
         except Interrupted as error:
@@ -40,6 +44,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(error.exit_code) from error
         except HeadsurgeonError as error:
             raise _told(str(error), error.exit_code, error if debug else None) from error
+        except Terminated as error:
+            raise _told(f"stopped by {error.name}", error.exit_code, None) from error
         except KeyboardInterrupt as error:
             raise _told("interrupted", INTERRUPTED, error if debug else None) from error
         except Exception as error:
@@ -49,6 +55,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     extend(run, command, {"debug": (Debug, False)})
     return run
+
+
+def _noted(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    _tell(Text("note:", style="bold").append(" ", style="default"), str(message))
 
 
 def _told(message: str, exit_code: int, error: BaseException | None) -> typer.Exit:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from headsurgeon.data.document import Document, content_key
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import HeadsurgeonWarning, SettingsError
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -50,7 +50,7 @@ def in_split(documents: Iterable[Document], split: Split) -> list[Document]:
     under some name is tested on under none.
 
     Warns:
-        UserWarning: one text is there several times, since every copy counts as a document.
+        HeadsurgeonWarning: one text is there several times, since every copy counts as a document.
     """
     copies: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
@@ -68,6 +68,7 @@ def in_split(documents: Iterable[Document], split: Split) -> list[Document]:
         warnings.warn(
             f"{repeated} of {len(chosen)} documents in split {split} are copies of others; they "
             "are kept in one split, but intervals take them for independent texts",
+            category=HeadsurgeonWarning,
             stacklevel=3,
         )
     return chosen

@@ -115,6 +115,7 @@ class _Provenance(_Read):
     corpus_hash: str
     dtype: str
     attention: str
+    family: str = ""
 
 
 class _Thresholds(_Read):

@@ -9,8 +9,8 @@ import yaml
 
 from headsurgeon.diagnose.verdicts import Thresholds
 from headsurgeon.diagnose.yaml_reader import Reader
-from headsurgeon.errors import HeadError, PlanError
-from headsurgeon.files import SCHEMA_VERSION, header, write_text
+from headsurgeon.errors import HeadError, InputError, PlanError
+from headsurgeon.files import SCHEMA_VERSION, header, read_text, write_text
 from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Plan, PlannedHead, Role
 
 ROLES: tuple[Role, ...] = ("operate", "watch")
@@ -99,13 +99,9 @@ def load(path: Path | str, layers: int | None = None, heads: int | None = None) 
         PlanError: no such file, or every fault of it with its line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise PlanError(f"cannot read plan {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not a text file, so it is no plan") from error
-    except ValueError as error:
-        raise PlanError(f"cannot read plan {str(path)!r}: {error}") from error
+        text = read_text(path)
+    except InputError as error:
+        raise PlanError(f"not a plan: {error}") from error
     return from_yaml(text, str(path), layers, heads)
 
 

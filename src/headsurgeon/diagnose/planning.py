@@ -80,17 +80,13 @@ def plan(
             f"the diagnosis found no sick head, so rule {rule} has nothing to operate on; "
             "rule heads operates on the heads you name"
         )
+    if model is not None:
+        layout = layout or layout_of(model)
+    if layout is not None:
+        _check_model(diagnosis, layout, None if model is None else model.config.model_type)
     choice = RULES[rule].choose(diagnosis, request)
     if cost is not None:
         choice = _with_costs(choice, cost)
-    if model is not None:
-        layout = layout or layout_of(model)
-    if layout is not None and (layout.layers, layout.heads) != diagnosis.stats.shape:
-        made = "{} layers of {} heads".format(*diagnosis.stats.shape)
-        raise PlanError(
-            f"the diagnosis is of a model with {made}, this one ({layout.family}) has "
-            f"{layout.layers} layers of {layout.heads}: give the model that was diagnosed"
-        )
     frozen = model is not None and quantised(model) is not None
     notes = (
         _measured_on(diagnosis),
@@ -117,6 +113,23 @@ def plan(
     from headsurgeon.models.fingerprint import fingerprint
 
     return replace(result, fingerprint=fingerprint(model, layout))
+
+
+def _check_model(diagnosis: Diagnosis, layout: Layout, family: str | None) -> None:
+    """Refuses a model that cannot be the one that was diagnosed."""
+    stats = diagnosis.stats
+    if (layout.layers, layout.heads) != stats.shape:
+        made = "{} layers of {} heads".format(*stats.shape)
+        raise PlanError(
+            f"the diagnosis is of a model with {made}, this one ({layout.family}) has "
+            f"{layout.layers} layers of {layout.heads}: give the model that was diagnosed"
+        )
+    diagnosed = stats.provenance.family
+    if family and diagnosed and family != diagnosed:
+        raise PlanError(
+            f"the diagnosis is of a model of the family {diagnosed}, this one is {family}: give the "
+            "model that was diagnosed"
+        )
 
 
 def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:

@@ -162,6 +162,7 @@ def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provena
         corpus_hash=windows.corpus_hash,
         dtype=precision(model),
         attention=path,
+        family=str(model.config.model_type),
     )
 
 

@@ -1,17 +1,24 @@
 """A merged patient as an ordinary checkpoint folder: all of it is written, or nothing."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from headsurgeon.errors import ModelError, OutputError, WriteError
-from headsurgeon.files import header, write_json
-from headsurgeon.folders import claim_folder
+from headsurgeon.errors import InputError, ModelError, OutputError, WriteError
+from headsurgeon.files import check_header, header, read_object, write_json
+from headsurgeon.folders import (
+    MANIFEST,
+    check_folder,
+    check_own,
+    locked,
+    manifest_of,
+    read_manifest,
+    replace_own,
+    staging,
+)
 from headsurgeon.operate.as_stored import write_as_stored
 from headsurgeon.operate.beside import (
     MARKER,
@@ -20,22 +27,36 @@ from headsurgeon.operate.beside import (
     has_tokenizer,
     name_readable_class,
 )
-from headsurgeon.operate.own_files import check_own, manifest
 from headsurgeon.operate.patient import Patient
 
 KIND = "merged-checkpoint"
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path) -> dict[str, str]:
     """Refuses a folder that a checkpoint cannot be written to; changes nothing.
+
+    Returns:
+        Names and hashes of the files of the checkpoint that is there; empty where there is none.
 
     Raises:
         OutputError: it holds something else than a checkpoint written here, or files that were
             added or changed since.
     """
-    if folder.exists():
-        claim_folder(folder, MARKER)
-        check_own(folder, MARKER, KIND)
+    check_folder(folder, MARKER)
+    if not (folder / MARKER).is_file():
+        return {}
+    try:
+        check_header(read_object(folder / MARKER), KIND, folder / MARKER)
+    except InputError as error:
+        raise OutputError(f"{error}; choose another folder") from error
+    listed = read_manifest(folder, MARKER)
+    if listed is None:
+        raise OutputError(
+            f"{folder}: {MARKER} does not list the files that were written with it, so there is no "
+            "telling which are yours; choose another folder, or remove this one yourself"
+        )
+    check_own(folder, listed, ignoring=[MARKER])
+    return listed
 
 
 def write_checkpoint(
@@ -62,36 +83,43 @@ def write_checkpoint(
     """
     # a link to a folder stays one
     folder = Path(os.path.realpath(folder))
-    check_output(folder)
     source = base_folder(patient.model)
     if source is not None and folder == Path(os.path.realpath(source)):
         raise OutputError(f"{folder} is the model's own folder; choose another for the output")
-    unfinished: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        if source is not None:
-            copy_beside(source, unfinished)
-        if source is not None and as_stored:
-            write_as_stored(patient, source, unfinished)
-        else:
-            _check_finite(patient)
-            patient.model.save_pretrained(unfinished)
-        if source is None or not has_tokenizer(unfinished):
-            tokenizer.save_pretrained(unfinished)
-        name_readable_class(unfinished)
-        _settle(unfinished)
-        write_json(unfinished / MARKER, _origin(patient, patch) | {"files": manifest(unfinished)})
-        _take_place(unfinished, folder)
+        with locked(folder, MARKER), staging(folder) as staged:
+            check_output(folder)
+            _write(staged, patient, tokenizer, source, as_stored)
+            _settle(staged)
+            origin = _origin(patient, patch)
+            write_json(staged / MARKER, origin | {MANIFEST: manifest_of(staged)})
+            # once more, since somebody may have put a file there while the weights were written
+            replace_own(staged, folder, MARKER, check_output(folder), "config.json")
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WriteError(
             f"cannot write {folder}: {reason}; nothing was changed: free some space or choose "
             "another folder"
         ) from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(
+    staged: Path,
+    patient: Patient,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Path | None,
+    as_stored: bool,
+) -> None:
+    if source is not None:
+        copy_beside(source, staged)
+    if source is not None and as_stored:
+        write_as_stored(patient, source, staged)
+    else:
+        _check_finite(patient)
+        patient.model.save_pretrained(staged)
+    if source is None or not has_tokenizer(staged):
+        tokenizer.save_pretrained(staged)
+    name_readable_class(staged)
 
 
 def _origin(patient: Patient, patch: Path) -> dict[str, object]:
@@ -118,33 +146,14 @@ def _check_finite(patient: Patient) -> None:
             )
 
 
-def _settle(folder: Path) -> None:
-    """Gives folder and files the modes that the umask asks for, and flushes them to the disk."""
-    mask = os.umask(0)
-    os.umask(mask)
-    folder.chmod(0o777 & ~mask)
-    for path in folder.rglob("*"):
+def _settle(staged: Path) -> None:
+    """Gives all files the mode of other new files, whoever wrote them, and flushes them."""
+    # a folder that was just made has the mode that the umask, or its parent, asks for
+    mode = staged.stat().st_mode & 0o777
+    for path in staged.rglob("*"):
         if path.is_dir():
-            path.chmod(0o777 & ~mask)
+            path.chmod(mode)
             continue
-        path.chmod(0o666 & ~mask)
+        path.chmod(mode & 0o666)
         with path.open("rb") as opened:
             os.fsync(opened.fileno())
-
-
-def _take_place(finished: Path, folder: Path) -> None:
-    if not folder.exists():
-        finished.rename(folder)
-        return
-    previous = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    kept = previous / "checkpoint"
-    folder.rename(kept)
-    try:
-        # once more, since somebody may have put a file there while the weights were written
-        check_output(kept)
-        finished.rename(folder)
-    except BaseException:
-        kept.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(previous, ignore_errors=True)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headsurgeon.errors import HeadsurgeonWarning
 from headsurgeon.operate.sharding import check_held, refusal, sharded
 
 PREFIX = "slice_"
@@ -248,8 +249,9 @@ class SlicedLinear(nn.Module):
         if loaded.element_size() < 4 and not bool(same.all()):
             warnings.warn(
                 f"slices were loaded from {loaded.dtype} weights and are rounded to it; a run that "
-                "goes on from them ends elsewhere than one that never stopped (headsurgeon.train "
+                "resumes from them ends elsewhere than one that never stopped (headsurgeon.train "
                 "keeps them in fp32)",
+                category=HeadsurgeonWarning,
                 stacklevel=2,
             )
         master.copy_(torch.where(same, master, loaded.float()))

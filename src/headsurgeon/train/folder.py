@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from headsurgeon import files
 from headsurgeon.attention.choice import choose_attention
 from headsurgeon.data import Windows
-from headsurgeon.errors import OutputError
+from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.models.forward import model_id
 from headsurgeon.operate import Patient
 from headsurgeon.train.settings import TrainSettings
@@ -113,8 +113,9 @@ def _warn(before: list[dict[str, str]], now: dict[str, str], folder: Path) -> No
         if last.get(name) != value
     ]
     warnings.warn(
-        f"{folder} goes on under {', '.join(changes)}: the end may differ in the last bits from "
+        f"{folder} is resumed under {', '.join(changes)}: the end may differ in the last bits from "
         "that of an uninterrupted run",
+        category=HeadsurgeonWarning,
         stacklevel=2,
     )
 
