@@ -127,7 +127,7 @@ def _check_model(diagnosis: Diagnosis, layout: Layout, family: str | None) -> No
     diagnosed = stats.provenance.family
     if family and diagnosed and family != diagnosed:
         raise PlanError(
-            f"the diagnosis is of a model of the family {diagnosed}, this one is {family}: give the "
+            f"the diagnosis is of a model of family {diagnosed}, this one is {family}: give the "
             "model that was diagnosed"
         )
 
