@@ -37,6 +37,7 @@ from headsurgeon.arch import (
     stablelm,
     starcoder2,
 )
+from headsurgeon.arch.identity import check_code
 from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.refused import reason
 from headsurgeon.errors import UnsupportedModel
@@ -84,7 +85,8 @@ def layout_of(model: PreTrainedModel) -> Layout:
     """The layout of a loaded causal language model.
 
     Raises:
-        UnsupportedModel: the family is not described, or the model has no language-model head.
+        UnsupportedModel: the family is not described, the model has no language-model head, or it
+            runs code that is not the family's.
     """
     layout = layout_for(model.config)
     if model.get_output_embeddings() is None:
@@ -92,6 +94,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
             f"{type(model).__name__} has no language-model head; "
             "load it as a causal language model (AutoModelForCausalLM)"
         )
+    check_code(model)
     return layout
 
 

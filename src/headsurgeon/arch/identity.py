@@ -1,0 +1,122 @@
+"""Whether the code that runs in a model is the code that its layout describes.
+
+A layout is chosen by `model_type`, which is only a name: code that comes with a checkpoint, a
+subclass or a patched function may compute something else under it. What is not `transformers'` own
+(or that of the libraries below it) is therefore refused.
+"""
+
+import sys
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from headsurgeon.errors import UnsupportedModel
+
+# transformers, what it runs on, what holds its weights in other forms, and this package
+_KNOWN = {
+    *("transformers", "torch", "accelerate", "kernels", "headsurgeon"),
+    *("bitsandbytes", "torchao", "optimum", "compressed_tensors", "gptqmodel", "hqq", "eetq"),
+}
+
+
+def check_code(model: PreTrainedModel) -> None:
+    """Refuses a model in which other code runs than that which its layout describes.
+
+    Raises:
+        UnsupportedModel: its class, or one inside of it, is not `transformers'` own and computes
+            something of its own; or a function has been put in place of one of `transformers'`.
+    """
+    expected = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
+    wanted = expected if isinstance(expected, tuple) else (expected,)
+    kinds = _kinds(model)
+    if expected is not None and not any(kind in wanted for kind in type(model).__mro__):
+        names = " or ".join(kind.__name__ for kind in wanted if kind is not None)
+        _refuse(
+            f"{type(model).__name__} under the name {model.config.model_type!r}, "
+            f"which is {names} in transformers"
+        )
+    for kind, name in kinds.items():
+        own = _own(kind)
+        if own is not None:
+            _refuse(f"{own} of {kind.__module__}.{kind.__qualname__} (at {name or 'the top'})")
+    for name, module in model.named_modules():
+        forward = module.__dict__.get("forward")
+        if forward is not None and not _known(_origin(forward)):
+            _refuse(f"a forward from {_origin(forward)} at {name or 'the top'}")
+    for origin in {kind.__module__ for kind in kinds if _is_transformers(kind)}:
+        for name, held in vars(sys.modules[origin]).items():
+            if isinstance(held, FunctionType) and not _library(held.__module__):
+                _refuse(f"{origin}.{name}, which comes from {held.__module__}")
+    chosen = model.config.get_text_config()._attn_implementation
+    attention: Any = ALL_ATTENTION_FUNCTIONS.get(chosen, None)
+    if attention is not None and not _known(_origin(attention)):
+        _refuse(f"the attention function {chosen!r}, which comes from {_origin(attention)}")
+
+
+def _refuse(what: str) -> None:
+    raise UnsupportedModel(
+        f"this model runs code that no layout describes: {what}; expected the classes and "
+        "functions of transformers as they are: load the weights with headsurgeon.load or "
+        "AutoModelForCausalLM (without trust_remote_code), before anything is patched"
+    )
+
+
+def _kinds(model: nn.Module) -> dict[type[nn.Module], str]:
+    """The classes of a model and of all modules inside of it, each with where it was seen first."""
+    found: dict[type[nn.Module], str] = {}
+    for name, module in model.named_modules():
+        found.setdefault(type(module), name)
+    return found
+
+
+def _own(kind: type[nn.Module]) -> str | None:
+    """What a class computes in a way of its own; None if it only adds what the family never calls.
+
+    The methods of a known class are its own as long as they were written where that class was.
+    """
+    base = next(known for known in kind.__mro__ if _known(known.__module__))
+    if base is nn.Module and kind is not base:
+        return "the forward"
+    for owner in kind.__mro__:
+        for name, function in _functions(owner):
+            replaces = owner is not base and not _known(owner.__module__) and hasattr(base, name)
+            foreign = not _known(_origin(function))
+            if (replaces and name != "__init__") or (_known(owner.__module__) and foreign):
+                return f"the method {name}"
+    return None
+
+
+def _functions(owner: type) -> Iterator[tuple[str, Any]]:
+    if owner is object:
+        return
+    for name, value in vars(owner).items():
+        held = getattr(value, "__func__", value)
+        if isinstance(held, property):
+            held = held.fget
+        if isinstance(held, FunctionType):
+            yield name, held
+
+
+def _origin(function: Any) -> str:
+    """The module in which a function was written, through what it is wrapped in."""
+    inner = getattr(function, "__func__", function)
+    inner = getattr(inner, "func", inner)
+    code = getattr(inner, "__module__", None)
+    return str(code or type(inner).__module__)
+
+
+def _known(module: str) -> bool:
+    return module.partition(".")[0] in _KNOWN
+
+
+def _is_transformers(kind: type) -> bool:
+    return kind.__module__.startswith("transformers.") and kind.__module__ in sys.modules
+
+
+def _library(module: str) -> bool:
+    return _known(module) or module.partition(".")[0] in sys.stdlib_module_names
