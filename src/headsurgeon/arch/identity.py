@@ -20,6 +20,7 @@ from headsurgeon.errors import UnsupportedModel
 # transformers, what it runs on, what holds its weights in other forms, and this package
 _KNOWN = {
     *("transformers", "torch", "accelerate", "kernels", "headsurgeon"),
+    *("safetensors", "numpy", "huggingface_hub", "causal_conv1d", "flash_attn"),
     *("bitsandbytes", "torchao", "optimum", "compressed_tensors", "gptqmodel", "hqq", "eetq"),
 }
 
@@ -115,7 +116,7 @@ def _known(module: str) -> bool:
 
 
 def _is_transformers(kind: type) -> bool:
-    return kind.__module__.startswith("transformers.") and kind.__module__ in sys.modules
+    return kind.__module__.startswith("transformers.models.") and kind.__module__ in sys.modules
 
 
 def _library(module: str) -> bool:
