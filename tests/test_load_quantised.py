@@ -185,8 +185,9 @@ class Packed(nn.Linear):
         return nn.functional.linear(input, self.weight.float() * self.scale, self.bias)
 
 
-# code of one's own in a model is refused; that of the libraries which hold weights in few bits is not
-Packed.__module__ = Packed.forward.__module__ = "torchao.example"
+# code of one's own in a model is refused; that of libraries which hold weights in few bits is not
+for part in (Packed, Packed.__init__, Packed.forward):
+    part.__module__ = "torchao.example"
 
 
 def test_a_weight_of_whatever_form_is_read_through_its_module() -> None:
