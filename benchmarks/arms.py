@@ -11,7 +11,7 @@ from headsurgeon import operate
 from headsurgeon.attention.choice import attending
 from headsurgeon.heads import HeadId, Plan
 from headsurgeon.models.loss import next_token_loss
-from headsurgeon.train.modes import gradient_checkpointing
+from headsurgeon.training.contexts import gradient_checkpointing
 
 LEARNING_RATE = 5e-5
 CLIP = 1.0

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headsurgeon.diagnose import diagnose
-from headsurgeon.diagnose.diagnosis import Diagnosis
+from headsurgeon.diagnosis import diagnose
+from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
 
 PROVENANCE = Provenance(

@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.operate import operate
-from headsurgeon.train import train_on, train_settings
-from headsurgeon.train.memory import memory_plan
+from headsurgeon.operation import operate
+from headsurgeon.training import train_on, train_settings
+from headsurgeon.training.memory import memory_plan
 from tests.stand_ins import windows_of
 
 VOCABULARY = 16_000

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
-from headsurgeon.measure.one_head import attention_map
+from headsurgeon.measurement.one_head import attention_map
 from tests.pico import pico, tokens
 
 HALVES = (torch.bfloat16, torch.float16)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import FAMILIES, Layout, layout_for, layout_of
 from headsurgeon.arch.layout import PARTS, Part
-from headsurgeon.diagnose import mlp_dormancy
+from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import UnsupportedModel
 from tests.pico_families import NAMES, pico_family, pico_gemma3_with_images
 

@@ -11,11 +11,12 @@ import torch
 from transformers import BertConfig, GPTJConfig
 
 from headsurgeon.data import windows
-from headsurgeon.diagnose import diagnose, plan
-from headsurgeon.diagnose.plan_file import load, save
-from headsurgeon.measure import measure
+from headsurgeon.diagnosis import diagnose
+from headsurgeon.measurement import measure
 from headsurgeon.models import load as load_model
-from headsurgeon.operate import operate
+from headsurgeon.operation import operate
+from headsurgeon.planning import plan
+from headsurgeon.planning.plan_file import load, save
 from tests.clinic import CORPUS, READING, checkpoint, run, sick_bloom, tokenizer, write_text
 from tests.pico import pico
 

@@ -25,10 +25,10 @@ from headsurgeon.cli.options import first_last
 from headsurgeon.cli.progress import duration
 from headsurgeon.cli.published import PUBLISHED
 from headsurgeon.cli.summary import counts_table
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.heads import Plan
-from headsurgeon.operate import read_patch
+from headsurgeon.operation import read_patch
 from tests.clinic import CORPUS, PLANTED, READING, checkpoint, run, sick_bloom, write_text
 from tests.pico import pico
 
@@ -217,7 +217,7 @@ def test_a_dry_run_without_an_estimate_says_why_and_prints_no_number(
         raise OperationError("no sizes for aten.nonzero")
 
     # the module, which an attribute of the package would hide
-    monkeypatch.setattr(import_module("headsurgeon.train.memory"), "memory_plan", untraceable)
+    monkeypatch.setattr(import_module("headsurgeon.training.memory"), "memory_plan", untraceable)
     place = ("--output", "elsewhere", "--dry-run")
     said = run("operate", "sick", "--plan", "plan.yaml", "--corpus", CORPUS, *TRAINING, *place)
     assert said.exit_code == 0, said.stderr
@@ -258,7 +258,7 @@ def test_a_head_added_by_hand_is_priced_before_it_is_operated_on(
         return of
 
     # the package, not the function of the same name
-    monkeypatch.setattr(import_module("headsurgeon.evaluate"), "ablation_cost", cost)
+    monkeypatch.setattr(import_module("headsurgeon.evaluation"), "ablation_cost", cost)
     wanted = ("sick", "--plan", "longer.yaml", "--corpus", CORPUS, *TRAINING, "--output", "longer")
     assert run("operate", *wanted).exit_code == 2
     assert asked == [3]
@@ -324,7 +324,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
 
 
 def test_operate_has_an_option_for_every_training_setting() -> None:
-    from headsurgeon.train import TrainSettings
+    from headsurgeon.training import TrainSettings
 
     said = run("operate", "--help").stdout
     for name in TrainSettings.model_fields:

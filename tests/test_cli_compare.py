@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import Result
 
 from headsurgeon.cli.compare import comparison_figure, comparison_table, folder_names, summary
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from tests.clinic import PLANTED, READING, checkpoint, run, sick_bloom, write_text
 from tests.pico_families import pico_family
 

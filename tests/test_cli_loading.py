@@ -55,9 +55,9 @@ def test_what_changes_weights_takes_no_memory_limit(clinic: Path) -> None:
     """There is no such option, and a patch is refused before anything is measured or written."""
     assert "--max-memory" not in run("operate", "--help").stdout
     assert "--max-memory" not in run("merge", "--help").stdout
-    from headsurgeon.diagnose.plan_file import load as load_plan
     from headsurgeon.models import load
-    from headsurgeon.operate import operate
+    from headsurgeon.operation import operate
+    from headsurgeon.planning.plan_file import load as load_plan
 
     operate(load("sick")[0], load_plan("plan.yaml")).save("patch.safetensors")
     before = sorted(Path().rglob("*"))
@@ -93,7 +93,7 @@ def test_few_bits_reach_the_loader(monkeypatch: pytest.MonkeyPatch, bits: str) -
     def load(spec: str, **settings: object) -> None:
         asked.append(settings["quantization_config"])
 
-    monkeypatch.setattr("headsurgeon.models.load", load)
+    monkeypatch.setattr("headsurgeon.models.loading", load)
     open_model("sick", options.FrozenLoading(quantise=bits))
     [config] = asked
     assert isinstance(config, BitsAndBytesConfig)

@@ -20,7 +20,7 @@ from headsurgeon.demo import DemoSettings, Observer, demo
 from headsurgeon.demo import settings as settings_module
 from headsurgeon.demo.pipeline import DemoResult
 from headsurgeon.demo.wording import against_control
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import (
     Interrupted,
     ModelError,
@@ -29,11 +29,11 @@ from headsurgeon.errors import (
     PlanError,
     WriteError,
 )
-from headsurgeon.evaluate import difference, evaluate, recovered_share
-from headsurgeon.operate import apply_patch
-from headsurgeon.operate.checkpoint import write_checkpoint
+from headsurgeon.evaluation import difference, evaluate, recovered_share
+from headsurgeon.operation import apply_patch
+from headsurgeon.operation.merged_checkpoint import write_checkpoint
 from headsurgeon.report import Table
-from headsurgeon.train import StepEvent
+from headsurgeon.training import StepEvent
 from tests.planted import PLANTED, save_pair, save_texts
 
 

@@ -24,9 +24,9 @@ from headsurgeon.demo.wording import (
     sickness,
     with_bounds,
 )
-from headsurgeon.diagnose import plan
-from headsurgeon.evaluate import Ablation, Estimate, Evaluation, Recovery
+from headsurgeon.evaluation import Ablation, Estimate, Evaluation, Recovery
 from headsurgeon.heads import HeadId
+from headsurgeon.planning import plan
 from tests.head_stats import diagnosis_of
 
 BETTER = Estimate(-0.02, -0.03, -0.01)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headsurgeon.diagnose import PROFILES, Thresholds, classify, diagnose, sick_band
-from headsurgeon.diagnose.diagnosis import Diagnosis
+from headsurgeon.diagnosis import PROFILES, Thresholds, classify, diagnose, sick_band
+from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import InputError, ModelError, SettingsError
 from headsurgeon.heads import VERDICTS, HeadId
 from tests.head_stats import diagnosis_of, stats_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headsurgeon.arch import layout_of
-from headsurgeon.diagnose import mlp_dormancy
+from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError
 from tests.pico import pico
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from headsurgeon.diagnose import common_tokens, first_token_test
+from headsurgeon.diagnosis import common_tokens, first_token_test
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import HeadId, HeadStats
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
 from tests.head_stats import stats_of
 from tests.pico import pico
 

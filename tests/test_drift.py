@@ -8,9 +8,9 @@ import torch
 
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import InputError
-from headsurgeon.evaluate import drift
+from headsurgeon.evaluation import drift
 from headsurgeon.heads import HeadId
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family
 from tests.stand_ins import windows_of

@@ -14,7 +14,7 @@ from torch.nn import functional
 import headsurgeon
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import HeadError, InputError, SettingsError
-from headsurgeon.evaluate import (
+from headsurgeon.evaluation import (
     Evaluation,
     ablate,
     ablation_cost,
@@ -24,10 +24,10 @@ from headsurgeon.evaluate import (
     recovered_share,
     silenced,
 )
-from headsurgeon.evaluate.ablation import Mode
-from headsurgeon.evaluate.perplexity import difference_of_differences
+from headsurgeon.evaluation.ablation import Mode
+from headsurgeon.evaluation.perplexity import difference_of_differences
 from headsurgeon.heads import HeadId
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
 from tests.stand_ins import windows_of

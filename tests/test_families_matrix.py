@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
-from headsurgeon.evaluate.ablation import silenced
+from headsurgeon.evaluation.ablation import silenced
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
 from headsurgeon.models.loss import next_token_loss, token_nll
-from headsurgeon.operate import Patient, apply_patch, operate
+from headsurgeon.operation import Patient, apply_patch, operate
 from tests.pico import VOCABULARY, tokens
 from tests.pico_families import NAMES, pico_family
 

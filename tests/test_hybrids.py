@@ -17,12 +17,13 @@ from headsurgeon.cli.summary import mass_slope_correlation, show_diagnosis
 from headsurgeon.demo.material import TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.tables import diagnosed
-from headsurgeon.diagnose import Diagnosis, Thresholds, diagnose, first_token_test, plan
+from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose, first_token_test
 from headsurgeon.errors import HeadError, ModelError
-from headsurgeon.evaluate import drift, recovery
+from headsurgeon.evaluation import drift, recovery
 from headsurgeon.heads import NO_ATTENTION, STATISTICS, HeadId, Plan, PlannedHead
+from headsurgeon.planning import plan
 from headsurgeon.report.data import HeadView
-from headsurgeon.report.head_map import head_map as drawn_map
+from headsurgeon.report.head_map_figure import head_map as drawn_map
 from tests.clinic import READING, checkpoint, run, write_text
 from tests.pico import tokens
 from tests.pico_families import pico_family

@@ -23,11 +23,12 @@ ORDER = [
     "models",
     "data",
     "attention",
-    "measure",
-    "diagnose",
-    "operate",
-    "evaluate",
-    "train",
+    "measurement",
+    "diagnosis",
+    "planning",
+    "operation",
+    "evaluation",
+    "training",
     "study",
     "report",
     "demo",
@@ -35,7 +36,7 @@ ORDER = [
 ]
 # `Plan.to_yaml` and `Plan.from_yaml` are methods of the data class by name only: they hand over to
 # the module that knows the file format, when they are called.
-EXCEPTIONS = {("heads", "diagnose")}
+EXCEPTIONS = {("heads", "planning")}
 
 FILES = sorted(SOURCE.rglob("*.py"))
 IDS = [path.relative_to(SOURCE).as_posix() for path in FILES]
@@ -90,27 +91,27 @@ def test_the_report_never_names_torch(path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "from headsurgeon.train.loop import train",
-        "import headsurgeon.train.loop",
-        "from headsurgeon import train",
-        "from ..train import loop",
-        "from .. import train",
-        "def late():\n    from headsurgeon.train import loop",
+        "from headsurgeon.training.loop import train",
+        "import headsurgeon.training.loop",
+        "from headsurgeon import training",
+        "from ..training import loop",
+        "from .. import training",
+        "def late():\n    from headsurgeon.training import loop",
     ],
 )
 def test_an_import_from_below_is_found_in_every_spelling(statement: str) -> None:
-    assert upward(SOURCE / "measure" / "example.py", ast.parse(statement)) == ["train"]
+    assert upward(SOURCE / "measurement" / "example.py", ast.parse(statement)) == ["training"]
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         "from headsurgeon.heads import HeadId",
-        "from headsurgeon.measure.stats import measure",
+        "from headsurgeon.measurement.stats import measure",
         "from . import stats",
         "from ..arch import layout",
         "import torch",
     ],
 )
 def test_imports_from_above_and_from_outside_are_fine(statement: str) -> None:
-    assert upward(SOURCE / "measure" / "example.py", ast.parse(statement)) == []
+    assert upward(SOURCE / "measurement" / "example.py", ast.parse(statement)) == []

@@ -22,7 +22,7 @@ from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.progress import add_run, new_bar
 from headsurgeon.cli.screen import command_line, next_step, python_text
 from headsurgeon.cli.summary import show_diagnosis
-from headsurgeon.diagnose import Diagnosis, diagnose
+from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import ModelError
 from headsurgeon.printable import printable
 from headsurgeon.report import (
@@ -36,7 +36,7 @@ from headsurgeon.report import (
     mass_histogram,
     render,
 )
-from headsurgeon.report.attention import attention_figure
+from headsurgeon.report.attention_figure import attention_figure
 from headsurgeon.report.style import png
 from tests.clinic import run
 from tests.head_stats import stats_of

@@ -8,7 +8,7 @@ import torch
 import headsurgeon as hs
 from headsurgeon.errors import ModelError, SettingsError, UnsupportedModel
 from headsurgeon.models import gguf
-from headsurgeon.models.load import load_config
+from headsurgeon.models.loading import load_config
 from tests.pico import tokens
 from tests.pico_families import pico_family
 

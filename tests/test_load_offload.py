@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
-from headsurgeon.diagnose import mlp_dormancy
+from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import STATISTICS, HeadId, Plan, PlannedHead
 from tests.char_tokenizer import char_tokenizer

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
-from headsurgeon.diagnose import mlp_dormancy
+from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError, PlanError, SettingsError
 from headsurgeon.heads import STATISTICS, HeadId, Plan, PlannedHead
 from headsurgeon.models.weights import weight_of

@@ -13,7 +13,7 @@ from headsurgeon import measure as public_measure
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, ModelError, SettingsError, UnsupportedModel
 from headsurgeon.heads import STATISTICS, HeadStats
-from headsurgeon.measure import measure, null_mass
+from headsurgeon.measurement import measure, null_mass
 from tests.dense import dense_layers, dense_statistics
 from tests.pico import PICO, pico, tokens
 

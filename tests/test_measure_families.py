@@ -11,9 +11,9 @@ from transformers.modeling_utils import AttentionInterface
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, ModelError, SettingsError
 from headsurgeon.heads import QUANTILE_LEVELS, HeadStats
-from headsurgeon.measure import measure
-from headsurgeon.measure.capture import LayerCapture
-from headsurgeon.measure.interface import listening
+from headsurgeon.measurement import measure
+from headsurgeon.measurement.capture import LayerCapture
+from headsurgeon.measurement.interface import listening
 from tests.pico import tokens
 from tests.pico_families import NAMES, VARIANTS, pico_family, pico_gemma3_with_images
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models import load
 from headsurgeon.models.fingerprint import fingerprints
-from headsurgeon.operate import apply_patch, operate
+from headsurgeon.operation import apply_patch, operate
 from tests.clinic import checkpoint, run
 from tests.pico import pico
 
@@ -274,7 +274,7 @@ def test_two_merges_do_not_write_one_folder() -> None:
 def test_what_a_killed_merge_left_goes_with_the_next() -> None:
     patched(base())
     code = (
-        "import os, signal\nfrom headsurgeon.operate import checkpoint\n"
+        "import os, signal\nfrom headsurgeon.operation import checkpoint\n"
         "checkpoint._settle = lambda staged: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from headsurgeon.cli.main import main\nmain()\n"
     )

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 import headsurgeon as hs
 from headsurgeon.errors import InputError, ModelError, PlanError
-from headsurgeon.evaluate import Estimate
-from headsurgeon.evaluate.recovery import _unlike
+from headsurgeon.evaluation import Estimate
+from headsurgeon.evaluation.recovery_rule import _unlike
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from tests.head_stats import stats_of
 from tests.pico import tokens

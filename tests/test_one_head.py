@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, HeadError, ModelError, SettingsError
 from headsurgeon.heads import HeadId
-from headsurgeon.measure import measure
-from headsurgeon.measure.one_head import attention_map
+from headsurgeon.measurement import measure
+from headsurgeon.measurement.one_head import attention_map
 from tests.dense import dense_layers
 from tests.pico import PICO, pico, tokens
 from tests.pico_families import NAMES, pico_family

@@ -22,9 +22,9 @@ from headsurgeon.errors import (
 )
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models.fingerprint import fingerprint
-from headsurgeon.operate import INITS, OUTPUT_STARTS, Patient, operate
-from headsurgeon.operate.init import InitContext
-from headsurgeon.operate.sites import HeadTensors
+from headsurgeon.operation import INITS, OUTPUT_STARTS, Patient, operate
+from headsurgeon.operation.qkv_start import InitContext
+from headsurgeon.operation.slice_maps import HeadTensors
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)

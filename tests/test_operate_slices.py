@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, Trainin
 
 from headsurgeon.arch import layout_of
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.operate import operate
-from headsurgeon.operate.patient import Patient
-from headsurgeon.operate.slices import SlicedLinear, SliceMap, merge_runs
+from headsurgeon.operation import operate
+from headsurgeon.operation.patient import Patient
+from headsurgeon.operation.slices import SlicedLinear, SliceMap, merge_runs
 from tests.pico import PICO, pico, tokens
 
 HEADS = {

@@ -1,6 +1,7 @@
 """The package as a user meets it: its version, its names, and what importing it costs."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import headsurgeon
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["accelerate", "datasets", "matplotlib", "pandas", "torch", "transformers"]
@@ -60,22 +63,16 @@ def test_a_heavy_library_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_is_listed_and_resolves(name: str) -> None:
-    import headsurgeon
-
     assert name in dir(headsurgeon)
     assert callable(getattr(headsurgeon, name))
 
 
-def test_a_function_is_not_hidden_by_the_subpackage_of_the_same_name() -> None:
-    import headsurgeon
-    import headsurgeon.measure
-
-    assert callable(headsurgeon.measure)
+def test_packages_are_nouns_so_no_function_is_hidden_by_one() -> None:
+    packages = {found.name for found in pkgutil.iter_modules(headsurgeon.__path__)}
+    assert not packages & set(dir(headsurgeon))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    import headsurgeon
-
     with pytest.raises(AttributeError, match="reanimate"):
         _ = headsurgeon.reanimate
 

@@ -23,9 +23,9 @@ from headsurgeon.errors import (
 )
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models.fingerprint import fingerprint
-from headsurgeon.operate import Patient, apply_patch, operate, read_patch
-from headsurgeon.operate import patch as patch_module
-from headsurgeon.operate.tensor_file import write_tensors
+from headsurgeon.operation import Patient, apply_patch, operate, read_patch
+from headsurgeon.operation import patch as patch_module
+from headsurgeon.operation.tensor_file import write_tensors
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)

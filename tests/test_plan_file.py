@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headsurgeon.diagnose import plan
-from headsurgeon.diagnose.plan_file import HEAD_STATISTICS, from_yaml, load, save, to_yaml
-from headsurgeon.diagnose.yaml_reader import Reader
 from headsurgeon.errors import PlanError
 from headsurgeon.heads import VERDICTS, HeadId, Plan, PlannedHead
+from headsurgeon.planning import plan
+from headsurgeon.planning.plan_file import HEAD_STATISTICS, from_yaml, load, save, to_yaml
+from headsurgeon.planning.yaml_reader import Reader
 from tests.head_stats import diagnosis_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headsurgeon as hs
-from headsurgeon.diagnose.plan_file import load
 from headsurgeon.errors import HeadsurgeonError, PlanError
+from headsurgeon.planning.plan_file import load
 from tests.head_stats import diagnosis_of
 
 TEXT = hs.plan(diagnosis_of([[0.2, 0.97], [0.6, 0.1]])).to_yaml()

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from headsurgeon.arch import layout_of
 from headsurgeon.cli.plan import show_plan
-from headsurgeon.diagnose import RULES, diagnose, plan
-from headsurgeon.diagnose.diagnosis import Diagnosis
-from headsurgeon.diagnose.matching import nearest
+from headsurgeon.diagnosis import diagnose
+from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import HeadError, PlanError
 from headsurgeon.heads import HeadId, Plan
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
 from headsurgeon.models.fingerprint import fingerprint
+from headsurgeon.planning import RULES, plan
+from headsurgeon.planning.matching import nearest
 from tests.head_stats import diagnosis_of
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family
@@ -358,7 +359,7 @@ def test_a_complete_group_is_operated_on_without_a_remark() -> None:
 
 
 def test_borderline_verdicts_are_remarked() -> None:
-    from headsurgeon.diagnose import diagnose
+    from headsurgeon.diagnosis import diagnose
     from tests.head_stats import stats_of
 
     mass = np.array([[[0.4, 0.9]], [[0.7, 0.9]]])

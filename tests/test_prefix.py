@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from headsurgeon.arch import layout_of
-from headsurgeon.evaluate import ablation_cost, evaluate, silenced
-from headsurgeon.evaluate.prefix import Prefix
+from headsurgeon.evaluation import ablation_cost, evaluate, silenced
+from headsurgeon.evaluation.lower_layers import Prefix
 from headsurgeon.heads import HeadId
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import layout_of
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
-from headsurgeon.evaluate import Recovery, ablate, empirical_null, recovery
+from headsurgeon.evaluation import Recovery, ablate, empirical_null, recovery
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.measure.capture import LayerCapture, capturing
-from headsurgeon.operate import operate
+from headsurgeon.measurement.capture import LayerCapture, capturing
+from headsurgeon.operation import operate
 from tests.pico import pico
 from tests.stand_ins import windows_of
 

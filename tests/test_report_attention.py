@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from headsurgeon.report.attention import LABELLED, attention_figure
+from headsurgeon.report.attention_figure import LABELLED, attention_figure
 from headsurgeon.report.comparison import model_maps
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.style import png

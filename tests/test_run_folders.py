@@ -23,10 +23,10 @@ from headsurgeon.errors import (
     StateError,
 )
 from headsurgeon.folders import locked
-from headsurgeon.operate import operate
-from headsurgeon.operate.tensor_file import read_tensors, write_tensors
-from headsurgeon.train import train_settings
-from headsurgeon.train.folder import RUN_NAME
+from headsurgeon.operation import operate
+from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+from headsurgeon.training import train_settings
+from headsurgeon.training.run_folder import RUN_NAME
 from tests.pico import pico
 from tests.test_train_loop import PLAN, STEPS, patient, run
 

@@ -12,7 +12,7 @@ from torch.distributed.tensor import distribute_module
 
 from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.operate import operate
+from headsurgeon.operation import operate
 from tests.pico import pico, tokens
 
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))

@@ -8,10 +8,10 @@ import torch
 
 from headsurgeon.attention.choice import choose_attention
 from headsurgeon.errors import Interrupted, OutputError, SettingsError
-from headsurgeon.evaluate import evaluate
-from headsurgeon.operate import operate
-from headsurgeon.operate.tensor_file import read_tensors
-from headsurgeon.train import StepEvent, read_log
+from headsurgeon.evaluation import evaluate
+from headsurgeon.operation import operate
+from headsurgeon.operation.tensor_file import read_tensors
+from headsurgeon.training import StepEvent, read_log
 from tests.pico import pico
 from tests.pico import tokens as random_tokens
 from tests.pico_families import pico_family

@@ -27,10 +27,10 @@ from headsurgeon.errors import (
 )
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models.loss import token_nll
-from headsurgeon.operate import Patient, apply_patch, operate, read_patch
-from headsurgeon.operate.tensor_file import read_tensors
-from headsurgeon.train import StepEvent, TrainSettings, read_log, train, train_on, train_settings
-from headsurgeon.train.log import read_entries
+from headsurgeon.operation import Patient, apply_patch, operate, read_patch
+from headsurgeon.operation.tensor_file import read_tensors
+from headsurgeon.training import StepEvent, TrainSettings, read_log, train, train_on, train_settings
+from headsurgeon.training.log import read_entries
 from tests.pico import VOCABULARY, pico
 
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))

@@ -8,7 +8,7 @@ from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId, Plan, PlannedHead
 from headsurgeon.models import loss as module
 from headsurgeon.models.loss import next_token_loss, token_nll
-from headsurgeon.operate import operate
+from headsurgeon.operation import operate
 from tests.pico import PICO, VOCABULARY, pico, tokens
 
 FAMILIES = sorted(PICO)

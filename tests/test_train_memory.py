@@ -11,9 +11,9 @@ import torch
 
 from headsurgeon.errors import OperationError, StateError
 from headsurgeon.heads import HeadId, Plan, PlannedHead
-from headsurgeon.operate import operate
-from headsurgeon.train.live_memory import live_memory, without_memory
-from headsurgeon.train.memory import memory_plan
+from headsurgeon.operation import operate
+from headsurgeon.training.live_memory import live_memory, without_memory
+from headsurgeon.training.memory import memory_plan
 from tests.memory_of_a_run import RUNS
 from tests.pico import PICO, pico
 from tests.pico_families import NAMES, pico_family

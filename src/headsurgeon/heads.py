@@ -299,14 +299,14 @@ class Plan:
         return tuple(head.id for head in self.heads if head.role == "watch")
 
     def to_yaml(self) -> str:
-        """The plan as YAML text; see `headsurgeon.diagnose.plan_file`."""
-        from headsurgeon.diagnose.plan_file import to_yaml
+        """The plan as YAML text; see `headsurgeon.planning.plan_file`."""
+        from headsurgeon.planning.plan_file import to_yaml
 
         return to_yaml(self)
 
     @classmethod
     def from_yaml(cls, text: str) -> "Plan":
-        """Reads YAML text; errors name the line; see `headsurgeon.diagnose.plan_file`."""
-        from headsurgeon.diagnose.plan_file import from_yaml
+        """Reads YAML text; errors name the line; see `headsurgeon.planning.plan_file`."""
+        from headsurgeon.planning.plan_file import from_yaml
 
         return from_yaml(text)

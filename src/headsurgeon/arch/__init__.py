@@ -1,6 +1,5 @@
 """Where each head lives: `layout.py` says what a layout is, one file per family, `registry.py`."""
 
-from headsurgeon.arch.layout import Block, Layout, Projection
-from headsurgeon.arch.registry import FAMILIES, layout_for, layout_of
+import lazy_loader
 
-__all__ = ["FAMILIES", "Block", "Layout", "Projection", "layout_for", "layout_of"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,6 @@ elsewhere.
 - `swap.py` runs a model's forward and backward passes that way; `split.py` finds the heads.
 """
 
-from headsurgeon.attention.fused import fused_available
-from headsurgeon.attention.swap import FUSED_FAMILIES, fused_attention
+import lazy_loader
 
-__all__ = ["FUSED_FAMILIES", "fused_attention", "fused_available"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.diagnosis import Diagnosis
 
 COMPARISON = "comparison.json"
 FIGURE = "maps.png"
@@ -41,7 +41,7 @@ def check_models(models: Sequence[str], loading: Loading) -> None:
             "--revision belongs to one model; diagnose them one by one, or leave it"
         )
     from headsurgeon.arch.registry import layout_for
-    from headsurgeon.models.load import load_config
+    from headsurgeon.models.loading import load_config
 
     for model in models:
         layout_for(load_config(model, trust_remote_code=loading.trust_remote_code))

@@ -14,8 +14,8 @@ from headsurgeon.cli.screen import Screen
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
-    from headsurgeon.diagnose import Diagnosis
-    from headsurgeon.evaluate import Estimate
+    from headsurgeon.diagnosis import Diagnosis
+    from headsurgeon.evaluation import Estimate
 
 
 def out() -> Screen:

@@ -16,9 +16,9 @@ from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.demo.pipeline import DemoResult
-    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.report import Table
-    from headsurgeon.train import StepEvent
+    from headsurgeon.training import StepEvent
 
 
 def demo(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headsurgeon.data import Windows
-    from headsurgeon.diagnose import Diagnosis, FirstTokenTest, Thresholds
+    from headsurgeon.diagnosis import Diagnosis, FirstTokenTest, Thresholds
 
 DIAGNOSIS = "diagnosis.json"
 
@@ -81,7 +81,7 @@ def diagnose(
     Shows a map of layers × heads and writes every statistic of every head, with intervals over
     documents. Several models stand side by side, with the published figures of those that have any.
     """
-    from headsurgeon.diagnose import Thresholds
+    from headsurgeon.diagnosis import Thresholds
     from headsurgeon.folders import locked
 
     check_folder(output)
@@ -145,9 +145,9 @@ def _examine(
     batch_size: int | None,
 ) -> Examined:
     from headsurgeon.arch import layout_of
-    from headsurgeon.diagnose import diagnose as give_verdicts
-    from headsurgeon.diagnose import mlp_dormancy
-    from headsurgeon.measure import measure
+    from headsurgeon.diagnosis import diagnose as give_verdicts
+    from headsurgeon.diagnosis import mlp_dormancy
+    from headsurgeon.measurement import measure
 
     loaded, tokenizer = open_model(model, loading)
     windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
@@ -171,9 +171,9 @@ def _examine(
 def _position_or_token(
     model: "PreTrainedModel", windows: "Windows", batch_size: int | None, attention: Any
 ) -> "FirstTokenTest":
-    from headsurgeon.diagnose import common_tokens
-    from headsurgeon.diagnose import first_token_test as run_test
-    from headsurgeon.measure import measure
+    from headsurgeon.diagnosis import common_tokens
+    from headsurgeon.diagnosis import first_token_test as run_test
+    from headsurgeon.measurement import measure
 
     with busy("measuring with other first tokens, and with none"):
         return run_test(

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Windows
-    from headsurgeon.evaluate import Ablation, Estimate, Evaluation
+    from headsurgeon.evaluation import Ablation, Estimate, Evaluation
     from headsurgeon.heads import Plan
-    from headsurgeon.operate import Patient
+    from headsurgeon.operation import Patient
 
 Report = dict[str, Any]
 Shows = list[Callable[[], None]]
@@ -67,12 +67,12 @@ def evaluate(
     Heads count as recovered only if silencing them costs more than it did before: heads that were
     reinitialised and never trained count as 0.
     """
-    from headsurgeon.diagnose.plan_file import load as load_plan
-    from headsurgeon.evaluate import evaluate as score
+    from headsurgeon.evaluation import evaluate as score
     from headsurgeon.files import header, write_json
     from headsurgeon.models.weights import precision
-    from headsurgeon.operate import read_patch
-    from headsurgeon.operate.opening import check_operable
+    from headsurgeon.operation import read_patch
+    from headsurgeon.operation.operating import check_operable
+    from headsurgeon.planning.plan_file import load as load_plan
 
     if output is not None:
         check_file(output, "evaluation.json")
@@ -125,7 +125,7 @@ def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
 
 def _differences(results: "Mapping[str, Evaluation]") -> "dict[str, Estimate]":
     """How every model differs from those before it."""
-    from headsurgeon.evaluate import difference
+    from headsurgeon.evaluation import difference
 
     return {
         f"{name} − {other}": difference(results[name], results[other])
@@ -167,7 +167,7 @@ def _worth(
     shows: Shows,
 ) -> Report:
     """What the heads of a plan are worth: each alone, and all together."""
-    from headsurgeon.evaluate import ablate
+    from headsurgeon.evaluation import ablate
 
     with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
         worth = ablate(model, plan, windows, batch_size=batch_size, attention=attention)
@@ -197,9 +197,9 @@ def _patched(
     shows: Shows,
 ) -> Report:
     """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
-    from headsurgeon.evaluate import drift, recovery
-    from headsurgeon.measure import measure
-    from headsurgeon.operate import apply_patch
+    from headsurgeon.evaluation import drift, recovery
+    from headsurgeon.measurement import measure
+    from headsurgeon.operation import apply_patch
 
     with busy("measuring the model without the patch"):
         before = measure(model, windows, batch_size=batch_size, attention=attention)
@@ -226,7 +226,7 @@ def _patched(
 def _show_recovery(
     patient: "Patient", stock: "Ablation", revived: "Ablation", found: Report
 ) -> None:
-    from headsurgeon.evaluate import Estimate
+    from headsurgeon.evaluation import Estimate
 
     total = found["operated"]
     gain = Estimate(**found["function"][0])

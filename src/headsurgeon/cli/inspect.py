@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from headsurgeon.arch import Layout
-    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.heads import HeadId
 
 # rows of the two tables
@@ -57,10 +57,10 @@ def inspect(
     One short text is an example, not a diagnosis: heads may do something else elsewhere.
     """
     from headsurgeon.arch import layout_of
-    from headsurgeon.diagnose import diagnose
+    from headsurgeon.diagnosis import diagnose
     from headsurgeon.heads import HeadId, check_heads
-    from headsurgeon.measure import measure
-    from headsurgeon.measure.one_head import attention_map
+    from headsurgeon.measurement import measure
+    from headsurgeon.measurement.one_head import attention_map
 
     place = HeadId.parse(head)
     _check(output, length, loading.attention)
@@ -205,7 +205,7 @@ def _draw(
     names: Sequence[str],
     diagnosis: "Diagnosis",
 ) -> None:
-    from headsurgeon.report.attention import attention_figure
+    from headsurgeon.report.attention_figure import attention_figure
     from headsurgeon.report.style import write_png
 
     stats = diagnosis.stats

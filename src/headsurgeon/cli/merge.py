@@ -30,8 +30,8 @@ def merge(
 ) -> None:
     """Writes the model with a patch merged in, and all that lies beside it, as a checkpoint."""
     from headsurgeon.models.origin import checkpoint_folder
-    from headsurgeon.operate import apply_patch, read_patch
-    from headsurgeon.operate.checkpoint import check_output, write_checkpoint
+    from headsurgeon.operation import apply_patch, read_patch
+    from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
 
     check_folder(output)
     check_output(output)
@@ -59,7 +59,7 @@ def merge(
 def own_dtype(model: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
     """Short name of the precision a configuration names; fp32 when it names none."""
     from headsurgeon.models.device import DTYPES
-    from headsurgeon.models.load import load_config
+    from headsurgeon.models.loading import load_config
 
     stored = load_config(model, revision=revision, trust_remote_code=trust_remote_code).dtype
     return next((name for name, dtype in DTYPES.items() if dtype == stored), "fp32")

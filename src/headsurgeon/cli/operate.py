@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.heads import Plan
-    from headsurgeon.operate import Patient
-    from headsurgeon.train import Run, TrainSettings
+    from headsurgeon.operation import Patient
+    from headsurgeon.training import Run, TrainSettings
 
 TRAINING = "Training (by default as --preset says)"
 CONFIRM_ABOVE = 0.05
@@ -74,10 +74,10 @@ def operate(
     goes on from there.
     """
     from headsurgeon.arch import layout_for
-    from headsurgeon.diagnose.plan_file import load as load_plan
     from headsurgeon.folders import claim_folder
-    from headsurgeon.models.load import load_config
-    from headsurgeon.operate import operate as open_up
+    from headsurgeon.models.loading import load_config
+    from headsurgeon.operation import operate as open_up
+    from headsurgeon.planning.plan_file import load as load_plan
 
     settings = _settings(preset, changes)
     check_folder(output)
@@ -114,7 +114,7 @@ def with_settings() -> Callable[..., None]:
 
     Loads torch, so it is called only when the command runs.
     """
-    from headsurgeon.train import TrainSettings
+    from headsurgeon.training import TrainSettings
 
     @wraps(operate)
     def run(**arguments: Any) -> None:
@@ -155,7 +155,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _settings(preset: str, changes: dict[str, Any]) -> "TrainSettings":
-    from headsurgeon.train import PRESETS, train_settings
+    from headsurgeon.training import PRESETS, train_settings
 
     given = {name: value for name, value in changes.items() if value is not None}
     if not {"max_tokens", "epochs"} & (set(given) | set(PRESETS.get(preset, ()))):
@@ -176,7 +176,7 @@ def _price(
     settings: "TrainSettings",
 ) -> float:
     """What silencing the heads costs: the plan's figure, or measured when heads were added."""
-    from headsurgeon.evaluate import ablation_cost
+    from headsurgeon.evaluation import ablation_cost
 
     heads = [head for head in plan.heads if head.role == "operate"]
     if plan.joint_cost is not None and all(head.ablation_cost is not None for head in heads):
@@ -210,7 +210,7 @@ def _train(
     output: Path,
     settings: "TrainSettings",
 ) -> "Run":
-    from headsurgeon.train import train
+    from headsurgeon.training import train
 
     with training_bar(f"training {len(patient.heads)} heads") as on_step:
         return train(
@@ -230,7 +230,7 @@ def _show_dry_run(
     settings: "TrainSettings",
     cost: float | None,
 ) -> None:
-    from headsurgeon.train.schedule import total_steps, windows_needed
+    from headsurgeon.training.schedule import total_steps, windows_needed
 
     windows = read_windows(
         corpus,
@@ -271,7 +271,7 @@ def _show_dry_run(
 def _memory(patient: "Patient", settings: "TrainSettings") -> str:
     """The estimated peak and what it is made of, or why there is no estimate."""
     from headsurgeon.errors import OperationError
-    from headsurgeon.train.memory import memory_plan
+    from headsurgeon.training.memory import memory_plan
 
     try:
         with busy("estimating memory"):
@@ -290,7 +290,7 @@ def _megabytes(count: int) -> str:
 
 
 def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:
-    from headsurgeon.train import read_log
+    from headsurgeon.training import read_log
 
     losses = read_log(run)
     console = out()

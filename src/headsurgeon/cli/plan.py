@@ -16,7 +16,7 @@ from headsurgeon.errors import OutputError, PlanError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headsurgeon.diagnose import Diagnosis
+    from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.heads import HeadId, Plan
 
 CHOICE = "Which heads"
@@ -156,9 +156,9 @@ def plan(
     Costs are measured on the dev split, with the window length, first token and seed of the
     diagnosis.
     """
-    from headsurgeon.diagnose import Diagnosis
-    from headsurgeon.diagnose import plan as make_plan
-    from headsurgeon.diagnose.plan_file import save
+    from headsurgeon.diagnosis import Diagnosis
+    from headsurgeon.planning import plan as make_plan
+    from headsurgeon.planning.plan_file import save
 
     _check_names(init, output_start)
     _check_output(output, overwrite)
@@ -241,7 +241,7 @@ def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:
 
 def _check_names(init: str, output_start: str) -> None:
     from headsurgeon.errors import SettingsError
-    from headsurgeon.operate import INITS, OUTPUT_STARTS
+    from headsurgeon.operation import INITS, OUTPUT_STARTS
 
     faults = [
         f"{option}: expected one of {', '.join(known)}, got {name!r}"
@@ -272,7 +272,7 @@ def _cost(
 ) -> "Callable[[Sequence[HeadId]], float]":
     """The joint ablation cost on the dev split; says on stderr what it is measured on."""
     from headsurgeon.attention.choice import choose_attention
-    from headsurgeon.evaluate import ablation_cost
+    from headsurgeon.evaluation import ablation_cost
 
     used = choose_attention(model, attention)
     source = diagnosis.stats.provenance

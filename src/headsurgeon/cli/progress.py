@@ -10,7 +10,7 @@ from headsurgeon.cli.console import err
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
-    from headsurgeon.train import StepEvent
+    from headsurgeon.training import StepEvent
 
 
 @contextmanager

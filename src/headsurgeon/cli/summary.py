@@ -12,7 +12,7 @@ from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
 from headsurgeon.heads import VERDICTS
 
 if TYPE_CHECKING:
-    from headsurgeon.diagnose import Diagnosis, FirstTokenTest
+    from headsurgeon.diagnosis import Diagnosis, FirstTokenTest
     from headsurgeon.heads import Provenance
 
 

@@ -1,17 +1,5 @@
 """Text in, windows of tokens out: corpora, splits, windows."""
 
-from headsurgeon.data.corpora import documents
-from headsurgeon.data.document import Document
-from headsurgeon.data.splits import SPLITS, Split, split_of
-from headsurgeon.data.windows import Windows, as_windows, windows
+import lazy_loader
 
-__all__ = [
-    "SPLITS",
-    "Document",
-    "Split",
-    "Windows",
-    "as_windows",
-    "documents",
-    "split_of",
-    "windows",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """The whole way on one model: diagnosis, plan, surgery, control, ceiling, verdict, pictures."""
 
-from headsurgeon.demo.journal import Observer
-from headsurgeon.demo.pipeline import demo
-from headsurgeon.demo.settings import DemoSettings, settings_for
+import lazy_loader
 
-__all__ = ["DemoSettings", "Observer", "demo", "settings_for"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

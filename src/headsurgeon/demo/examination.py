@@ -9,8 +9,8 @@ from headsurgeon.data import Windows
 from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.diagnose import Diagnosis, diagnose, plan
-from headsurgeon.evaluate import (
+from headsurgeon.diagnosis import Diagnosis, diagnose
+from headsurgeon.evaluation import (
     Ablation,
     Condition,
     Evaluation,
@@ -20,7 +20,8 @@ from headsurgeon.evaluate import (
     evaluate,
 )
 from headsurgeon.heads import HeadId, HeadStats, Plan
-from headsurgeon.measure import measure
+from headsurgeon.measurement import measure
+from headsurgeon.planning import plan
 
 
 @dataclass(frozen=True, eq=False)

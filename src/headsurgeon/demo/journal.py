@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.report import Table
-from headsurgeon.train import StepEvent
+from headsurgeon.training import StepEvent
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from headsurgeon.demo.arms import Outcome
 from headsurgeon.demo.examination import Case
 from headsurgeon.demo.material import TEST
-from headsurgeon.evaluate import (
+from headsurgeon.evaluation import (
     Drift,
     Estimate,
     Evaluation,

@@ -9,7 +9,7 @@ from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
 from headsurgeon.models import load
-from headsurgeon.train.schedule import windows_needed
+from headsurgeon.training.schedule import windows_needed
 
 TEST = "test"
 OTHER = "other"

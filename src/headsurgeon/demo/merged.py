@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from headsurgeon.data import Windows
 from headsurgeon.errors import OperationError
-from headsurgeon.evaluate import evaluate
-from headsurgeon.operate import Patient
-from headsurgeon.operate.checkpoint import write_checkpoint
+from headsurgeon.evaluation import evaluate
+from headsurgeon.operation import Patient
+from headsurgeon.operation.merged_checkpoint import write_checkpoint
 
 # fp32 on the same machine gives the same sums; half precision on disk would not
 TOLERANCE = 1e-6

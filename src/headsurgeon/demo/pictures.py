@@ -13,7 +13,7 @@ from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import PLANTED_SHORT
-from headsurgeon.diagnose import diagnose
+from headsurgeon.diagnosis import diagnose
 from headsurgeon.heads import SICK, HeadId, HeadStats
 from headsurgeon.printable import printable
 from headsurgeon.report import (

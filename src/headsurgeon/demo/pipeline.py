@@ -20,13 +20,13 @@ from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.summary import write_summary
 from headsurgeon.demo.wording import conclusions, planned, sickness, working
 from headsurgeon.errors import OutputError
-from headsurgeon.evaluate import Recovery, empirical_null, recovery_from
+from headsurgeon.evaluation import Recovery, empirical_null, recovery_from
 from headsurgeon.files import shorten
 from headsurgeon.folders import check_own, locked, manifest_of, remove_own
-from headsurgeon.operate import Patient
-from headsurgeon.train.checkpoint import LAST
-from headsurgeon.train.folder import CHECKPOINTS, PATCH_NAME, RUN_NAME
-from headsurgeon.train.log import LOG_NAME
+from headsurgeon.operation import Patient
+from headsurgeon.training.checkpoint import LAST
+from headsurgeon.training.log import LOG_NAME
+from headsurgeon.training.run_folder import CHECKPOINTS, PATCH_NAME, RUN_NAME
 
 RUNS = "runs"
 MERGED = "merged"

@@ -12,7 +12,7 @@ from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER
 from headsurgeon.demo.merged import MergedCheckpoint
 from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.diagnose import Diagnosis
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import InputError
 from headsurgeon.files import header, read_json, shorten, write_json
 from headsurgeon.folders import MANIFEST, check_manifest

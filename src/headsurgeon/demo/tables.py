@@ -10,8 +10,8 @@ from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import number, share, with_bounds
-from headsurgeon.diagnose import Diagnosis
-from headsurgeon.evaluate import Evaluation
+from headsurgeon.diagnosis import Diagnosis
+from headsurgeon.evaluation import Evaluation
 from headsurgeon.heads import HeadStats, Plan
 from headsurgeon.report import Table
 

@@ -1,7 +1,7 @@
 """How every arm is trained; arms differ in nothing but their start and their learning rate."""
 
 from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.train import TrainSettings, train_settings
+from headsurgeon.training import TrainSettings, train_settings
 
 
 def training(settings: DemoSettings, learning_rate: float) -> TrainSettings:

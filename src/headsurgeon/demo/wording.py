@@ -6,8 +6,8 @@ from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.diagnose import Diagnosis
-from headsurgeon.evaluate import Drift, Estimate, Recovery
+from headsurgeon.diagnosis import Diagnosis
+from headsurgeon.evaluation import Drift, Estimate, Recovery
 from headsurgeon.heads import Plan
 
 PLANTED = (

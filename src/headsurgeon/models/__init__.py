@@ -1,6 +1,5 @@
 """Models: `load.py` from a name, `catalogue.py` what ships, `forward.py` runs over windows."""
 
-from headsurgeon.models.catalogue import ZOO, ZooModel
-from headsurgeon.models.load import load
+import lazy_loader
 
-__all__ = ["ZOO", "ZooModel", "load"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

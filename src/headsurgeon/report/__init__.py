@@ -1,24 +1,5 @@
 """Results → figures, tables and one HTML page. Takes numbers, never models: torch is not needed."""
 
-from headsurgeon.report.data import Bar, Curve, HeadView, Page, Picture, Section, Table
-from headsurgeon.report.figures import interval_bars, loss_curves, mass_histogram
-from headsurgeon.report.head_map import head_map
-from headsurgeon.report.page import render, write_page
-from headsurgeon.report.style import write_png
+import lazy_loader
 
-__all__ = [
-    "Bar",
-    "Curve",
-    "HeadView",
-    "Page",
-    "Picture",
-    "Section",
-    "Table",
-    "head_map",
-    "interval_bars",
-    "loss_curves",
-    "mass_histogram",
-    "render",
-    "write_page",
-    "write_png",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headsurgeon.report.data import HeadView
-from headsurgeon.report.head_map import colour_scale, draw_panel, legend
+from headsurgeon.report.head_map_figure import colour_scale, draw_panel, legend
 from headsurgeon.report.style import INK, SIZE, new_figure
 
 # columns of cells beside each other before a map goes into the next row

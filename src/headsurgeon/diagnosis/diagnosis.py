@@ -1,0 +1,199 @@
+"""A diagnosis: the verdict of every head, how sure it is, and where the sick ones are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from headsurgeon.bootstrap import DRAWS, mean_interval
+from headsurgeon.diagnosis.band import SickBand, sick_band
+from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify, verdicts_at
+from headsurgeon.errors import SettingsError
+from headsurgeon.heads import NO_ATTENTION, SICK, VERDICTS, HeadId, HeadStats, Verdict
+
+if TYPE_CHECKING:
+    import pandas
+
+SWEEP: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Verdicts with their uncertainty.
+
+    Attributes:
+        stats: what was measured.
+        thresholds: the limits of the verdicts.
+        verdicts: `Verdict` of every head; `NO_ATTENTION` in layers that have none.
+        mass_low, mass_high: 95 % interval of the mean mass over documents, fraction.
+        entropy_low, entropy_high: 95 % interval of the mean entropy over documents, nats.
+        draws: bootstrap draws behind the intervals.
+        seed: seed of the bootstrap.
+
+    With a single document the intervals are NaN, as they are in layers without attention.
+    """
+
+    stats: HeadStats
+    thresholds: Thresholds
+    verdicts: Shaped[np.ndarray, "layer head"]
+    mass_low: Float[np.ndarray, "layer head"]
+    mass_high: Float[np.ndarray, "layer head"]
+    entropy_low: Float[np.ndarray, "layer head"]
+    entropy_high: Float[np.ndarray, "layer head"]
+    draws: int
+    seed: int
+
+    @cached_property
+    def borderline(self) -> Bool[np.ndarray, "layer head"]:
+        """Heads whose interval reaches into another verdict; none with a single document.
+
+        A head is borderline if some corner of its box of mass interval × entropy interval has
+        another verdict than the means have. The entropy of a sick head therefore never counts.
+        """
+        crossing = np.zeros(self.stats.shape, dtype=bool)
+        for mass in (self.mass_low, self.mass_high):
+            for entropy in (self.entropy_low, self.entropy_high):
+                corner = verdicts_at(mass, entropy, self.thresholds)
+                crossing |= (corner != self.verdicts) & np.isfinite(mass) & np.isfinite(entropy)
+        return crossing
+
+    @cached_property
+    def is_sick(self) -> Bool[np.ndarray, "layer head"]:
+        """Whether a head is a sink or dead."""
+        return np.isin(self.verdicts, sorted(SICK))
+
+    @property
+    def heads(self) -> int:
+        """Number of heads, in the layers that have attention."""
+        return int((self.verdicts != NO_ATTENTION).sum())
+
+    @property
+    def sick(self) -> tuple[HeadId, ...]:
+        """The sick heads, sorted."""
+        return heads_where(self.is_sick)
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """Number of heads per verdict; their sum is `heads`."""
+        return {verdict: int((self.verdicts == verdict).sum()) for verdict in VERDICTS}
+
+    @property
+    def per_index(self) -> Int[np.ndarray, " head"]:
+        """Number of sick layers at each head index."""
+        return np.asarray(self.is_sick.sum(axis=0))
+
+    @property
+    def per_layer(self) -> Int[np.ndarray, " layer"]:
+        """Number of sick heads in each layer."""
+        return np.asarray(self.is_sick.sum(axis=1))
+
+    @property
+    def sick_band(self) -> SickBand | None:
+        """Where most sick heads are; None without any. See `band.sick_band`."""
+        return sick_band(self.is_sick)
+
+    def sweep(self, limits: Sequence[float] = SWEEP) -> dict[float, int]:
+        """How many heads would be sick at each limit on the mass, fraction."""
+        mass = self.stats.first_token_mass
+        return {limit: int((mass > limit).sum()) for limit in limits}
+
+    def verdict(self, head: HeadId) -> str:
+        """The verdict of one head."""
+        return str(self.verdicts[head])
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per head: name, verdict, intervals, borderline, then `HeadStats.to_frame`."""
+        import pandas
+
+        layer, head = np.indices(self.stats.shape)
+        front = {
+            "name": [f"L{a}H{b}" for a, b in zip(layer.ravel(), head.ravel(), strict=True)],
+            "verdict": self.verdicts.ravel(),
+            "borderline": self.borderline.ravel(),
+            "first_token_mass_low": self.mass_low.ravel(),
+            "first_token_mass_high": self.mass_high.ravel(),
+            "entropy_low": self.entropy_low.ravel(),
+            "entropy_high": self.entropy_high.ravel(),
+        }
+        return pandas.concat([pandas.DataFrame(front), self.stats.to_frame()], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnosis as plain data; see `diagnosis_file`."""
+        from headsurgeon.diagnosis.diagnosis_file import to_dict
+
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Diagnosis":
+        """The diagnosis that `to_dict` wrote; see `diagnosis_file`."""
+        from headsurgeon.diagnosis.diagnosis_file import from_dict
+
+        return from_dict(content)
+
+    def save(self, path: Path | str) -> None:
+        """Writes diagnosis.json; see `diagnosis_file`."""
+        from headsurgeon.diagnosis.diagnosis_file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Diagnosis":
+        """Reads diagnosis.json; see `diagnosis_file`."""
+        from headsurgeon.diagnosis.diagnosis_file import load
+
+        return load(path)
+
+
+def diagnose(
+    stats: HeadStats,
+    thresholds: Thresholds = PROFILES["paper"],
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Diagnosis:
+    """Gives every head a verdict and an interval over documents.
+
+    The mean is over windows, which have equally many tokens; documents are drawn anew with all
+    their windows, so a document counts with the number of windows it gave.
+
+    Args:
+        stats: what was measured.
+        thresholds: the limits of the verdicts.
+        draws: bootstrap draws.
+        seed: seed of the bootstrap.
+
+    Raises:
+        ModelError: a statistic is not a finite number.
+        SettingsError: draws or seed out of range.
+    """
+    if seed < 0:
+        raise SettingsError(f"seed: expected 0 or more, got {seed}")
+    verdicts = classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
+    documents = np.stack(
+        [stats.per_document("first_token_mass"), stats.per_document("entropy")], axis=1
+    )
+    interval = mean_interval(
+        documents,
+        weights=stats.document_weights.sum(axis=1),
+        draws=draws,
+        rng=np.random.default_rng(seed),
+    )
+    return Diagnosis(
+        stats=stats,
+        thresholds=thresholds,
+        verdicts=verdicts,
+        mass_low=interval.low[0],
+        mass_high=interval.high[0],
+        entropy_low=interval.low[1],
+        entropy_high=interval.high[1],
+        draws=draws,
+        seed=seed,
+    )
+
+
+def heads_where(mask: Bool[np.ndarray, "layer head"]) -> tuple[HeadId, ...]:
+    """The heads at which `mask` is true, sorted."""
+    return tuple(HeadId(int(layer), int(head)) for layer, head in np.argwhere(mask))

@@ -1,0 +1,204 @@
+"""diagnosis.json: everything a diagnosis holds, exact, in one file that other tools can read.
+
+The values of every window are kept at full precision, about 20 bytes for each of 14 numbers per
+window and head (6 MB for 384 heads and 64 windows), so that what is loaded equals what was saved
+and every later stage can compute its own intervals from it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headsurgeon.diagnosis.diagnosis import Diagnosis
+from headsurgeon.diagnosis.verdicts import Thresholds, classify
+from headsurgeon.errors import InputError, ModelError, SettingsError
+from headsurgeon.files import header, read_json, shorten, without_nan, write_text
+from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
+
+_BOUNDS = ("mass_low", "mass_high", "entropy_low", "entropy_high")
+_SHARES = (
+    *("first_token_mass", "first_token_mass_after_row0", "sink_rows"),
+    *("previous_token_mass", "local_mass"),
+)
+# sums of probabilities in fp32
+_ROUNDING = 1e-3
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Layers = list[list[Finite | None]]
+_LIST_OF_SCALARS = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+
+
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain data, null for NaN: a summary for readers, then the arrays."""
+    stats, band = diagnosis.stats, diagnosis.sick_band
+    content = {
+        **header("diagnosis"),
+        "provenance": asdict(stats.provenance),
+        "thresholds": diagnosis.thresholds.to_dict(),
+        "draws": diagnosis.draws,
+        "seed": diagnosis.seed,
+        "counts": diagnosis.counts,
+        "sick": [str(head) for head in diagnosis.sick],
+        "sick_band": None if band is None else asdict(band),
+        "per_index": diagnosis.per_index.tolist(),
+        "per_layer": diagnosis.per_layer.tolist(),
+        "sweep": {str(limit): count for limit, count in diagnosis.sweep().items()},
+        "verdicts": diagnosis.verdicts.tolist(),
+        "borderline": diagnosis.borderline.tolist(),
+        "means": {name: stats.mean(name).tolist() for name in STATISTICS},
+        **{name: getattr(diagnosis, name).tolist() for name in _BOUNDS},
+        "slopes": stats.slopes.tolist(),
+        "null_mass": stats.null_mass.tolist(),
+        "documents": list(stats.documents),
+        "values": {name: stats.values[name].tolist() for name in STATISTICS},
+        "row_quantiles": stats.row_quantiles.tolist(),
+    }
+    return dict(without_nan(content))
+
+
+def from_dict(content: Mapping[str, Any], name: str = "diagnosis") -> Diagnosis:
+    """The diagnosis that `to_dict` wrote.
+
+    Raises:
+        InputError: something is missing, of another type or shape, or what no diagnosis says: a
+            share beyond 1, verdicts that are not those of the numbers. Names the place.
+    """
+    try:
+        return _read(content)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'][:6]))}: {fault['msg']}"
+            for fault in error.errors()[:3]
+        ]
+        what = shorten("; ".join(faults), 300)
+        raise InputError(f"{name} is damaged ({what}); write it again with diagnose") from error
+    except (SettingsError, ModelError, ValueError) as error:
+        what = shorten(str(error), 300)
+        raise InputError(f"{name} is damaged ({what}); write it again with diagnose") from error
+
+
+def save(diagnosis: Diagnosis, path: Path | str) -> None:
+    """Writes the diagnosis to `path`, atomically, with every list of numbers on one line."""
+    content = json.dumps(to_dict(diagnosis), indent=1, ensure_ascii=False)
+    # no JSON string holds a raw line break, so only the layout is changed
+    lines = _LIST_OF_SCALARS.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", content)
+    write_text(path, lines + "\n")
+
+
+def load(path: Path | str) -> Diagnosis:
+    """Reads a diagnosis.json.
+
+    Raises:
+        InputError: no such file, another kind of file, a newer schema, or a damaged one.
+    """
+    return from_dict(read_json(path, "diagnosis"), str(path))
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Provenance(_Read):
+    model: str
+    corpus: str
+    split: str
+    length: int = Field(ge=2, lt=2**31)
+    count: int = Field(ge=1, lt=2**31)
+    first_token: str
+    seed: int = Field(ge=0, lt=2**63)
+    corpus_hash: str
+    dtype: str
+    attention: str
+    family: str = ""
+
+
+class _Thresholds(_Read):
+    sink: Finite
+    dead: Finite
+    low_entropy: Finite
+
+
+class _File(_Read):
+    """What the file holds; null, for NaN, where there is no attention or interval."""
+
+    kind: str
+    schema_: int = Field(alias="schema")
+    headsurgeon: str
+    provenance: _Provenance
+    thresholds: _Thresholds
+    draws: int = Field(ge=1, le=10**7)
+    seed: int = Field(ge=0, lt=2**63)
+    verdicts: list[list[Literal["healthy", "sink", "dead", "low-entropy", "no attention"]]]
+    mass_low: Layers
+    mass_high: Layers
+    entropy_low: Layers
+    entropy_high: Layers
+    slopes: list[list[Finite]]
+    null_mass: Layers
+    documents: list[str] = Field(min_length=1)
+    values: dict[str, list[Layers]]
+    row_quantiles: list[list[list[list[Finite | None]]]]
+    # for readers; all of it follows from the above
+    counts: Any = None
+    sick: Any = None
+    sick_band: Any = None
+    per_index: Any = None
+    per_layer: Any = None
+    sweep: Any = None
+    borderline: Any = None
+    means: Any = None
+
+
+def _read(content: Mapping[str, Any]) -> Diagnosis:
+    file = _File.model_validate(dict(content))
+    if set(file.values) != set(STATISTICS):
+        raise ValueError(f"values: expected {', '.join(STATISTICS)}, got {', '.join(file.values)}")
+    slopes = _array(
+        "slopes", file.slopes, (len(file.slopes), len(file.slopes[0]) if file.slopes else 0)
+    )
+    shape = slopes.shape
+    every = (len(file.documents), *shape)
+    if 0 in shape:
+        raise ValueError(f"slopes: expected [layer, head], got shape {list(shape)}")
+    stats = HeadStats(
+        values={name: _array(name, file.values[name], every) for name in STATISTICS},
+        row_quantiles=_array("row_quantiles", file.row_quantiles, (*every, len(QUANTILE_LEVELS))),
+        documents=tuple(file.documents),
+        slopes=slopes,
+        null_mass=_array("null_mass", file.null_mass, shape),
+        provenance=Provenance(**file.provenance.model_dump()),
+    )
+    thresholds = Thresholds(**file.thresholds.model_dump())
+    bounds = {name: _array(name, getattr(file, name), shape) for name in _BOUNDS}
+    _check_numbers(stats, bounds)
+    verdicts = classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
+    if verdicts.tolist() != file.verdicts:
+        raise ValueError("verdicts: they are not those of the masses and entropies beside them")
+    return Diagnosis(stats, thresholds, verdicts, **bounds, draws=file.draws, seed=file.seed)
+
+
+def _check_numbers(stats: HeadStats, bounds: Mapping[str, Float[np.ndarray, "layer head"]]) -> None:
+    """What no measurement can have found."""
+    for name in _SHARES:
+        if np.any((stats.values[name] < 0.0) | (stats.values[name] > 1.0 + _ROUNDING)):
+            raise ValueError(f"values.{name}: shares lie between 0 and 1")
+    for name, value in stats.values.items():
+        if not np.isfinite(value[:, stats.attends]).all():
+            raise ValueError(f"values.{name}: null in a layer that has attention")
+    for name in ("mass", "entropy"):
+        if np.any(bounds[f"{name}_low"] > bounds[f"{name}_high"]):
+            raise ValueError(f"{name}_low lies above {name}_high")
+
+
+def _array(name: str, numbers: Any, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    # null, which stands for NaN, becomes NaN again
+    array = np.array(numbers, dtype=np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(array.shape)}")
+    return array

@@ -1,0 +1,17 @@
+from .ablation import Ablation as Ablation
+from .ablation import ablate as ablate
+from .ablation import ablation_cost as ablation_cost
+from .ablation import silenced as silenced
+from .head_drift import Drift as Drift
+from .head_drift import drift as drift
+from .perplexity import Estimate as Estimate
+from .perplexity import Evaluation as Evaluation
+from .perplexity import difference as difference
+from .perplexity import evaluate as evaluate
+from .perplexity import recovered_share as recovered_share
+from .recovery_rule import Condition as Condition
+from .recovery_rule import Recovery as Recovery
+from .recovery_rule import condition as condition
+from .recovery_rule import empirical_null as empirical_null
+from .recovery_rule import recovery as recovery
+from .recovery_rule import recovery_from as recovery_from

@@ -1,0 +1,184 @@
+"""What heads are worth: the loss that switching them off costs, with an interval."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout, layout_of
+from headsurgeon.attention.choice import AttentionChoice
+from headsurgeon.data import Windows, as_windows
+from headsurgeon.errors import SettingsError
+from headsurgeon.evaluation.lower_layers import Prefix
+from headsurgeon.evaluation.perplexity import Estimate, Evaluation, difference, evaluate
+from headsurgeon.heads import HeadId, Plan, check_heads, parse_heads
+from headsurgeon.measurement.capture import LayerCapture, capturing
+from headsurgeon.models.forward import batches, evaluating, usual_defaults
+
+Mode = Literal["zero", "mean"]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Loss that switching heads off costs, nats per token; positive means they do work.
+
+    Attributes:
+        mode: `zero` removes a head's output, `mean` replaces it by its average over all tokens.
+        joint: cost of the whole set at once. It is not the sum of the single costs.
+        singles: cost of each head alone; empty when not asked for.
+        baseline: the model as it is.
+        ablated: the model without the whole set.
+    """
+
+    mode: Mode
+    joint: Estimate
+    singles: Mapping[HeadId, Estimate]
+    baseline: Evaluation
+    ablated: Evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON."""
+        return {
+            "mode": self.mode,
+            "joint": self.joint.to_dict(),
+            "singles": {str(head): cost.to_dict() for head, cost in self.singles.items()},
+            "baseline": self.baseline.to_dict(),
+        }
+
+
+@usual_defaults()
+def ablate(
+    model: PreTrainedModel,
+    heads: Plan | Sequence[str | HeadId],
+    windows: Windows | Tensor,
+    *,
+    mode: Mode = "zero",
+    singles: bool = True,
+    baseline: Evaluation | None = None,
+    batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
+) -> Ablation:
+    """Measures what a set of heads, and each of them alone, is worth.
+
+    Args:
+        heads: the heads, or a plan, of which the operated heads are taken.
+        windows: what the loss is measured on; or bare token ids [count, length].
+        mode: `zero` or `mean`; a sink that adds a constant costs much less under `mean`.
+        singles: whether to ablate each head alone too, one evaluation per head.
+        baseline: the model's loss on `windows` as it is, if it is known already.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
+        attention: as for `evaluate`.
+
+    Raises:
+        HeadError: a head the model does not have.
+        SettingsError: no heads, an unknown mode, or tokens that are not [count, length].
+    """
+    layout = layout_of(model)
+    windows = as_windows(windows)
+    chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
+    check_heads(chosen, layout.layers, layout.heads, layout.attention_layers)
+    if not chosen or mode not in ("zero", "mean"):
+        raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
+    means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
+    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    baseline = baseline or score()
+
+    def without(group: Sequence[HeadId]) -> Evaluation:
+        with silenced(model, layout, group, means):
+            return score()
+
+    ablated = without(chosen)
+    return Ablation(
+        mode=mode,
+        joint=difference(ablated, baseline),
+        singles={head: difference(without([head]), baseline) for head in chosen if singles},
+        baseline=baseline,
+        ablated=ablated,
+    )
+
+
+def ablation_cost(
+    model: PreTrainedModel,
+    windows: Windows | Tensor,
+    *,
+    batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
+) -> Callable[[Sequence[HeadId]], float]:
+    """A function from a set of heads to what zeroing them together costs, nats per token.
+
+    `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
+    computed once, and the layers below the lowest ablated head are not run again for the next set
+    that begins in the same layer. So the model must stay as it is. `batch_size` is in windows; by
+    default about 4,096 tokens. `attention` is as for `evaluate`.
+    """
+    layout = layout_of(model)
+    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    baseline = score().nll
+    prefix = Prefix(model, layout)
+
+    def cost(heads: Sequence[HeadId]) -> float:
+        lowest = min((head.layer for head in heads), default=0)
+        with silenced(model, layout, heads), prefix.below(lowest):
+            return score().nll - baseline
+
+    return cost
+
+
+@contextmanager
+def silenced(
+    model: nn.Module,
+    layout: Layout,
+    heads: Sequence[HeadId],
+    means: Float[Tensor, "layer head width"] | None = None,
+) -> Iterator[None]:
+    """While open, the heads' outputs are zero, or their `means`; weights are not touched."""
+    handles = []
+    try:
+        for layer in sorted({head.layer for head in heads}):
+            indices = [head.head for head in heads if head.layer == layer]
+            module = model.get_submodule(layout.output.path(layer))
+            hook = _overwrite(layout, indices, None if means is None else means[layer])
+            handles.append(module.register_forward_pre_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _overwrite(
+    layout: Layout, heads: Sequence[int], means: Float[Tensor, "head width"] | None
+) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        context = inputs[0].clone()
+        for head in heads:
+            columns = context.narrow(-1, layout.output.starts[head], layout.head_dim)
+            if means is None:
+                columns.zero_()
+            else:
+                columns.copy_(means[head].to(columns.dtype).expand_as(columns))
+        return (context, *inputs[1:])
+
+    return hook
+
+
+def _mean_outputs(
+    model: PreTrainedModel, layout: Layout, windows: Windows, batch_size: int | None
+) -> Float[Tensor, "layer head width"]:
+    """Average of each head's output over all tokens of the windows, before the projection."""
+    total = torch.zeros(
+        layout.layers, layout.heads, layout.head_dim, dtype=torch.float64, device="cpu"
+    )
+
+    def on_layer(layer: int, capture: LayerCapture) -> None:
+        total[layer] += capture.context.cpu().double().sum(dim=(0, 2))
+
+    with torch.no_grad(), evaluating(model), capturing(model, layout, on_layer):
+        for batch in batches(windows.tokens, batch_size):
+            model.base_model(input_ids=batch.to(model.device), use_cache=False)
+    return (total / windows.tokens.numel()).float().to(model.device)

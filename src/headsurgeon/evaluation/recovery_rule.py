@@ -1,0 +1,262 @@
+"""Which heads recovered — in function, not just in mass.
+
+A random head is not sick: "mass fell below 0.5 after reinitialisation" is true before any training.
+So a head counts as recovered when three things hold:
+
+1. it left the sick class: sick in the stock model on at least one corpus measured, on none now;
+2. it differs from an untrained head: on every corpus its interval in mass, entropy or distance lies
+   outside what the same head shows when it is reinitialised and not trained, judged over several
+   seeds and corrected for the number of heads and statistics looked at;
+3. the revived set works: on every corpus ablating it costs loss, and more loss than ablating the
+   same set in the stock model, both with the whole interval above 0.
+
+Heads reinitialised and not trained count as 0 recovered: with the paper's start their output is
+zero, so ablating them costs exactly nothing and 3 fails; with any other start 2 fails, up to the
+5 % of families in which chance alone takes one of them out of the null's spread.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from transformers import PreTrainedModel
+
+from headsurgeon.attention.choice import AttentionChoice
+from headsurgeon.bootstrap import mean_interval
+from headsurgeon.data import Windows
+from headsurgeon.errors import StateError
+from headsurgeon.evaluation.ablation import Ablation, ablate
+from headsurgeon.evaluation.perplexity import Estimate, Evaluation, difference_of_differences
+from headsurgeon.heads import HeadId, HeadStats
+from headsurgeon.measurement import measure
+from headsurgeon.operation import Patient, operate
+
+COMPARED = ("first_token_mass", "entropy", "mean_distance")
+SICK_MASS = 0.5
+# chance, over all heads and statistics together, that an untrained head seems to differ
+CHANCE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """How a set of heads does on one corpus.
+
+    Attributes:
+        stats: statistics of all heads of the model.
+        ablation: what silencing the set costs.
+    """
+
+    stats: HeadStats
+    ablation: Ablation
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What an operation brought back.
+
+    Attributes:
+        heads: the operated heads, in order.
+        was_sick: which of them were sick in the stock model on some corpus.
+        left_sick: which of these are sick on no corpus now — all the paper asks.
+        unlike_null: which differ from an untrained head on every corpus.
+        stock, revived: per corpus, what ablating the set costs before and after.
+        function: per corpus, the cost after minus the cost before, nats per token.
+        null: per corpus, the mean over seeds of the untrained heads' mass, fraction.
+    """
+
+    heads: tuple[HeadId, ...]
+    was_sick: Bool[np.ndarray, " operated"]
+    left_sick: Bool[np.ndarray, " operated"]
+    unlike_null: Bool[np.ndarray, " operated"]
+    stock: tuple[Ablation, ...]
+    revived: tuple[Ablation, ...]
+    function: tuple[Estimate, ...]
+    null: tuple[Float[np.ndarray, " operated"], ...]
+
+    @property
+    def functional(self) -> bool:
+        """Whether on every corpus the revived set does work, and more than the stock set did."""
+        works = all(ablation.joint.above_zero for ablation in self.revived)
+        return bool(self.function) and works and all(gain.above_zero for gain in self.function)
+
+    @property
+    def recovered(self) -> tuple[HeadId, ...]:
+        """The heads for which all three conditions hold."""
+        if not self.functional:
+            return ()
+        held = self.left_sick & self.unlike_null
+        return tuple(head for head, yes in zip(self.heads, held, strict=True) if yes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON."""
+        return {
+            "operated": len(self.heads),
+            "recovered": [str(head) for head in self.recovered],
+            "was_sick": int(self.was_sick.sum()),
+            "left_sick": int(self.left_sick.sum()),
+            "unlike_null": int(self.unlike_null.sum()),
+            "ablation_stock": [ablation.joint.to_dict() for ablation in self.stock],
+            "ablation_revived": [ablation.joint.to_dict() for ablation in self.revived],
+            "function": [gain.to_dict() for gain in self.function],
+            "null_mass": [float(mass.mean()) for mass in self.null],
+        }
+
+
+def empirical_null(
+    patient: Patient,
+    windows: Windows,
+    seeds: Sequence[int],
+    *,
+    attention: AttentionChoice = "auto",
+) -> list[HeadStats]:
+    """The same heads reinitialised and not trained, measured once per seed.
+
+    They start as the patient did; where it kept its weights (init `none`), as the paper's do, since
+    kept weights are not untrained ones. The patient must be reverted, so that its model is the
+    stock one; it is again afterwards.
+    """
+    fresh = patient.init != "none"
+    init = patient.init if fresh else "xavier_uniform_head"
+    start = patient.output_start if fresh else "zero-output"
+    measured = []
+    for seed in seeds:
+        untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)
+        try:
+            measured.append(measure(patient.model, windows, attention=attention))
+        finally:
+            untrained.revert()
+    return measured
+
+
+def recovery(
+    patient: Patient,
+    windows: Windows | Sequence[Windows],
+    *,
+    null_seeds: Sequence[int] = (101, 102, 103, 104, 105),
+    sick_mass: float = SICK_MASS,
+    attention: AttentionChoice = "auto",
+) -> Recovery:
+    """Applies the rule above to a patient; afterwards the patient is merged.
+
+    Args:
+        patient: trained (or not), in any state.
+        windows: one corpus or several; held-out text, at least two documents each.
+        null_seeds: seeds of the untrained heads, at least two; their spread is what "differs" is
+            judged by.
+        sick_mass: mass above which a head is sick, fraction.
+        attention: as for `evaluate`, for statistics and losses alike.
+
+    Raises:
+        StateError: the plan operates on nothing.
+    """
+    heads = patient.plan.operated
+    if not heads:
+        raise StateError("the plan operates on no head, so there is nothing to recover")
+    corpora = [windows] if isinstance(windows, Windows) else list(windows)
+    patient.revert()
+    before = [condition(patient.model, heads, part, attention=attention) for part in corpora]
+    nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
+    patient.merge()
+    after = [condition(patient.model, heads, part, attention=attention) for part in corpora]
+    return recovery_from(before, after, nulls, heads, sick_mass=sick_mass)
+
+
+def condition(
+    model: PreTrainedModel,
+    heads: Sequence[HeadId],
+    windows: Windows,
+    *,
+    measured: Windows | None = None,
+    score: Evaluation | None = None,
+    attention: AttentionChoice = "auto",
+) -> Condition:
+    """Measures how heads do.
+
+    Args:
+        windows: what the loss with and without the heads is measured on.
+        measured: what the statistics are measured on; by default the same windows.
+        score: the loss with them, if it is known already.
+        attention: as for `evaluate`.
+    """
+    return Condition(
+        stats=measure(model, measured or windows, attention=attention),
+        ablation=ablate(model, heads, windows, singles=False, baseline=score, attention=attention),
+    )
+
+
+def recovery_from(
+    before: Sequence[Condition],
+    after: Sequence[Condition],
+    nulls: Sequence[Sequence[HeadStats]],
+    heads: Sequence[HeadId],
+    *,
+    sick_mass: float = SICK_MASS,
+) -> Recovery:
+    """Applies the rule to what was measured, which is one entry per corpus.
+
+    Args:
+        before, after: the operated heads in the stock model, and in the repaired one.
+        nulls: what `empirical_null` found on the windows of the statistics.
+        heads: the operated heads.
+        sick_mass: mass above which a head is sick, fraction.
+    """
+    was_sick = np.zeros(len(heads), dtype=bool)
+    healthy_now = np.ones(len(heads), dtype=bool)
+    unlike_null = np.ones(len(heads), dtype=bool)
+    for old, new, null in zip(before, after, nulls, strict=True):
+        was_sick |= _pick(old.stats.first_token_mass, heads) > sick_mass
+        healthy_now &= _pick(new.stats.first_token_mass, heads) <= sick_mass
+        unlike_null &= _unlike(new.stats, null, heads)
+    stock = tuple(old.ablation for old in before)
+    revived = tuple(new.ablation for new in after)
+    return Recovery(
+        heads=tuple(heads),
+        was_sick=was_sick,
+        left_sick=was_sick & healthy_now,
+        unlike_null=unlike_null,
+        stock=stock,
+        revived=revived,
+        function=tuple(_gain(new, old) for new, old in zip(revived, stock, strict=True)),
+        null=tuple(
+            _pick(np.mean([n.first_token_mass for n in null], axis=0), heads) for null in nulls
+        ),
+    )
+
+
+def _gain(revived: Ablation, stock: Ablation) -> Estimate:
+    return difference_of_differences(
+        (revived.ablated, revived.baseline), (stock.ablated, stock.baseline)
+    )
+
+
+def _unlike(
+    stats: HeadStats, null: Sequence[HeadStats], heads: Sequence[HeadId]
+) -> Bool[np.ndarray, " operated"]:
+    """Whether a head's interval leaves the range in which one more untrained head would fall.
+
+    That range is mean ± z·s·√(1 + 1/seeds), with z corrected (Bonferroni) for all heads and
+    statistics. s is the larger of the head's own deviation over seeds and that pooled over heads:
+    a handful of seeds tells little about a single head.
+    """
+    unlike = np.zeros(len(heads), dtype=bool)
+    quantile = NormalDist().inv_cdf(1.0 - CHANCE / (2 * len(COMPARED) * len(heads)))
+    margin = quantile * np.sqrt(1.0 + 1.0 / len(null))
+    weights = stats.document_weights.sum(axis=1)
+    for name in COMPARED:
+        interval = mean_interval(stats.per_document(name), weights)
+        values = np.stack([_pick(untrained.mean(name), heads) for untrained in null])
+        own = values.std(axis=0, ddof=1)
+        reach = margin * np.maximum(own, np.sqrt((own**2).mean()))
+        centre = values.mean(axis=0)
+        low, high = _pick(interval.low, heads), _pick(interval.high, heads)
+        differs = (low > centre + reach) | (high < centre - reach)
+        # an infinite bound lies outside every range, and says nothing
+        unlike |= differs & np.isfinite(low) & np.isfinite(high) & np.isfinite(centre)
+    return unlike
+
+
+def _pick(array: np.ndarray, heads: Sequence[HeadId]) -> Float[np.ndarray, " operated"]:
+    return np.array([array[head] for head in heads])

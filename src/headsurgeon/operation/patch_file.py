@@ -1,0 +1,172 @@
+"""What a patch file says, checked before anything is made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from headsurgeon.errors import HeadsurgeonError, PatchError
+from headsurgeon.heads import Plan
+from headsurgeon.operation.output_start import OUTPUT_STARTS
+from headsurgeon.operation.qkv_start import INITS
+from headsurgeon.operation.seeds import HIGHEST_SEED
+from headsurgeon.operation.tensor_file import read_tensors
+
+KIND = "patch"
+DTYPES = (torch.float32, torch.bfloat16)
+ENTRIES = (
+    "model",
+    "fingerprint",
+    "fingerprints",
+    "plan",
+    "seed",
+    "init",
+    "output_start",
+    "layout",
+)
+_Parsed = TypeVar("_Parsed")
+_Index = Annotated[int, Field(ge=0, le=2**40)]
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class SliceLayout:
+    """Which part of a parameter a slice takes: the axis, and start and length of each run."""
+
+    axis: Annotated[int, Field(ge=0, le=1)]
+    runs: Annotated[list[tuple[_Index, _Index]], Field(min_length=1)]
+
+    @property
+    def length(self) -> int:
+        """Number of indices."""
+        return sum(length for _, length in self.runs)
+
+
+_FINGERPRINTS = TypeAdapter(dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
+_LAYOUT = TypeAdapter(dict[str, SliceLayout])
+
+
+@dataclass(frozen=True)
+class PatchContent:
+    """A patch file, parsed.
+
+    Attributes:
+        metadata: all entries as the file has them.
+        tensors: the slices by the name of the parameter they belong to, all finite.
+        plan: the plan that was carried out.
+        seed: of the initialisation.
+        fingerprints: of each tensor that the operation touched, before it.
+        layout: which part of its parameter each slice takes.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+    plan: Plan
+    seed: int
+    fingerprints: dict[str, str]
+    layout: dict[str, SliceLayout]
+
+
+def read_content(path: Path | str) -> PatchContent:
+    """Metadata and slices of a patch file, checked against its own hash and one another.
+
+    Raises:
+        PatchError: no such file, not a patch, cut short or altered, of a newer schema, with entries
+            that are missing or make no sense, or with slices that are no finite fp32 or bf16.
+    """
+    tensors, metadata = read_tensors(path, KIND, PatchError)
+    missing = [name for name in ENTRIES if name not in metadata]
+    if missing:
+        raise PatchError(f"{path}: the patch has no {', '.join(missing)}; save it again")
+    faults: list[str] = []
+    plan = _plan(metadata["plan"], faults)
+    seed = _seed(metadata["seed"], faults)
+    for name, known in (("init", INITS), ("output_start", OUTPUT_STARTS)):
+        if metadata[name] not in known:
+            got = metadata[name][:40]
+            faults.append(f"{name}: expected one of {', '.join(known)}, got {got!r}")
+    fingerprints = _parsed("fingerprints", _FINGERPRINTS.validate_json, metadata, tensors, faults)
+    layout = _parsed("layout", _LAYOUT.validate_json, metadata, tensors, faults)
+    if not tensors:
+        faults.append("it holds no slice")
+    if layout is not None and set(layout) != set(tensors):
+        faults.append("layout: expected an entry for every slice and for nothing else")
+        layout = None
+    for name, tensor in sorted(tensors.items()):
+        fault = _fault_of(name, tensor, layout, plan)
+        if fault:
+            faults.append(fault)
+    if faults or plan is None or seed is None or fingerprints is None or layout is None:
+        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
+    return PatchContent(metadata, tensors, plan, seed, fingerprints, layout)
+
+
+def _plan(text: str, faults: list[str]) -> Plan | None:
+    try:
+        plan = Plan.from_yaml(text)
+    except HeadsurgeonError as error:
+        faults.append(str(error))
+        return None
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as e:
+        faults.append(f"plan: cannot be read ({type(e).__name__})")
+        return None
+    if not plan.operated:
+        faults.append("plan: operates on no head")
+    return plan
+
+
+def _seed(text: str, faults: list[str]) -> int | None:
+    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= HIGHEST_SEED:
+        return int(text)
+    faults.append(f"seed: expected a whole number from 0 to {HIGHEST_SEED}, got {text[:40]!r}")
+    return None
+
+
+def _parsed(
+    name: str,
+    parse: Callable[..., dict[str, _Parsed]],
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    faults: list[str],
+) -> dict[str, _Parsed] | None:
+    try:
+        found = parse(metadata[name])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step)[:80] for step in first["loc"][:4])
+        at = f" at {where}" if where else ""
+        faults.append(
+            f"{name}: expected a JSON object with an entry for every slice: "
+            f"{first['msg'][:200]}{at}"
+        )
+        return None
+    if not set(found) >= set(tensors):
+        faults.append(f"{name}: expected a JSON object with an entry for every slice")
+        return None
+    return found
+
+
+def _fault_of(
+    name: str, tensor: Tensor, layout: Mapping[str, SliceLayout] | None, plan: Plan | None
+) -> str | None:
+    if tensor.dtype not in DTYPES:
+        return f"{name}: expected values in float32 or bfloat16, got {tensor.dtype}"
+    if layout is not None:
+        place = layout[name]
+        if tensor.ndim <= place.axis or tensor.shape[place.axis] != place.length:
+            return (
+                f"{name} is not of the shape that its layout says: {list(tensor.shape)}, where "
+                f"axis {place.axis} has {place.length} indices"
+            )
+    if not bool(torch.isfinite(tensor).all()):
+        layers = {int(step) for step in name.split(".") if step.isdecimal() and len(step) < 9}
+        heads = (
+            [] if plan is None else [str(head) for head in plan.operated if head.layer in layers]
+        )
+        return f"{name} ({', '.join(heads) or 'no head of the plan'}) holds NaN or infinity"
+    return None

@@ -1,0 +1,267 @@
+"""A model under operation: slices in place of whole tensors, which can be merged or taken back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout
+from headsurgeon.errors import StateError
+from headsurgeon.heads import HeadId, Plan
+from headsurgeon.operation.sharding import check_unsharded
+from headsurgeon.operation.slice_maps import (
+    HeadTensors,
+    frozen_key_values,
+    head_tensors,
+    slice_maps,
+)
+from headsurgeon.operation.slices import PREFIX, SlicedLinear
+
+State = Literal["open", "merged", "reverted"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step on a patient did to its model.
+
+    Attributes:
+        state: the state the patient is in now.
+        tensors: number of parameters that hold a slice.
+        parameters: number of values in all slices.
+        largest: largest absolute difference between the weights now and the stock weights.
+    """
+
+    state: State
+    tensors: int
+    parameters: int
+    largest: float
+
+
+class Patient:
+    """A model on which a plan is carried out; made by `operate` or `apply_patch`.
+
+    Its state is `open` (the slices are the model's only trainable parameters), `merged` (an
+    ordinary model with the operation, rounded to its precision) or `reverted` (the stock weights,
+    bit for bit). Every state can follow every other, and the slices survive all of them.
+    Operations on the same heads are taken back last first: a patient never writes over weights that
+    something else has changed.
+
+    Attributes:
+        model: the model itself; an ordinary `nn.Module` throughout.
+        plan: the plan.
+        layout: where the model's heads live.
+        seed: seed the initialisation used.
+        init, output_start: how the heads started.
+        base_fingerprint: of the model before the operation, as a plan records it.
+        fingerprints: SHA-256 of every touched tensor before the operation.
+        frozen_key_values: operated heads whose keys and values stay frozen, because other heads
+            read them too and are not operated on.
+        maps: which part of each parameter is a slice.
+        state: `open`, `merged` or `reverted`.
+        checked: of a patient made by `apply_patch`: what was compared with the patch's own base.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        plan: Plan,
+        seed: int,
+        init: str,
+        output_start: str,
+        base_fingerprint: str,
+        fingerprints: dict[str, str],
+    ) -> None:
+        self.model = model
+        self.layout = layout
+        self.plan = plan
+        self.seed = seed
+        self.init = init
+        self.output_start = output_start
+        self.base_fingerprint = base_fingerprint
+        self.fingerprints = fingerprints
+        self.frozen_key_values = frozen_key_values(layout, plan.operated)
+        self.maps = slice_maps(layout, plan.operated)
+        self.state: State = "open"
+        self.checked = ""
+        self._stock = self._read()
+        # what the model holds where the slices belong, unless they are in place
+        self._written = self._stock
+        self._trainable: dict[str, bool] = {}
+        self._layers = {
+            path: SlicedLinear(
+                model.get_submodule(path),
+                self.maps[f"{path}.weight"],
+                self.maps.get(f"{path}.bias"),
+                clamped=layout.clip is not None,
+            )
+            for path in sorted({_module(name) for name in self.maps})
+        }
+        try:
+            self._enter()
+        except BaseException:
+            # nobody has this patient yet, so nobody else could take it back
+            self._leave(complete=False)
+            raise
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """The operated heads."""
+        return self.plan.operated
+
+    def named_slices(self) -> dict[str, nn.Parameter]:
+        """The slices by the name of the parameter they belong to, sorted."""
+        return {
+            name: self._layers[_module(name)].get_parameter(PREFIX + _leaf(name))
+            for name in self.maps
+        }
+
+    def slices(self) -> list[nn.Parameter]:
+        """The parameters to give an optimiser, and nothing else."""
+        return list(self.named_slices().values())
+
+    def stock(self) -> dict[str, Tensor]:
+        """What the model held before the operation where the slices belong; not to be changed."""
+        return dict(self._stock)
+
+    def head_tensors(self) -> list[HeadTensors]:
+        """Writable views of each operated head's slices."""
+        return head_tensors(self.layout, self.heads, self.maps, self.named_slices())
+
+    def merge(self) -> Change:
+        """Makes `model` an ordinary model with the slices written in, rounded to its precision.
+
+        Raises:
+            StateError: something else has changed the weights of these heads meanwhile, or has
+                spread the model over several processes.
+        """
+        self._leave()
+        return self._write(dict(self.named_slices()), "merged")
+
+    def revert(self) -> Change:
+        """Makes `model` the stock model again, bit for bit; the slices are kept for `merge`.
+
+        Raises:
+            StateError: as for `merge`.
+        """
+        self._leave()
+        return self._write(self._stock, "reverted")
+
+    def reopen(self) -> Change:
+        """Puts the slices back in place for further training.
+
+        Raises:
+            StateError: as for `merge`.
+        """
+        self._leave()
+        change = self._write(dict(self.named_slices()), "open")
+        self._enter()
+        return change
+
+    def require_open(self) -> None:
+        """Raises `StateError` unless the slices are in place."""
+        if self.state != "open":
+            raise StateError(
+                f"the patient is {self.state}, so its slices are not part of the model; call "
+                "patient.reopen() before training"
+            )
+
+    def change(self) -> Change:
+        """How far the weights are from stock now; changes nothing."""
+        current: dict[str, Tensor] = dict(self.named_slices())
+        if self.state == "reverted":
+            current = self._stock
+        largest = 0.0
+        for name, values in current.items():
+            rounded = values.detach().to("cpu", self.model.get_parameter(name).dtype).float()
+            difference = (rounded - self._stock[name].float()).abs().max()
+            largest = max(largest, float(difference))
+        parameters = sum(slice_.numel() for slice_ in self.slices())
+        return Change(self.state, len(self.maps), parameters, largest)
+
+    def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
+        """Writes the slices as a patch file; see `headsurgeon.operation.patch.save_patch`."""
+        from headsurgeon.operation.patch import save_patch
+
+        return save_patch(self, path, dtype)
+
+    def _write(self, values: dict[str, Tensor], state: State) -> Change:
+        _check_free(self.model)
+        check_unsharded(self.model)
+        if self.state != "open":
+            self._check_unchanged()
+        with torch.no_grad():
+            for name, slice_map in self.maps.items():
+                slice_map.write(self.model.get_parameter(name), values[name].detach())
+        self.state = state
+        self._written = self._stock if state == "reverted" else self._read()
+        return self.change()
+
+    def _read(self) -> dict[str, Tensor]:
+        """The model's weights where the slices belong, on the CPU."""
+        return {
+            name: slice_map.read(self.model.get_parameter(name).detach()).cpu()
+            for name, slice_map in self.maps.items()
+        }
+
+    def _check_unchanged(self) -> None:
+        for name, found in self._read().items():
+            # the model may have been cast since; NaN of a run that diverged equals itself
+            if not torch.equal(
+                found.nan_to_num(), self._written[name].to(found.dtype).nan_to_num()
+            ):
+                heads = ", ".join(map(str, self.heads))
+                raise StateError(
+                    f"{name} has changed since this patient ({heads}) last wrote it, perhaps by a "
+                    "later operation on the same heads; revert that one first"
+                )
+
+    def _enter(self) -> None:
+        """Swaps the slice layers in and freezes everything else."""
+        self._trainable = {
+            name: parameter.requires_grad for name, parameter in self.model.named_parameters()
+        }
+        self.model.requires_grad_(False)
+        for path, layer in self._layers.items():
+            layer.adopt()
+            _swap(self.model, path, layer)
+        for slice_ in self.slices():
+            slice_.requires_grad_(True)
+        self.state = "open"
+
+    def _leave(self, complete: bool = True) -> None:
+        """Puts the original modules back, and the requires_grad flags they had."""
+        if self.state != "open":
+            return
+        for layer in self._layers.values():
+            layer.check_held()
+        for path, layer in self._layers.items():
+            if complete or self.model.get_submodule(path) is layer:
+                _swap(self.model, path, layer.base.train(layer.training))
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._trainable[name])
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _swap(model: nn.Module, path: str, module: nn.Module) -> None:
+    setattr(model.get_submodule(_module(path)), _leaf(path), module)
+
+
+def _check_free(model: nn.Module) -> None:
+    if operated(model):
+        raise StateError("another patient is open on this model; merge or revert that one first")
+
+
+def operated(model: nn.Module) -> bool:
+    """Whether slices are in place in any layer of `model`."""
+    return any(isinstance(module, SlicedLinear) for module in model.modules())

@@ -1,0 +1,112 @@
+"""From heads to slices: which indices of which parameters an operation owns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from headsurgeon.arch import Block, Layout
+from headsurgeon.arch.layout import PARTS, Part
+from headsurgeon.heads import HeadId
+from headsurgeon.operation.slices import SliceMap, merge_runs
+
+
+@dataclass(frozen=True)
+class HeadTensors:
+    """The slices of one head as views, which writing changes: what a start works on.
+
+    Whatever the model's axis order, the views are oriented as in `nn.Linear`.
+
+    Attributes:
+        id: the head.
+        weights: `query`, `key`, `value` [head_dim, hidden] and `output` [hidden, head_dim]; keys
+            and values only where this head is the one that starts them for its group.
+        biases: of `query`, `key`, `value` [head_dim], where the family has them.
+    """
+
+    id: HeadId
+    weights: dict[Part, Tensor]
+    biases: dict[Part, Tensor]
+
+
+def owned_parts(layout: Layout, heads: Sequence[HeadId]) -> dict[HeadId, tuple[Part, ...]]:
+    """What an operation on `heads` changes of each: always Q and output, K and V where it may.
+
+    A key/value head belongs to a group of query heads; it is operated on only if every head of the
+    group is, and then counts for the group's first head.
+    """
+    chosen = set(heads)
+    owned: dict[HeadId, tuple[Part, ...]] = {}
+    for head in heads:
+        group = layout.sharing(head.head)
+        complete = all(HeadId(head.layer, other) in chosen for other in group)
+        first = head.head == group[0]
+        owned[head] = PARTS if complete and first else ("query", "output")
+    return owned
+
+
+def frozen_key_values(layout: Layout, heads: Sequence[HeadId]) -> tuple[HeadId, ...]:
+    """The heads whose keys and values stay frozen, since their group is not complete."""
+    chosen = set(heads)
+    return tuple(
+        head
+        for head in heads
+        if any(HeadId(head.layer, other) not in chosen for other in layout.sharing(head.head))
+    )
+
+
+def slice_maps(layout: Layout, heads: Sequence[HeadId]) -> dict[str, SliceMap]:
+    """The slice of every parameter that an operation on `heads` changes, by parameter name."""
+    blocks: dict[str, list[Block]] = {}
+    sides: dict[str, Part] = {}
+    for head, parts in owned_parts(layout, heads).items():
+        for part in parts:
+            for block in layout.blocks(part, head.layer, head.head):
+                blocks.setdefault(block.parameter, []).append(block)
+                sides[block.parameter] = part
+    return {
+        name: SliceMap(
+            parameter=name,
+            axis=found[0].axis,
+            side="in" if sides[name] == "output" else "out",
+            runs=merge_runs((block.start, block.length) for block in found),
+        )
+        for name, found in sorted(blocks.items())
+    }
+
+
+def head_tensors(
+    layout: Layout,
+    heads: Sequence[HeadId],
+    maps: dict[str, SliceMap],
+    slices: dict[str, nn.Parameter],
+) -> list[HeadTensors]:
+    """Views of each head's slices, heads in order."""
+    return [
+        _views(layout, head, parts, maps, slices)
+        for head, parts in owned_parts(layout, heads).items()
+    ]
+
+
+def _views(
+    layout: Layout,
+    head: HeadId,
+    parts: tuple[Part, ...],
+    maps: dict[str, SliceMap],
+    slices: dict[str, nn.Parameter],
+) -> HeadTensors:
+    weights: dict[Part, Tensor] = {}
+    biases: dict[Part, Tensor] = {}
+    for part in parts:
+        weight, *bias = layout.blocks(part, head.layer, head.head)
+        view = _view(weight, maps, slices)
+        transposed = weight.axis == (0 if part == "output" else 1)
+        weights[part] = view.t() if transposed else view
+        for block in bias:
+            biases[part] = _view(block, maps, slices)
+    return HeadTensors(head, weights, biases)
+
+
+def _view(block: Block, maps: dict[str, SliceMap], slices: dict[str, nn.Parameter]) -> Tensor:
+    offset = maps[block.parameter].offset(block.start)
+    return slices[block.parameter].detach().narrow(block.axis, offset, block.length)

@@ -1,0 +1,3 @@
+from .planning import plan as plan
+from .rules import RULES as RULES
+from .rules import Cost as Cost

@@ -1,0 +1,230 @@
+"""Plans as YAML that a person can edit; whatever is wrong in it is reported at once, by line."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from headsurgeon.diagnosis.verdicts import Thresholds
+from headsurgeon.errors import HeadError, InputError, PlanError
+from headsurgeon.files import SCHEMA_VERSION, header, read_text, write_text
+from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Plan, PlannedHead, Role
+from headsurgeon.planning.yaml_reader import Reader
+
+ROLES: tuple[Role, ...] = ("operate", "watch")
+# What may stand beside a head, apart from `head`, `role`, `verdict` and `ablation_cost`.
+HEAD_STATISTICS: tuple[str, ...] = (*STATISTICS, "slope", "null_mass")
+_DEFAULTS = Plan(model="", rule="heads", heads=())
+_LIMITS = tuple(Thresholds().to_dict())
+_COMMENT = """\
+# A headsurgeon plan: which heads will be operated on, and why. It may be edited:
+# - heads: take lines out, or add some, such as `- {head: L5H14}`. role is `operate`, or `watch` for
+#   a head that is only followed. The numbers beside a head are what was measured when the plan was
+#   made; ablation_cost is the loss in nats per token that silencing the head alone costs now.
+# - joint_cost: the same for all operated heads together, when the plan was made.
+# - init, output_start, seed: how the heads start.
+# - fingerprint: SHA-256 of the attention weights of the model, whichever heads are in the plan;
+#   with null only its name is compared.
+"""
+
+
+def to_yaml(plan: Plan) -> str:
+    """The plan as YAML text, one line per head.
+
+    Raises:
+        PlanError: a head carries a statistic, role or verdict that a plan file cannot hold, or a
+            number is not finite.
+    """
+    _check_finite("thresholds", plan.thresholds)
+    _check_finite("the plan", {"joint_cost": plan.joint_cost})
+    fields = {
+        **header("plan"),
+        "model": plan.model,
+        "fingerprint": plan.fingerprint,
+        "rule": plan.rule,
+        "thresholds": dict(plan.thresholds),
+        "init": plan.init,
+        "output_start": plan.output_start,
+        "seed": plan.seed,
+        "joint_cost": plan.joint_cost,
+        "notes": list(plan.notes),
+    }
+    lines = [_COMMENT, _dumped(fields), "heads:\n" if plan.heads else "heads: []\n"]
+    lines += [f"- {_dumped(_entry(head), flow=True)}" for head in plan.heads]
+    return "".join(lines)
+
+
+def from_yaml(
+    text: str, name: str = "plan", layers: int | None = None, heads: int | None = None
+) -> Plan:
+    """Reads YAML text.
+
+    Args:
+        text: what `to_yaml` wrote, perhaps edited. `kind`, `model` and `heads` must be there.
+        name: what messages call it, such as the path.
+        layers: layers of the model; with it heads beyond are faults of their line.
+        heads: heads per layer of the model, likewise.
+
+    Returns:
+        The plan, heads sorted.
+
+    Raises:
+        PlanError: every fault of the text, each with its line.
+    """
+    reader = Reader(text, name)
+    fields = reader.mapping(reader.root, _FIELDS, "the plan")
+    _check_header(reader, fields)
+    plan = Plan(
+        model=reader.text(fields, "model", required=True) or "",
+        rule=reader.text(fields, "rule") or _DEFAULTS.rule,
+        heads=_heads(reader, fields.get("heads"), layers, heads),
+        fingerprint=reader.text(fields, "fingerprint"),
+        thresholds=_numbers(reader, fields.get("thresholds"), _LIMITS, "thresholds"),
+        init=reader.text(fields, "init") or _DEFAULTS.init,
+        output_start=reader.text(fields, "output_start") or _DEFAULTS.output_start,
+        seed=reader.integer(fields, "seed", least=0, default=_DEFAULTS.seed),
+        joint_cost=reader.number(fields, "joint_cost"),
+        notes=reader.texts(fields, "notes"),
+    )
+    reader.raise_faults()
+    return plan
+
+
+def load(path: Path | str, layers: int | None = None, heads: int | None = None) -> Plan:
+    """Reads a plan file; see `from_yaml`.
+
+    Raises:
+        PlanError: no such file, or every fault of it with its line.
+    """
+    try:
+        text = read_text(path)
+    except InputError as error:
+        raise PlanError(f"not a plan: {error}") from error
+    return from_yaml(text, str(path), layers, heads)
+
+
+def save(plan: Plan, path: Path | str) -> None:
+    """Writes the plan to `path`, atomically."""
+    write_text(path, to_yaml(plan))
+
+
+_FIELDS = (
+    *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds"),
+    *("init", "output_start", "seed", "joint_cost", "notes", "heads"),
+)
+
+
+def _check_finite(where: str, numbers: Mapping[str, float | None]) -> None:
+    for name, number in numbers.items():
+        if number is not None and not math.isfinite(number):
+            raise PlanError(f"{where}: {name} is {number}, expected a finite number")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text with line breaks or control characters, which PyYAML does not bring back else."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _dumped(content: Mapping[str, Any], flow: bool = False) -> str:
+    return yaml.dump(
+        content,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=flow,
+        width=10_000,
+    )
+
+
+def _entry(head: PlannedHead) -> dict[str, Any]:
+    unknown = [name for name in head.statistics if name not in HEAD_STATISTICS]
+    if unknown or head.role not in ROLES or head.verdict not in ("", *VERDICTS):
+        what = ", ".join(unknown) or f"role {head.role!r}, verdict {head.verdict!r}"
+        raise PlanError(f"{head.id}: a plan file cannot hold {what}")
+    _check_finite(str(head.id), {**head.statistics, "ablation_cost": head.ablation_cost})
+    entry: dict[str, Any] = {"head": str(head.id), "role": head.role}
+    if head.verdict:
+        entry["verdict"] = head.verdict
+    entry |= {key: float(value) for key, value in head.statistics.items()}
+    if head.ablation_cost is not None:
+        entry["ablation_cost"] = float(head.ablation_cost)
+    return entry
+
+
+def _check_header(reader: Reader, fields: Mapping[str, yaml.Node]) -> None:
+    kind = reader.text(fields, "kind", required=True)
+    if kind not in (None, "plan"):
+        reader.fault(fields["kind"], f"kind: expected plan, got {kind}")
+    reader.text(fields, "headsurgeon")
+    schema = reader.integer(fields, "schema", least=1, default=SCHEMA_VERSION)
+    if schema > SCHEMA_VERSION:
+        # other faults may only be things this version does not know
+        raise PlanError(
+            f"{reader.name}: written by a newer headsurgeon (schema {schema}, this one reads up "
+            f"to {SCHEMA_VERSION}); upgrade the package"
+        )
+
+
+def _heads(
+    reader: Reader, node: yaml.Node | None, layers: int | None, heads: int | None
+) -> tuple[PlannedHead, ...]:
+    found: dict[HeadId, tuple[PlannedHead, int]] = {}
+    items = reader.items(node, "heads")
+    if not items:
+        reader.fault(node, "heads: expected at least one, such as `- {head: L5H14}`")
+    for item in items:
+        head = _head(reader, item)
+        if head is None:
+            continue
+        if head.id in found:
+            reader.fault(
+                item, f"{head.id} is here for the second time, see line {found[head.id][1]}"
+            )
+            continue
+        found[head.id] = head, reader.line(item)
+        if layers is not None and head.id.layer >= layers:
+            reader.fault(item, f"{head.id}: the model has layers 0–{layers - 1}")
+        if heads is not None and head.id.head >= heads:
+            reader.fault(item, f"{head.id}: the model has heads 0–{heads - 1}")
+    return tuple(found[key][0] for key in sorted(found))
+
+
+def _head(reader: Reader, item: yaml.Node) -> PlannedHead | None:
+    names = ("head", "role", "verdict", *HEAD_STATISTICS, "ablation_cost")
+    fields = reader.mapping(item, names, "a head")
+    text = reader.text(fields, "head", required=True, within=item)
+    role = reader.choice(fields, "role", ROLES) or "operate"
+    verdict = reader.choice(fields, "verdict", VERDICTS) or ""
+    cost = reader.number(fields, "ablation_cost")
+    statistics = {
+        name: value
+        for name in fields
+        if name in HEAD_STATISTICS and (value := reader.number(fields, name)) is not None
+    }
+    if text is None:
+        return None
+    try:
+        head = HeadId.parse(text)
+    except HeadError as error:
+        reader.fault(fields["head"], str(error))
+        return None
+    return PlannedHead(head, cast(Role, role), verdict, statistics, cost)
+
+
+def _numbers(
+    reader: Reader, node: yaml.Node | None, names: tuple[str, ...], what: str
+) -> dict[str, float]:
+    if node is None:
+        return {}
+    fields = reader.mapping(node, names, what)
+    numbers = {name: reader.number(fields, name) for name in fields}
+    return {name: value for name, value in numbers.items() if value is not None}

@@ -1,0 +1,14 @@
+from .data import Bar as Bar
+from .data import Curve as Curve
+from .data import HeadView as HeadView
+from .data import Page as Page
+from .data import Picture as Picture
+from .data import Section as Section
+from .data import Table as Table
+from .figures import interval_bars as interval_bars
+from .figures import loss_curves as loss_curves
+from .figures import mass_histogram as mass_histogram
+from .head_map_figure import head_map as head_map
+from .page import render as render
+from .page import write_page as write_page
+from .style import write_png as write_png

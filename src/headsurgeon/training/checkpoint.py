@@ -1,0 +1,191 @@
+"""Checkpoints: slices and AdamW's moments in one safetensors file, replaced atomically."""
+
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from headsurgeon.errors import OutputError
+from headsurgeon.files import parse_json
+from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+
+LAST = "last.safetensors"
+_KIND = "checkpoint"
+# AdamW's own names: first moment, second moment, number of updates
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_ADVICE = "the checkpoint was altered since the run wrote it: start anew in another folder"
+
+
+class Progress(BaseModel):
+    """How far a run is.
+
+    Attributes:
+        step: steps completed.
+        evaluated: the last step that was evaluated; −1 before the first evaluation.
+        best_step, best_loss: the evaluation with the lowest loss on dev text so far.
+        dev_loss, healthy: what the last evaluation found.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    step: int = Field(default=0, ge=0)
+    evaluated: int = Field(default=-1, ge=-1)
+    best_step: int = Field(default=-1, ge=-1)
+    best_loss: float | None = None
+    dev_loss: float | None = None
+    healthy: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Progress":
+        if not self.best_step <= self.evaluated <= self.step:
+            raise ValueError(
+                f"best step {self.best_step}, evaluated {self.evaluated}, step {self.step} are out "
+                "of order"
+            )
+        losses = (self.best_loss is not None, self.dev_loss is not None)
+        if losses != (self.best_step >= 0, self.evaluated >= 0):
+            raise ValueError("an evaluation and its loss belong together")
+        return self
+
+
+def save_checkpoint(
+    folder: Path,
+    slices: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Writes what a run needs to go on; keeps the slices of the best evaluation beside it.
+
+    The file of the best slices carries its step in its name and is written first: whatever moment
+    a run is killed at, the checkpoint never names a file that is not there.
+
+    Raises:
+        WriteError: the previous checkpoint is untouched.
+    """
+    tensors = {f"slice/{name}": _kept(slice_) for name, slice_ in slices.items()}
+    best = folder / best_name(progress)
+    if progress.best_step == progress.step and not best.exists():
+        write_tensors(best, _KIND, tensors, {"progress": _text(progress)})
+    for name, slice_ in slices.items():
+        for moment, value in optimizer.state[slice_].items():
+            tensors[f"{moment}/{name}"] = _kept(value)
+    write_tensors(folder / LAST, _KIND, tensors, {"progress": _text(progress)})
+    for other in folder.glob("best-*.safetensors"):
+        if other != best:
+            other.unlink()
+
+
+def load_checkpoint(
+    folder: Path, slices: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, steps: int
+) -> Progress:
+    """Puts slices and moments back where the last checkpoint left them.
+
+    Raises:
+        OutputError: the checkpoint is damaged, or its progress lies beyond the end of the run.
+            Nothing was put in place.
+    """
+    path = folder / LAST
+    tensors, metadata = read_tensors(path, _KIND, OutputError)
+    progress = _progress(metadata, steps, path)
+    _check_slices(slices, tensors, path)
+    _check_moments(slices, tensors, progress, path)
+    _put(slices, tensors)
+    if progress.step > 0:
+        for name, slice_ in slices.items():
+            optimizer.state[slice_] = {
+                moment: _placed(moment, tensors[f"{moment}/{name}"], slice_) for moment in _MOMENTS
+            }
+    return progress
+
+
+def load_best(folder: Path, slices: dict[str, nn.Parameter], progress: Progress) -> None:
+    """Puts the slices of the best evaluation in place.
+
+    Raises:
+        OutputError: their file is missing or damaged.
+    """
+    path = folder / best_name(progress)
+    tensors, _ = read_tensors(path, _KIND, OutputError)
+    _check_slices(slices, tensors, path)
+    _put(slices, tensors)
+
+
+def best_name(progress: Progress) -> str:
+    """Name of the file with the best slices."""
+    return f"best-{progress.best_step:06d}.safetensors"
+
+
+def _progress(metadata: dict[str, str], steps: int, path: Path) -> Progress:
+    try:
+        progress = Progress.model_validate(parse_json(metadata.get("progress", "")))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(("progress", *map(str, fault["loc"])))
+        raise OutputError(f"{path}: {place}: {fault['msg']}; {_ADVICE}") from error
+    except ValueError as error:
+        raise OutputError(f"{path}: progress is no JSON ({error}); {_ADVICE}") from error
+    if progress.step > steps:
+        raise OutputError(
+            f"{path}: step {progress.step} lies beyond the end of the run, {steps}; {_ADVICE}"
+        )
+    return progress
+
+
+def _check_slices(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], path: Path) -> None:
+    found = {name for name in tensors if name.startswith("slice/")}
+    if found != {f"slice/{name}" for name in slices}:
+        raise OutputError(f"{path} holds other slices than this patient's; choose another folder")
+    for name, slice_ in slices.items():
+        _check_tensor(f"slice/{name}", tensors, slice_.shape, path)
+
+
+def _check_moments(
+    slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], progress: Progress, path: Path
+) -> None:
+    """After the first step every slice has its moments, counted as often as the run has stepped."""
+    if progress.step == 0:
+        return
+    for name, slice_ in slices.items():
+        for moment in _MOMENTS:
+            shape = torch.Size() if moment == "step" else slice_.shape
+            _check_tensor(f"{moment}/{name}", tensors, shape, path)
+        if float(tensors[f"step/{name}"]) != progress.step:
+            raise OutputError(
+                f"{path}: step/{name} is {float(tensors[f'step/{name}']):g}, the run is at step "
+                f"{progress.step}; {_ADVICE}"
+            )
+        if bool((tensors[f"exp_avg_sq/{name}"] < 0).any()):
+            raise OutputError(f"{path}: exp_avg_sq/{name} has values below 0; {_ADVICE}")
+
+
+def _check_tensor(name: str, tensors: dict[str, Tensor], shape: torch.Size, path: Path) -> None:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise OutputError(f"{path} has no {name}; {_ADVICE}")
+    if tensor.shape != shape or tensor.dtype != torch.float32:
+        raise OutputError(
+            f"{path}: expected {name} as fp32 {list(shape)}, found {tensor.dtype} "
+            f"{list(tensor.shape)}; {_ADVICE}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise OutputError(f"{path}: {name} holds NaN or infinity; {_ADVICE}")
+
+
+def _put(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, slice_ in slices.items():
+            slice_.copy_(tensors[f"slice/{name}"])
+
+
+def _placed(moment: str, value: Tensor, slice_: nn.Parameter) -> Tensor:
+    # AdamW keeps its counter on the CPU, also for parameters that are elsewhere
+    return value if moment == "step" else value.to(slice_.device)
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+def _text(progress: Progress) -> str:
+    return progress.model_dump_json()

@@ -1,0 +1,138 @@
+"""How much memory a training run takes, found out before it starts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headsurgeon.attention.choice import attending
+from headsurgeon.data import Windows
+from headsurgeon.models.forward import batches
+from headsurgeon.models.loss import next_token_loss
+from headsurgeon.operation import Patient
+from headsurgeon.training.contexts import (
+    computing,
+    gradient_checkpointing,
+    own_randomness,
+    training_mode,
+)
+from headsurgeon.training.dev_evaluation import evaluate_dev
+from headsurgeon.training.live_memory import LiveMemory, live_memory, without_memory
+from headsurgeon.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Memory of a run, bytes.
+
+    Attributes:
+        weights: the model's own parameters; part of neither of the others.
+        training: highest point of a training step above the weights: slices and their stock values,
+            gradients, optimiser state, activations, logits.
+        evaluation: highest point of an evaluation on dev text, head statistics included; slices,
+            stock values and optimiser state are there as well.
+    """
+
+    weights: int
+    training: int
+    evaluation: int
+
+    @property
+    def peak(self) -> int:
+        """Highest point of the run above the weights."""
+        return max(self.training, self.evaluation)
+
+
+def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
+    """Estimates the memory of training `patient`: the run itself, on tensors without content.
+
+    Two steps and an evaluation run at their real length, batch and precision on a copy that holds
+    no memory; what is alive at a time is counted. It is the memory of tensors: what an allocator
+    cannot reuse, and the scratch memory within an operation, such as a tile of scores, come on top.
+    glibc keeps up to half as much again in pieces, unless `MALLOC_MMAP_THRESHOLD_` (bytes) is set
+    in the environment. A run's checkpoint adds nothing: tensors are written from where they are.
+
+    Args:
+        patient: open; it and its model are left as they were.
+        settings: of the run.
+
+    Raises:
+        StateError: the patient is merged or reverted.
+        SettingsError: `attention` or `compute` do not suit the model.
+        OperationError: an operation of the model whose sizes are not known without data.
+    """
+    patient.require_open()
+    slices = patient.slices()
+    weights = sum(parameter.nbytes for parameter in patient.model.parameters())
+    slice_bytes = sum(slice_.nbytes for slice_ in slices)
+    # `revert` needs what the model held before, in its own precision
+    stock = sum(
+        slice_.numel() * patient.model.get_parameter(name).element_size()
+        for name, slice_ in patient.named_slices().items()
+    )
+    traced = without_memory(patient)
+    model = traced.model
+    for slice_ in traced.slices():
+        slice_.grad = None
+    with (
+        live_memory() as memory,
+        training_mode(model),
+        gradient_checkpointing(model, settings.gradient_checkpointing),
+        own_randomness(model),
+    ):
+        optimizer = torch.optim.AdamW(traced.slices(), weight_decay=settings.weight_decay)
+        # the moments exist from the end of the first step on
+        for _ in range(2):
+            with attending(model, settings.attention, training=True):
+                _step(traced, settings, optimizer)
+        training = memory.peak
+        evaluation = _evaluation(traced, settings, memory)
+    return MemoryPlan(
+        weights=weights - slice_bytes,
+        training=slice_bytes + stock + training,
+        evaluation=slice_bytes + stock + evaluation,
+    )
+
+
+def _step(patient: Patient, settings: TrainSettings, optimizer: torch.optim.Optimizer) -> None:
+    """What `Session` does in a step, less its bookkeeping."""
+    model, slices = patient.model, patient.slices()
+    tokens = _tokens(patient, settings.batch_size, settings.length).to(model.device)
+    # a third forward pass finds what the second one found
+    for _ in range(min(settings.accumulation, 2)):
+        with computing(model, settings):
+            loss = next_token_loss(model, tokens) / tokens.numel()
+        loss.backward()
+    torch.nn.utils.clip_grad_norm_(slices, settings.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -> int:
+    """Highest point of an evaluation; of its batches, which are alike, one runs."""
+    tokens = next(batches(_tokens(patient, settings.dev_windows, settings.length)))
+    count = len(tokens)
+    windows = Windows(
+        tokens=tokens,
+        documents=("",) * count,
+        corpus="",
+        split="dev",
+        first_token="none",
+        seed=0,
+        corpus_hash="",
+    )
+    memory.peak = memory.now
+    evaluate_dev(
+        patient,
+        windows,
+        min(settings.statistics_windows, count),
+        computing(patient.model, settings),
+        "stock" if settings.attention == "stock" else "auto",
+    )
+    return memory.peak
+
+
+def _tokens(patient: Patient, count: int, length: int) -> Tensor:
+    """Windows of any token but padding, which measuring refuses."""
+    padding = patient.model.config.get_text_config().pad_token_id
+    return torch.full((count, length), 1 if padding == 0 else 0)

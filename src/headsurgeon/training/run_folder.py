@@ -1,0 +1,163 @@
+"""The folder of a run: `run.json` says what the run is; only the same run may go on in it."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from headsurgeon import files
+from headsurgeon.attention.choice import choose_attention
+from headsurgeon.data import Windows
+from headsurgeon.errors import HeadsurgeonWarning, OutputError
+from headsurgeon.models.forward import model_id
+from headsurgeon.operation import Patient
+from headsurgeon.training.settings import TrainSettings
+from headsurgeon.training.weights import configuration, differing, environment, weight_hashes
+
+RUN_NAME = "run.json"
+CHECKPOINTS = "checkpoint"
+PATCH_NAME = "patch.safetensors"
+_KIND = "run"
+
+
+class RunFile(BaseModel):
+    """What `run.json` must hold; whatever else is there is kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    identity: dict[str, Any]
+    environment: list[dict[str, str]] = []
+    result: dict[str, Any] | None = None
+
+
+def identity(
+    patient: Patient, train: Windows, dev: Windows, settings: TrainSettings
+) -> dict[str, Any]:
+    """All that decides what comes out of a run; two runs that agree here are the same run."""
+    return {
+        "fingerprint": patient.base_fingerprint,
+        "heads": [str(head) for head in patient.heads],
+        "init": patient.init,
+        "output_start": patient.output_start,
+        "init_seed": patient.seed,
+        "dtype": str(patient.model.dtype).removeprefix("torch."),
+        "attention": choose_attention(patient.model, settings.attention, training=True),
+        "train": _describe(train),
+        "dev": _describe(dev),
+        "settings": settings.model_dump(),
+        "weights": weight_hashes(patient),
+        "config": configuration(patient),
+    }
+
+
+def open_folder(folder: Path, wanted: Mapping[str, Any], patient: Patient) -> None:
+    """Starts a run in an empty folder, or accepts the folder of the same run; call it `locked`.
+
+    Other versions of the libraries, or another kind of device, are no other run: they are written
+    down and warned about, since they may round differently.
+
+    Raises:
+        OutputError: the folder holds a run that differs, or a damaged `run.json`; names what.
+        WriteError: it cannot be written.
+    """
+    path = folder / RUN_NAME
+    here = files.header(_KIND) | environment(patient)
+    here = {name: str(value) for name, value in here.items() if name not in ("kind", "schema")}
+    if path.exists():
+        content, found = _read(path)
+        _check_same(found.identity, wanted, folder)
+        if here not in found.environment:
+            _warn(found.environment, here, folder)
+            files.write_json(path, {**content, "environment": [*found.environment, here]})
+        return
+    content = {
+        **files.header(_KIND),
+        "model": model_id(patient.model),
+        "environment": [here],
+        "identity": wanted,
+        "slice_parameters": sum(slice_.numel() for slice_ in patient.slices()),
+        "frozen_key_values": [str(head) for head in patient.frozen_key_values],
+        "plan": patient.plan.to_yaml(),
+        "result": None,
+    }
+    files.write_json(path, content)
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """Enters the outcome of a finished run into `run.json`."""
+    path = folder / RUN_NAME
+    files.write_json(path, {**_read(path)[0], "result": dict(result)})
+
+
+def _read(path: Path) -> tuple[dict[str, Any], RunFile]:
+    content = files.read_json(path, _KIND)
+    try:
+        return content, RunFile.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise OutputError(
+            f"{path}: {place}: {fault['msg']}; the file was altered since the run wrote it: "
+            "restore it, or start anew in another folder"
+        ) from error
+
+
+def _warn(before: list[dict[str, str]], now: dict[str, str], folder: Path) -> None:
+    last = before[-1] if before else {}
+    changes = [
+        f"{name} {last.get(name, 'unknown')} → {value}"
+        for name, value in now.items()
+        if last.get(name) != value
+    ]
+    warnings.warn(
+        f"{folder} is resumed under {', '.join(changes)}: the end may differ in the last bits from "
+        "that of an uninterrupted run",
+        category=HeadsurgeonWarning,
+        stacklevel=2,
+    )
+
+
+def _describe(windows: Windows) -> dict[str, Any]:
+    return {
+        "corpus": windows.corpus,
+        "split": windows.split,
+        "first_token": windows.first_token,
+        "windows": len(windows),
+        "corpus_hash": windows.corpus_hash,
+        "tokens": hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest(),
+    }
+
+
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    # hundreds of hashes are told in one line
+    rest = ({**found, "weights": None}, {**wanted, "weights": None})
+    before, now = _flat(rest[0]), _flat(rest[1])
+    faults = [
+        f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
+        for name in sorted(set(before) | set(now))
+        if before.get(name) != now.get(name)
+    ]
+    there = found.get("weights")
+    if there != wanted["weights"]:
+        known = there if isinstance(there, dict) else {}
+        faults.append(f"weights: other values of {differing(known, wanted['weights'])}")
+    if faults:
+        raise OutputError(
+            f"{folder} holds another run; choose another folder, or the same settings and model:"
+            "\n  " + "\n  ".join(faults)
+        )
+
+
+def _shown(content: dict[str, Any], name: str) -> str:
+    return files.shorten(repr(content.get(name)), 200)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat

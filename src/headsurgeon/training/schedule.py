@@ -1,0 +1,63 @@
+"""What happens at which step: learning rate, order of windows, seed. Pure functions, no state.
+
+That everything is a function of the seed and the step is what makes a resumed run bit-identical.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int
+
+from headsurgeon.training.settings import TrainSettings
+
+
+def total_steps(settings: TrainSettings, windows: int) -> int:
+    """Optimiser steps within the budget, at least 1; `windows` is what an epoch has."""
+    limits = []
+    if settings.max_tokens is not None:
+        limits.append(settings.max_tokens // settings.tokens_per_step)
+    if settings.epochs is not None:
+        limits.append(math.floor(settings.epochs * windows / settings.windows_per_step))
+    return max(1, min(limits))
+
+
+def windows_needed(settings: TrainSettings) -> int | None:
+    """How many windows a token budget can use; None for all there are."""
+    if settings.max_tokens is None:
+        return None
+    steps = max(1, settings.max_tokens // settings.tokens_per_step)
+    return steps * settings.windows_per_step if settings.epochs is None else None
+
+
+def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
+    """Linear warm-up over min(warmup, steps / 4) steps, then a cosine that ends at 0.
+
+    Args:
+        step: zero-based. The first step already has a rate above 0, the last one too.
+        steps: of the whole run.
+    """
+    warmup = min(settings.warmup, steps // 4)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / (steps - warmup)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def windows_of_step(step: int, settings: TrainSettings, windows: int) -> Int[np.ndarray, " window"]:
+    """Which windows a step reads: every epoch is a new permutation of all of them."""
+    first = step * settings.windows_per_step
+    wanted = range(first, first + settings.windows_per_step)
+    return np.array(
+        [_order(settings.seed, index // windows, windows)[index % windows] for index in wanted]
+    )
+
+
+def seed_of_step(step: int, settings: TrainSettings) -> int:
+    """Seed of dropout in one step."""
+    return int(np.random.SeedSequence([settings.seed, step]).generate_state(1, np.uint32)[0])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, windows: int) -> Int[np.ndarray, " window"]:
+    return np.random.default_rng([seed, epoch]).permutation(windows)
