@@ -1,12 +1,19 @@
 """The package as a user meets it: its version, its names, and what importing it costs."""
 
+import ast
+import importlib
 import json
+import os
+import pickle
 import pkgutil
+import pydoc
+import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,22 +21,8 @@ import headsurgeon
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["accelerate", "datasets", "matplotlib", "pandas", "torch", "transformers"]
-PUBLIC = [
-    "HeadId",
-    "HeadStats",
-    "Plan",
-    "ablate",
-    "apply_patch",
-    "diagnose",
-    "drift",
-    "evaluate",
-    "load",
-    "measure",
-    "operate",
-    "plan",
-    "train",
-    "windows",
-]
+PACKAGES = sorted(found.name for found in pkgutil.iter_modules(headsurgeon.__path__) if found.ispkg)
+FACES = [name for name in PACKAGES if name != "cli"]
 
 
 def heavy_modules_after(statement: str) -> list[str]:
@@ -61,12 +54,6 @@ def test_a_heavy_library_would_be_noticed() -> None:
     assert heavy_modules_after("import pandas") == ["pandas"]
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_name_is_listed_and_resolves(name: str) -> None:
-    assert name in dir(headsurgeon)
-    assert callable(getattr(headsurgeon, name))
-
-
 def test_packages_are_nouns_so_no_function_is_hidden_by_one() -> None:
     packages = {found.name for found in pkgutil.iter_modules(headsurgeon.__path__)}
     assert not packages & set(dir(headsurgeon))
@@ -80,3 +67,95 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_the_installed_version_is_that_of_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert version("headsurgeon") == project["version"]
+
+
+# --- faces ---------------------------------------------------------------------------------------
+
+
+def bound(stub: Path) -> list[str]:
+    """The names that a stub binds."""
+    tree = ast.parse(stub.read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return sorted(alias.asname or alias.name for node in imports for alias in node.names)
+
+
+@pytest.mark.parametrize("name", ["", *FACES])
+def test_public_names_are_exactly_what_the_face_binds_and_all_resolve(name: str) -> None:
+    face = importlib.import_module(f"headsurgeon.{name}".rstrip("."))
+    assert sorted(face.__all__) == bound(Path(str(face.__file__)).with_suffix(".pyi"))
+    assert set(face.__all__) <= set(dir(face))
+    for public in face.__all__:
+        value = getattr(face, public)
+        assert not isinstance(value, ModuleType)
+        # hs.measure is the function, whatever was imported before
+        importlib.import_module(f"headsurgeon.{name}".rstrip("."))
+        assert getattr(face, public) is value
+
+
+def test_no_submodule_hides_a_name_of_its_face() -> None:
+    for name in FACES:
+        face = importlib.import_module(f"headsurgeon.{name}")
+        modules = {found.name for found in pkgutil.iter_modules(face.__path__)}
+        assert not modules & set(face.__all__), name
+
+
+def test_faces_of_packages_load_no_heavy_library() -> None:
+    names = ", ".join(f"headsurgeon.{name}" for name in FACES)
+    assert heavy_modules_after(f"import {names}") == []
+    assert heavy_modules_after("from headsurgeon.training import TrainSettings") == []
+
+
+def test_every_spelling_of_an_import_finds_the_same() -> None:
+    import headsurgeon.evaluation as evaluation
+    import headsurgeon.training.loop
+    from headsurgeon.evaluation import evaluate
+
+    assert evaluation.evaluate is evaluate is headsurgeon.evaluate
+    assert headsurgeon.training.loop.train is headsurgeon.train
+
+
+@pytest.mark.parametrize(
+    "path", ["headsurgeon.measure", "headsurgeon.training.loop.train", "headsurgeon.Plan.to_yaml"]
+)
+def test_names_are_located_by_their_path(path: str) -> None:
+    found = pydoc.locate(path)
+    assert callable(found)
+    assert pydoc.render_doc(found)
+
+
+@pytest.mark.parametrize("name", ["measure", "evaluate", "Plan", "HeadId", "Diagnosis"])
+def test_public_names_can_be_pickled(name: str) -> None:
+    value = getattr(headsurgeon, name)
+    assert pickle.loads(pickle.dumps(value)) is value
+
+
+CHECKED = """\
+from typing import assert_type
+
+import headsurgeon as hs
+import headsurgeon.evaluation as ev
+import headsurgeon.training.loop
+
+
+def use(model: object, stats: hs.HeadStats, plan: hs.Plan) -> None:
+    assert_type(hs.diagnose(stats), hs.Diagnosis)
+    assert_type(plan.to_yaml(), str)
+    hs.measure(1)
+    ev.evaluate(1)
+    headsurgeon.training.loop.train(1)
+    hs.nowhere
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_see_the_same(checker: str, tmp_path: Path) -> None:
+    pytest.importorskip(checker)
+    (tmp_path / "use.py").write_text(CHECKED, encoding="utf-8")
+    words = [sys.executable, "-m", checker, str(tmp_path / "use.py")]
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src"), "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    said = done.stdout + done.stderr
+    lines = {int(found) for found in re.findall(r"use\.py:(\d+):(?:\d+)?.*error", said)}
+    # what is wrong there, and nothing else: the functions are known with their arguments
+    assert lines == {11, 12, 13, 14}, said

@@ -1,7 +1,7 @@
 """The application: its commands in the order in which they are used."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.signature import grouped
+from headsurgeon.files import package_version
 from headsurgeon.printable import PLAIN, printable
 
 EXAMPLES: dict[str, str] = {
@@ -45,11 +46,7 @@ def _literal() -> Iterator[None]:
 
 
 class Commands(TyperGroup):
-    """Commands in the order of work; `operate` gets the options of its settings when it is called.
-
-    Those options come from the fields of `TrainSettings`, whose package loads torch; the overview
-    of all commands must not wait for that.
-    """
+    """Commands in the order of work; what they complain about is spelled out."""
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         with _literal():
@@ -62,30 +59,10 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] == "operate":
-            from headsurgeon.cli.operate import with_settings
-
-            self.commands["operate"] = typer.main.get_command(_single("operate", with_settings()))
-        return super().resolve_command(ctx, args)
-
-
-def _register(to: typer.Typer, name: str, function: Callable[..., None]) -> None:
-    epilog = f"Example: [bold]{EXAMPLES[name]}[/bold]"
-    to.command(name, epilog=epilog)(guarded(grouped(function)))
-
-
-def _single(name: str, function: Callable[..., None]) -> typer.Typer:
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    _register(alone, name, function)
-    return alone
-
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"headsurgeon {version('headsurgeon')}")
+        typer.echo(f"headsurgeon {package_version()}")
         raise typer.Exit
     return wanted
 
@@ -119,7 +96,10 @@ def headsurgeon(
 
 
 for _name in EXAMPLES:
-    _register(app, _name, getattr(import_module(f"headsurgeon.cli.{_name}"), _name))
+    _command = getattr(import_module(f"headsurgeon.cli.{_name}"), _name)
+    app.command(_name, epilog=f"Example: [bold]{EXAMPLES[_name]}[/bold]")(
+        guarded(grouped(_command))
+    )
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`headsurgeon operate`: carries out a plan and trains the heads it names, and nothing else."""
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Mapping
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -12,21 +12,54 @@ from headsurgeon.cli.console import busy, command_line, err, facts, heading, out
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.progress import training_bar
-from headsurgeon.cli.signature import extend
 from headsurgeon.errors import NeedsConfirmation
+from headsurgeon.training import PRESETS, TrainSettings, train_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.heads import Plan
     from headsurgeon.operation import Patient
-    from headsurgeon.training import Run, TrainSettings
+    from headsurgeon.training import Run
 
 TRAINING = "Training (by default as --preset says)"
 CONFIRM_ABOVE = 0.05
 _DEFAULT_TOKENS = 200_000
 _PRICE_WINDOWS = 16
 _ADAMW_BYTES = 8
+
+
+def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
+    text = (description or name).replace("[", r"\[")
+    shown = "" if default is None else f" Default {default}."
+    flags = f"--{name.replace('_', '-')}"
+    both = f"{flags}/--no-{name.replace('_', '-')}" if kind is bool else flags
+    info = typer.Option(
+        both,
+        help=f"{text[0].upper()}{text[1:]}.{shown}",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    )
+    return Annotated[kind | None, info]
+
+
+def _plain(annotation: Any) -> Any:
+    """The type of a field as the command line reads it: `int | None` is an int, names are text."""
+    if get_origin(annotation) is Literal:
+        return str
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if kinds else annotation
+
+
+# an option for every field; None leaves what the preset says
+Training: type[Any] = make_dataclass(
+    "Training",
+    [
+        (name, _option(name, _plain(field.annotation), field.description, field.default), None)
+        for name, field in TrainSettings.model_fields.items()
+    ],
+    frozen=True,
+)
 
 
 def operate(
@@ -65,7 +98,8 @@ def operate(
             rich_help_panel=TRAINING,
         ),
     ] = "default",
-    **changes: Any,
+    *,
+    training: Training,  # type: ignore[valid-type]  # made of the fields of TrainSettings
 ) -> None:
     """Reinitialises the planned heads and trains them, everything else frozen.
 
@@ -79,7 +113,7 @@ def operate(
     from headsurgeon.operation import operate as open_up
     from headsurgeon.planning.plan_file import load as load_plan
 
-    settings = _settings(preset, changes)
+    settings = _settings(preset, vars(training))
     check_folder(output)
     if output.exists():
         claim_folder(output, "run.json")
@@ -109,54 +143,7 @@ def operate(
     _show_run(patient, run, model, corpus)
 
 
-def with_settings() -> Callable[..., None]:
-    """The command with an option for every field of `TrainSettings`; None means the preset's value.
-
-    Loads torch, so it is called only when the command runs.
-    """
-    from headsurgeon.training import TrainSettings
-
-    @wraps(operate)
-    def run(**arguments: Any) -> None:
-        operate(**arguments)
-
-    fields = TrainSettings.model_fields
-    extend(
-        run,
-        operate,
-        {
-            name: (_option(name, _plain(field.annotation), field.description, field.default), None)
-            for name, field in fields.items()
-        },
-    )
-    return run
-
-
-def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
-    text = (description or name).replace("[", r"\[")
-    shown = "" if default is None else f" Default {default}."
-    flags = f"--{name.replace('_', '-')}"
-    both = f"{flags}/--no-{name.replace('_', '-')}" if kind is bool else flags
-    info = typer.Option(
-        both,
-        help=f"{text[0].upper()}{text[1:]}.{shown}",
-        rich_help_panel=TRAINING,
-        show_default=False,
-    )
-    return Annotated[kind | None, info]
-
-
-def _plain(annotation: Any) -> Any:
-    """The type of a field as the command line reads it: `int | None` is an int, names are text."""
-    if get_origin(annotation) is Literal:
-        return str
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    return kinds[0] if kinds else annotation
-
-
-def _settings(preset: str, changes: dict[str, Any]) -> "TrainSettings":
-    from headsurgeon.training import PRESETS, train_settings
-
+def _settings(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
     given = {name: value for name, value in changes.items() if value is not None}
     if not {"max_tokens", "epochs"} & (set(given) | set(PRESETS.get(preset, ()))):
         given["max_tokens"] = _DEFAULT_TOKENS
@@ -173,7 +160,7 @@ def _price(
     tokenizer: "PreTrainedTokenizerBase",
     plan: "Plan",
     corpus: str,
-    settings: "TrainSettings",
+    settings: TrainSettings,
 ) -> float:
     """What silencing the heads costs: the plan's figure, or measured when heads were added."""
     from headsurgeon.evaluation import ablation_cost
@@ -208,7 +195,7 @@ def _train(
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str,
     output: Path,
-    settings: "TrainSettings",
+    settings: TrainSettings,
 ) -> "Run":
     from headsurgeon.training import train
 
@@ -227,7 +214,7 @@ def _show_dry_run(
     patient: "Patient",
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str,
-    settings: "TrainSettings",
+    settings: TrainSettings,
     cost: float | None,
 ) -> None:
     from headsurgeon.training.schedule import total_steps, windows_needed
@@ -268,7 +255,7 @@ def _show_dry_run(
     console.print(facts(lines))
 
 
-def _memory(patient: "Patient", settings: "TrainSettings") -> str:
+def _memory(patient: "Patient", settings: TrainSettings) -> str:
     """The estimated peak and what it is made of, or why there is no estimate."""
     from headsurgeon.errors import OperationError
     from headsurgeon.training.memory import memory_plan

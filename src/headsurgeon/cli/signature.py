@@ -12,15 +12,10 @@ def extend(
 ) -> None:
     """Gives `run` the options of `command` and `options` besides, by name: (annotation, default).
 
-    typer reads options from the signature, and their types from the annotations. A parameter
-    `**rest` of `command` stands for such options and is not one itself.
+    typer reads options from the signature, and their types from the annotations.
     """
     signature = inspect.signature(command)
-    spelled = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
+    spelled = signature.parameters.values()
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in options.items()
