@@ -29,10 +29,11 @@ from headsurgeon.errors import (
     PlanError,
     WriteError,
 )
-from headsurgeon.evaluation import difference, evaluate, recovered_share
+from headsurgeon.evaluation import evaluate
 from headsurgeon.operation import apply_patch
 from headsurgeon.operation.merged_checkpoint import write_checkpoint
 from headsurgeon.report import Table
+from headsurgeon.scores import difference, recovered_share
 from headsurgeon.training import StepEvent
 from tests.planted import PLANTED, save_pair, save_texts
 

@@ -8,9 +8,10 @@ import pytest
 from headsurgeon.demo import settings_for, tables
 from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.wording import TRIALS, with_bounds, working
-from headsurgeon.evaluation import Ablation, Condition, Estimate, Evaluation
+from headsurgeon.evaluation import Ablation, Condition
 from headsurgeon.heads import HeadId
 from headsurgeon.planning import plan
+from headsurgeon.scores import Estimate, Evaluation
 from tests.head_stats import diagnosis_of
 
 SETTINGS = settings_for("zoo:smollm2-135m")

@@ -24,9 +24,10 @@ from headsurgeon.demo.wording import (
     sickness,
     with_bounds,
 )
-from headsurgeon.evaluation import Ablation, Estimate, Evaluation, Recovery
+from headsurgeon.evaluation import Ablation, Recovery
 from headsurgeon.heads import HeadId
 from headsurgeon.planning import plan
+from headsurgeon.scores import Estimate, Evaluation
 from tests.head_stats import diagnosis_of
 
 BETTER = Estimate(-0.02, -0.03, -0.01)

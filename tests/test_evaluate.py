@@ -14,20 +14,11 @@ from torch.nn import functional
 import headsurgeon
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import HeadError, InputError, SettingsError
-from headsurgeon.evaluation import (
-    Evaluation,
-    ablate,
-    ablation_cost,
-    difference,
-    drift,
-    evaluate,
-    recovered_share,
-    silenced,
-)
+from headsurgeon.evaluation import ablate, ablation_cost, drift, evaluate, silenced
 from headsurgeon.evaluation.ablation import Mode
-from headsurgeon.evaluation.perplexity import difference_of_differences
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
+from headsurgeon.scores import Evaluation, difference, difference_of_differences, recovered_share
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
 from tests.stand_ins import windows_of

@@ -18,7 +18,7 @@ ORDER = [
     "files",
     "locks",
     "folders",
-    "bootstrap",
+    "scores",
     "arch",
     "models",
     "data",

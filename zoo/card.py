@@ -19,9 +19,10 @@ from train import build, weights_hash
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import windows
-from headsurgeon.evaluation import Estimate, Evaluation, difference, evaluate
+from headsurgeon.evaluation import evaluate
 from headsurgeon.files import header, sha256_text, write_json, write_text
 from headsurgeon.models import load
+from headsurgeon.scores import Estimate, Evaluation, difference
 
 GAP_WINDOWS = 200
 MINIMUM_GAP = 0.05

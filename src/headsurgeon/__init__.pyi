@@ -6,7 +6,7 @@ from .errors import HeadsurgeonError as HeadsurgeonError
 from .evaluation.ablation import ablate as ablate
 from .evaluation.ablation import ablation_cost as ablation_cost
 from .evaluation.head_drift import drift as drift
-from .evaluation.perplexity import evaluate as evaluate
+from .evaluation.loss import evaluate as evaluate
 from .evaluation.recovery_rule import recovery as recovery
 from .heads import HeadId as HeadId
 from .heads import HeadStats as HeadStats
@@ -17,4 +17,16 @@ from .operation.operating import operate as operate
 from .operation.patch import apply_patch as apply_patch
 from .operation.patient import Patient as Patient
 from .planning.planning import plan as plan
+from .scores import (
+    Estimate as Estimate,
+)
+from .scores import (
+    Evaluation as Evaluation,
+)
+from .scores import (
+    difference as difference,
+)
+from .scores import (
+    recovered_share as recovered_share,
+)
 from .training.loop import train as train

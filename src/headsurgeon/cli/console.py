@@ -15,7 +15,7 @@ from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.evaluation import Estimate
+    from headsurgeon.scores import Estimate
 
 
 def out() -> Screen:

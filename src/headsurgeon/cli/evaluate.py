@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Windows
-    from headsurgeon.evaluation import Ablation, Estimate, Evaluation
+    from headsurgeon.evaluation import Ablation
     from headsurgeon.heads import Plan
     from headsurgeon.operation import Patient
+    from headsurgeon.scores import Estimate, Evaluation
 
 Report = dict[str, Any]
 Shows = list[Callable[[], None]]
@@ -125,7 +126,7 @@ def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
 
 def _differences(results: "Mapping[str, Evaluation]") -> "dict[str, Estimate]":
     """How every model differs from those before it."""
-    from headsurgeon.evaluation import difference
+    from headsurgeon.scores import difference
 
     return {
         f"{name} − {other}": difference(results[name], results[other])
@@ -226,7 +227,7 @@ def _patched(
 def _show_recovery(
     patient: "Patient", stock: "Ablation", revived: "Ablation", found: Report
 ) -> None:
-    from headsurgeon.evaluation import Estimate
+    from headsurgeon.scores import Estimate
 
     total = found["operated"]
     gain = Estimate(**found["function"][0])

@@ -10,9 +10,10 @@ from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
-from headsurgeon.evaluation import Condition, Evaluation, condition, evaluate
+from headsurgeon.evaluation import Condition, condition, evaluate
 from headsurgeon.heads import HeadStats, Plan
 from headsurgeon.operation import Patient, operate
+from headsurgeon.scores import Evaluation
 from headsurgeon.training import Run, StepEvent, read_log, train_on
 
 

@@ -10,18 +10,11 @@ from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnosis import Diagnosis, diagnose
-from headsurgeon.evaluation import (
-    Ablation,
-    Condition,
-    Evaluation,
-    ablate,
-    ablation_cost,
-    condition,
-    evaluate,
-)
+from headsurgeon.evaluation import Ablation, Condition, ablate, ablation_cost, condition, evaluate
 from headsurgeon.heads import HeadId, HeadStats, Plan
 from headsurgeon.measurement import measure
 from headsurgeon.planning import plan
+from headsurgeon.scores import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from headsurgeon.demo.arms import Outcome
 from headsurgeon.demo.examination import Case
 from headsurgeon.demo.material import TEST
-from headsurgeon.evaluation import (
-    Drift,
-    Estimate,
-    Evaluation,
-    Recovery,
-    difference,
-    drift,
-    recovered_share,
-)
+from headsurgeon.evaluation import Drift, Recovery, drift
+from headsurgeon.scores import Estimate, Evaluation, difference, recovered_share
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import number, share, with_bounds
 from headsurgeon.diagnosis import Diagnosis
-from headsurgeon.evaluation import Evaluation
 from headsurgeon.heads import HeadStats, Plan
 from headsurgeon.report import Table
+from headsurgeon.scores import Evaluation
 
 LABELS = {
     "untouched": "untouched",

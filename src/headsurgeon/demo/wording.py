@@ -7,8 +7,9 @@ from headsurgeon.demo.judgement import Judgement
 from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnosis import Diagnosis
-from headsurgeon.evaluation import Drift, Estimate, Recovery
+from headsurgeon.evaluation import Drift, Recovery
 from headsurgeon.heads import Plan
+from headsurgeon.scores import Estimate
 
 PLANTED = (
     "The collapse of this model was PLANTED: an extra loss early in its training pushed named "

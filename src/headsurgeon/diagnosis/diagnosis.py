@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from headsurgeon.bootstrap import DRAWS, mean_interval
 from headsurgeon.diagnosis.band import SickBand, sick_band
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify, verdicts_at
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import NO_ATTENTION, SICK, VERDICTS, HeadId, HeadStats, Verdict
+from headsurgeon.scores import DRAWS, mean_interval
 
 if TYPE_CHECKING:
     import pandas
@@ -175,7 +175,7 @@ def diagnose(
     documents = np.stack(
         [stats.per_document("first_token_mass"), stats.per_document("entropy")], axis=1
     )
-    interval = mean_interval(
+    _, low, high = mean_interval(
         documents,
         weights=stats.document_weights.sum(axis=1),
         draws=draws,
@@ -185,10 +185,10 @@ def diagnose(
         stats=stats,
         thresholds=thresholds,
         verdicts=verdicts,
-        mass_low=interval.low[0],
-        mass_high=interval.high[0],
-        entropy_low=interval.low[1],
-        entropy_high=interval.high[1],
+        mass_low=low[0],
+        mass_high=high[0],
+        entropy_low=low[1],
+        entropy_high=high[1],
         draws=draws,
         seed=seed,
     )

@@ -4,11 +4,7 @@ from .ablation import ablation_cost as ablation_cost
 from .ablation import silenced as silenced
 from .head_drift import Drift as Drift
 from .head_drift import drift as drift
-from .perplexity import Estimate as Estimate
-from .perplexity import Evaluation as Evaluation
-from .perplexity import difference as difference
-from .perplexity import evaluate as evaluate
-from .perplexity import recovered_share as recovered_share
+from .loss import evaluate as evaluate
 from .recovery_rule import Condition as Condition
 from .recovery_rule import Recovery as Recovery
 from .recovery_rule import condition as condition

@@ -25,14 +25,13 @@ from jaxtyping import Bool, Float
 from transformers import PreTrainedModel
 
 from headsurgeon.attention.choice import AttentionChoice
-from headsurgeon.bootstrap import mean_interval
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation.ablation import Ablation, ablate
-from headsurgeon.evaluation.perplexity import Estimate, Evaluation, difference_of_differences
 from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.operation import Patient, operate
+from headsurgeon.scores import Estimate, Evaluation, difference_of_differences, mean_interval
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
 SICK_MASS = 0.5
@@ -246,12 +245,12 @@ def _unlike(
     margin = quantile * np.sqrt(1.0 + 1.0 / len(null))
     weights = stats.document_weights.sum(axis=1)
     for name in COMPARED:
-        interval = mean_interval(stats.per_document(name), weights)
+        _, lowest, highest = mean_interval(stats.per_document(name), weights)
         values = np.stack([_pick(untrained.mean(name), heads) for untrained in null])
         own = values.std(axis=0, ddof=1)
         reach = margin * np.maximum(own, np.sqrt((own**2).mean()))
         centre = values.mean(axis=0)
-        low, high = _pick(interval.low, heads), _pick(interval.high, heads)
+        low, high = _pick(lowest, heads), _pick(highest, heads)
         differs = (low > centre + reach) | (high < centre - reach)
         # an infinite bound lies outside every range, and says nothing
         unlike |= differs & np.isfinite(low) & np.isfinite(high) & np.isfinite(centre)

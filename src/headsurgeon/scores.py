@@ -1,23 +1,24 @@
-"""How well a model predicts text: token-weighted loss, kept per document so it can be compared."""
+"""Scores and how sure they are: losses per document, paired differences, bootstrap intervals.
+
+Windows of one document are alike, so they are not independent; documents are what is drawn anew
+(percentile bootstrap; Efron & Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 12 and
+13). Needs numpy alone.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
-from transformers import PreTrainedModel
+from jaxtyping import Float, Int
 
-from headsurgeon.arch import layout_of
-from headsurgeon.attention.choice import AttentionChoice, attending
-from headsurgeon.bootstrap import DRAWS, Interval, mean_interval
-from headsurgeon.data import Windows, as_windows
-from headsurgeon.errors import InputError, ModelError
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
-from headsurgeon.models.loss import token_nll
+from headsurgeon.errors import InputError, SettingsError
 
+DRAWS = 10_000
+LEVEL = 0.95
+# Numbers held at once by one block of draws × columns; 32 MB of float64.
+_BLOCK = 4_000_000
 # Share of bootstrap draws that may be without a gap before a share of that gap is undefined.
 LOST_DRAWS = 0.005
 # What two evaluations must have in common beyond their documents. Ids alone are not enough: two
@@ -27,16 +28,21 @@ _PAIRED = ("split", "length", "corpus_hash", "count", "first_token", "seed")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % bootstrap interval over documents; NaN bounds for one document."""
+    """A number with its 95 % bootstrap interval; NaN bounds where there is a single document."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, interval: Interval) -> "Estimate":
-        """From an interval of a single number."""
-        return cls(float(interval.mean), float(interval.low), float(interval.high))
+    def of_mean(
+        cls,
+        values: Float[np.ndarray, " unit"],
+        weights: Float[np.ndarray, " unit"],
+        seed: int = 0,
+    ) -> "Estimate":
+        """The weighted mean of one number per unit."""
+        return cls(*map(float, mean_interval(values, weights, rng=seed)))
 
     def __str__(self) -> str:
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
@@ -111,7 +117,7 @@ class Evaluation:
 
     def interval(self, seed: int = 0) -> Estimate:
         """The loss with its interval over documents."""
-        return Estimate.of(mean_interval(self.document_mean, self.document_tokens, rng=seed))
+        return Estimate.of_mean(self.document_mean, self.document_tokens, seed)
 
     def to_dict(self) -> dict[str, Any]:
         """Figures and settings for JSON, the loss of each document included."""
@@ -139,69 +145,6 @@ class Evaluation:
         }
 
 
-@usual_defaults()
-def evaluate(
-    model: PreTrainedModel,
-    windows: Windows | Tensor,
-    *,
-    batch_size: int | None = None,
-    attention: AttentionChoice = "auto",
-) -> Evaluation:
-    """Scores every token of every window but its first.
-
-    Args:
-        windows: equal windows, or bare token ids [count, length]; each window starts without
-            knowledge of the one before.
-        batch_size: windows per forward pass; by default about 4,096 tokens.
-        attention: `stock`, `fused`, or `auto`: the model's own forward in 16 bit, where ours rounds
-            less than the model that will run; see `headsurgeon.attention.choice`.
-
-    Raises:
-        ModelError: a loss is not a finite number; names the window and its document.
-        UnsupportedModel, SettingsError, CorpusError: as `measure`.
-    """
-    windows = as_windows(windows)
-    check_windows(windows.tokens, layout_of(model), model)
-    losses: list[float] = []
-    with evaluating(model), attending(model, attention) as used:
-        for batch in batches(windows.tokens, batch_size):
-            losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
-    _check_finite(losses, windows, model)
-    names = list(dict.fromkeys(windows.documents))
-    position = {name: index for index, name in enumerate(names)}
-    nll = np.zeros(len(names))
-    tokens = np.zeros(len(names))
-    for name, loss in zip(windows.documents, losses, strict=True):
-        nll[position[name]] += loss
-        tokens[position[name]] += windows.length - 1
-    return Evaluation(
-        model=model_id(model),
-        corpus=windows.corpus,
-        split=windows.split,
-        length=windows.length,
-        stride=windows.length - windows.prefix,
-        corpus_hash=windows.corpus_hash,
-        count=len(windows),
-        first_token=windows.first_token,
-        seed=windows.seed,
-        documents=tuple(names),
-        document_nll=nll,
-        document_tokens=tokens,
-        attention=used,
-    )
-
-
-def _check_finite(losses: Sequence[float], windows: Windows, model: PreTrainedModel) -> None:
-    """A sum with one such loss says nothing about the others, and no gate may take it for one."""
-    bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
-    if bad:
-        raise ModelError(
-            f"{model_id(model)}: the loss of {len(bad)} of {len(losses)} windows is not a finite "
-            f"number ({losses[bad[0]]} in window {bad[0]}, {windows.documents[bad[0]]}); in 16 bit "
-            "numbers may overflow: evaluate in fp32, or look for damaged weights"
-        )
-
-
 def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate:
     """Loss of `first` minus loss of `second`, nats per token, paired over their documents.
 
@@ -210,7 +153,7 @@ def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate
     """
     _check_paired((first, second))
     paired = first.document_mean - second.document_mean
-    return Estimate.of(mean_interval(paired, first.document_tokens, rng=seed))
+    return Estimate.of_mean(paired, first.document_tokens, seed)
 
 
 def difference_of_differences(
@@ -224,7 +167,7 @@ def difference_of_differences(
     _check_paired((*first, *second))
     ours = first[0].document_mean - first[1].document_mean
     theirs = second[0].document_mean - second[1].document_mean
-    return Estimate.of(mean_interval(ours - theirs, first[0].document_tokens, rng=seed))
+    return Estimate.of_mean(ours - theirs, first[0].document_tokens, seed)
 
 
 def recovered_share(
@@ -245,8 +188,7 @@ def recovered_share(
         return Estimate(math.nan, math.nan, math.nan)
     gained = sick.document_nll - repaired.document_nll
     reachable = sick.document_nll - ceiling.document_nll
-    units = len(sick.documents)
-    counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
+    counts = _resamples(len(sick.documents), draws, np.random.default_rng(seed))
     gaps = counts @ reachable
     real = gaps > 0.0
     if np.mean(~real) > LOST_DRAWS:
@@ -254,6 +196,48 @@ def recovered_share(
     shares = (counts[real] @ gained) / gaps[real]
     low, high = np.quantile(shares, (0.025, 0.975))
     return Estimate(float(gained.sum() / reachable.sum()), float(low), float(high))
+
+
+def crossed_difference(
+    first: Sequence[Evaluation],
+    second: Sequence[Evaluation],
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """Loss of one arm minus that of another, nats per token, over documents and training seeds.
+
+    Documents and seeds are drawn anew independently of each other, so that the interval holds for
+    other text and for another training run alike (Owen 2007, "The pigeonhole bootstrap"). With one
+    seed it is an interval over documents alone.
+
+    Args:
+        first, second: an evaluation per training seed, seeds paired, all on the same documents.
+        draws: how many times both are drawn.
+        level: coverage of the interval, between 0 and 1.
+        seed: of the draws.
+
+    Raises:
+        InputError: not as many of the one as of the other, none, or not on the same documents.
+    """
+    if len(first) != len(second) or not first:
+        raise InputError(f"expected pairs of evaluations, got {len(first)} and {len(second)}")
+    _check_paired((*first, *second))
+    paired = np.stack(
+        [a.document_mean - b.document_mean for a, b in zip(first, second, strict=True)]
+    )
+    tokens = first[0].document_tokens
+    value = float((paired @ tokens).mean() / tokens.sum())
+    _check(len(tokens), tokens, draws, level)
+    if len(tokens) == 1:
+        return Estimate(value, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    of_documents = _resamples(len(tokens), draws, rng) * tokens
+    of_seeds = _resamples(len(paired), draws, rng) / len(paired)
+    means = ((of_documents @ paired.T) * of_seeds).sum(axis=1) / of_documents.sum(axis=1)
+    low, high = np.quantile(means, ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
+    return Estimate(value, float(low), float(high))
 
 
 def _check_paired(evaluations: Sequence[Evaluation]) -> None:
@@ -270,3 +254,81 @@ def _check_paired(evaluations: Sequence[Evaluation]) -> None:
                 f"({first.corpus} {first.split} and {other.corpus} {other.split}; different: "
                 f"{', '.join(differing)}); evaluate both on the same"
             )
+
+
+def mean_interval(
+    values: Float[np.ndarray, "unit *rest"],
+    weights: Float[np.ndarray, " unit"] | Int[np.ndarray, " unit"] | None = None,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    rng: np.random.Generator | int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The weighted mean over units with a percentile-bootstrap interval.
+
+    Every entry is computed from the same draws, so entries may be compared with each other.
+
+    Args:
+        values: one value per unit and entry, in any unit of measure.
+        weights: positive weight per unit, such as its tokens; None weighs all alike.
+        draws: how many times the units are drawn with replacement.
+        level: coverage of the interval, between 0 and 1.
+        rng: numpy generator, or the seed of a new one.
+
+    Returns:
+        Mean, lower and upper bound, each of the shape of one unit's values. With a single unit
+        nothing can be said about other units: NaN bounds.
+
+    Raises:
+        SettingsError: no unit, weights that are not positive, draws or level out of range.
+    """
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    _check(len(values), weights, draws, level)
+    columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    mean = weights @ columns / weights.sum()
+    bounds = np.full((2, columns.shape[1]), np.nan)
+    if len(values) > 1:
+        tails = [(1.0 - level) / 2.0, (1.0 + level) / 2.0]
+        resamples = _resamples(len(values), draws, np.random.default_rng(rng))
+        width = max(1, _BLOCK // draws)
+        for start in range(0, columns.shape[1], width):
+            block = columns[:, start : start + width]
+            means = np.concatenate(list(_means(resamples, weights, block)))
+            bounds[:, start : start + width] = np.quantile(means, tails, axis=0)
+    shape = values.shape[1:]
+    return mean.reshape(shape), bounds[0].reshape(shape), bounds[1].reshape(shape)
+
+
+def _check(units: int, weights: Float[np.ndarray, " given"], draws: int, level: float) -> None:
+    faults = []
+    if units < 1:
+        faults.append("values: expected at least one unit (document), got none")
+    if weights.shape != (units,) or not np.all((weights > 0) & np.isfinite(weights)):
+        faults.append(f"weights: expected {units} positive numbers, got {weights.tolist()}")
+    if draws < 1:
+        faults.append(f"draws: expected at least 1, got {draws}")
+    if not 0.0 < level < 1.0:
+        faults.append(f"level: expected a number between 0 and 1, got {level}")
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def _resamples(units: int, draws: int, rng: np.random.Generator) -> Int[np.ndarray, "draw unit"]:
+    """How often each unit occurs in each draw; drawn in blocks and kept in four bytes each."""
+    counts = np.empty((draws, units), dtype=np.int32)
+    step = max(1, _BLOCK // units)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        counts[start : start + size] = rng.multinomial(units, np.full(units, 1.0 / units), size)
+    return counts
+
+
+def _means(
+    resamples: Int[np.ndarray, "draw unit"],
+    weights: Float[np.ndarray, " unit"],
+    block: Float[np.ndarray, "unit column"],
+) -> Iterator[Float[np.ndarray, "some column"]]:
+    """The weighted means of the draws, a block of draws at a time."""
+    step = max(1, _BLOCK // len(weights))
+    for start in range(0, len(resamples), step):
+        drawn = resamples[start : start + step] * weights
+        yield drawn @ block / drawn.sum(axis=1, keepdims=True)

@@ -1,0 +1,79 @@
+"""How well a model predicts text: token-weighted loss, kept per document so it can be compared."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import layout_of
+from headsurgeon.attention.choice import AttentionChoice, attending
+from headsurgeon.data import Windows, as_windows
+from headsurgeon.errors import ModelError
+from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
+from headsurgeon.models.loss import token_nll
+from headsurgeon.scores import Evaluation
+
+
+@usual_defaults()
+def evaluate(
+    model: PreTrainedModel,
+    windows: Windows | Tensor,
+    *,
+    batch_size: int | None = None,
+    attention: AttentionChoice = "auto",
+) -> Evaluation:
+    """Scores every token of every window but its first.
+
+    Args:
+        windows: equal windows, or bare token ids [count, length]; each window starts without
+            knowledge of the one before.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
+        attention: `stock`, `fused`, or `auto`: the model's own forward in 16 bit, where ours rounds
+            less than the model that will run; see `headsurgeon.attention.choice`.
+
+    Raises:
+        ModelError: a loss is not a finite number; names the window and its document.
+        UnsupportedModel, SettingsError, CorpusError: as `measure`.
+    """
+    windows = as_windows(windows)
+    check_windows(windows.tokens, layout_of(model), model)
+    losses: list[float] = []
+    with evaluating(model), attending(model, attention) as used:
+        for batch in batches(windows.tokens, batch_size):
+            losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
+    _check_finite(losses, windows, model)
+    names = list(dict.fromkeys(windows.documents))
+    position = {name: index for index, name in enumerate(names)}
+    nll = np.zeros(len(names))
+    tokens = np.zeros(len(names))
+    for name, loss in zip(windows.documents, losses, strict=True):
+        nll[position[name]] += loss
+        tokens[position[name]] += windows.length - 1
+    return Evaluation(
+        model=model_id(model),
+        corpus=windows.corpus,
+        split=windows.split,
+        length=windows.length,
+        stride=windows.length - windows.prefix,
+        corpus_hash=windows.corpus_hash,
+        count=len(windows),
+        first_token=windows.first_token,
+        seed=windows.seed,
+        documents=tuple(names),
+        document_nll=nll,
+        document_tokens=tokens,
+        attention=used,
+    )
+
+
+def _check_finite(losses: Sequence[float], windows: Windows, model: PreTrainedModel) -> None:
+    """A sum with one such loss says nothing about the others, and no gate may take it for one."""
+    bad = [index for index, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        raise ModelError(
+            f"{model_id(model)}: the loss of {len(bad)} of {len(losses)} windows is not a finite "
+            f"number ({losses[bad[0]]} in window {bad[0]}, {windows.documents[bad[0]]}); in 16 bit "
+            "numbers may overflow: evaluate in fp32, or look for damaged weights"
+        )
