@@ -111,7 +111,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSettings]
     folder = tmp_path_factory.mktemp("demo")
     healthy, collapsed = save_pair(folder / "models")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings_module, "PLANTED_MODEL", str(collapsed))
+        patch.setattr(settings_module, "is_planted", lambda model: model == str(collapsed))
         yield DemoSettings(
             model=str(collapsed),
             ceiling=str(healthy),

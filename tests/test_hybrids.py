@@ -13,7 +13,7 @@ from headsurgeon.arch import layout_of
 from headsurgeon.cli import head_map as cli_head_map
 from headsurgeon.cli.compare import comparison_figure, comparison_table, summary
 from headsurgeon.cli.console import head_map
-from headsurgeon.cli.summary import mass_slope_correlation, show_diagnosis
+from headsurgeon.cli.summary import show_diagnosis
 from headsurgeon.demo.material import TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.tables import diagnosed
@@ -60,7 +60,7 @@ def test_it_is_neither_sick_nor_healthy_nor_counted(found: Diagnosis) -> None:
     assert line["heads"] == 12
     assert line["sick_share"] == len(found.sick) / 12
     assert np.isfinite(line["null_mass"]).all()
-    assert mass_slope_correlation(found) is None
+    assert found.mass_slope_correlation is None
 
 
 def test_a_sound_layer_that_is_broken_is_still_an_error(found: Diagnosis) -> None:

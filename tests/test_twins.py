@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import shutil
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from headsurgeon.diagnosis import Diagnosis
-from headsurgeon.models.catalogue import ZOO
+from headsurgeon.models.catalogue import ZOO, is_planted
 from tests.clinic import run
 
 TWINS = ("bloom-mini", "bloom-mini-collapsed")
@@ -122,3 +123,20 @@ def test_export_refuses_a_third_borderline_head(monkeypatch: pytest.MonkeyPatch)
     check_sure("twin", {"text": {"borderline": ["L0H0", "L0H1"]}})
     with pytest.raises(SystemExit, match="L0H2 are borderline"):
         check_sure("twin", {"text": {"borderline": ["L0H0", "L0H1", "L0H2"]}})
+
+
+def test_planted_is_a_fact_of_the_model_and_not_of_its_name(tmp_path: Path) -> None:
+    assert is_planted("zoo:bloom-mini-collapsed")
+    assert not is_planted("zoo:bloom-mini")
+    assert not is_planted("zoo:nowhere")
+    copied = tmp_path / "my-model"
+    shutil.copytree(ZOO["bloom-mini-collapsed"].folder, copied)
+    assert is_planted(str(copied))
+    other = tmp_path / "bloom-mini-collapsed"
+    shutil.copytree(ZOO["bloom-mini"].folder, other)
+    assert not is_planted(str(other))
+    # what was merged from it has other weights and the same illness
+    (other / "headsurgeon.json").write_text('{"model": "zoo:bloom-mini-collapsed"}')
+    assert is_planted(str(other))
+    (other / "headsurgeon.json").write_text("[1]")
+    assert not is_planted(str(other))

@@ -63,7 +63,7 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
 
     import numpy as np
 
-    from headsurgeon.cli.summary import mass_slope_correlation
+    from headsurgeon.models.catalogue import is_planted
 
     stats = diagnosis.stats
     layers, heads = stats.shape
@@ -82,8 +82,8 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
         "layers_affected_per_head": [int(count) for count in diagnosis.per_index],
         "borderline": int(diagnosis.borderline.sum()),
         "null_mass": [float(np.nanmin(stats.null_mass)), float(np.nanmax(stats.null_mass))],
-        "mass_slope_correlation": mass_slope_correlation(diagnosis),
-        "planted": bool(planted_remark(stats.provenance.model)),
+        "mass_slope_correlation": diagnosis.mass_slope_correlation,
+        "planted": is_planted(stats.provenance.model),
         "provenance": asdict(stats.provenance),
         "published": None if published is None else {**asdict(published), "source": SOURCE},
     }

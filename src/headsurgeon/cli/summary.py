@@ -62,21 +62,6 @@ def counts_table(diagnosis: "Diagnosis", published: Published | None = None) -> 
     return table(columns, rows)
 
 
-def mass_slope_correlation(diagnosis: "Diagnosis") -> float | None:
-    """Spearman's rank correlation of `first_token_mass` with the slope over all heads.
-
-    Ranks, because slopes are spaced geometrically. None where all slopes or all masses are alike.
-    """
-    import pandas
-
-    stats = diagnosis.stats
-    mass = pandas.Series(stats.first_token_mass[stats.attends].ravel()).rank().to_numpy()
-    slope = pandas.Series(stats.slopes[stats.attends].ravel()).rank().to_numpy()
-    if np.ptp(mass) == 0 or np.ptp(slope) == 0:
-        return None
-    return float(np.corrcoef(mass, slope)[0, 1])
-
-
 def _ran(provenance: "Provenance") -> str:
     """Which attention the statistics come from."""
     own = "the model's own, statistics in blocks"
@@ -110,7 +95,7 @@ def _findings(diagnosis: "Diagnosis") -> dict[str, str]:
         )
     elif np.isnan(diagnosis.mass_low).all():
         lines["borderline"] = "unknown: one document gives no interval; read more documents"
-    correlation = mass_slope_correlation(diagnosis)
+    correlation = diagnosis.mass_slope_correlation
     if correlation is not None:
         lines["slope"] = f"rank correlation of mass with slope {correlation:+.2f}" + (
             ": the shallower, the more mass" if correlation < -0.3 else ""

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from headsurgeon.models.catalogue import is_planted
+
 PLANTED_MODEL = "zoo:bloom-mini-collapsed"
 HEALTHY_TWIN = "zoo:bloom-mini"
 
@@ -64,7 +66,7 @@ class DemoSettings:
     @property
     def planted(self) -> bool:
         """Whether the collapse of the model is known to have been planted."""
-        return self.model == PLANTED_MODEL
+        return is_planted(self.model)
 
     @property
     def text(self) -> str:

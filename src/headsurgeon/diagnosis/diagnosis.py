@@ -96,6 +96,21 @@ class Diagnosis:
         """Where most sick heads are; None without any. See `band.sick_band`."""
         return sick_band(self.is_sick)
 
+    @property
+    def mass_slope_correlation(self) -> float | None:
+        """Spearman's rank correlation of `first_token_mass` with the slope over all heads.
+
+        Ranks, because slopes are spaced geometrically. None where all slopes or masses are alike.
+        """
+        import pandas
+
+        attends = self.stats.attends
+        mass = pandas.Series(self.stats.first_token_mass[attends].ravel()).rank().to_numpy()
+        slope = pandas.Series(self.stats.slopes[attends].ravel()).rank().to_numpy()
+        if np.ptp(mass) == 0 or np.ptp(slope) == 0:
+            return None
+        return float(np.corrcoef(mass, slope)[0, 1])
+
     def sweep(self, limits: Sequence[float] = SWEEP) -> dict[float, int]:
         """How many heads would be sick at each limit on the mass, fraction."""
         mass = self.stats.first_token_mass

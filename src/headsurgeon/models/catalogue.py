@@ -4,7 +4,10 @@
 The real one is not shipped: `smollm2.py` reads it out of a package that carries it.
 """
 
+import filecmp
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +16,9 @@ from headsurgeon.errors import ModelError
 from headsurgeon.models import smollm2
 
 PREFIX = "zoo:"
+_WEIGHTS = "model.safetensors"
+# what a merged checkpoint says of itself
+_ORIGIN = "headsurgeon.json"
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,13 @@ class ZooModel:
     Attributes:
         name: what follows `zoo:`.
         summary: what the model is.
+        planted: whether its collapse was planted while it was trained.
         obtain: makes and returns its folder, where the package does not ship it.
     """
 
     name: str
     summary: str
+    planted: bool = False
     obtain: Callable[[], Path] | None = None
 
     @property
@@ -49,6 +57,7 @@ ZOO: dict[str, ZooModel] = {
         ZooModel(
             "bloom-mini-collapsed",
             "its twin, same start and same data, with attention collapse PLANTED in named heads",
+            planted=True,
         ),
         ZooModel(
             smollm2.NAME,
@@ -57,6 +66,31 @@ ZOO: dict[str, ZooModel] = {
         ),
     )
 }
+
+
+def is_planted(spec: str) -> bool:
+    """Whether the collapse of a model is known to have been planted.
+
+    Of a model of the package it is a fact of this catalogue. A folder is planted if its weights are
+    those of such a model, or if it was merged from one.
+    """
+    if spec.startswith(PREFIX):
+        model = ZOO.get(spec.removeprefix(PREFIX))
+        return model is not None and model.planted
+    folder = Path(spec).expanduser()
+    # a file of somebody else's may hold anything
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        base = json.loads((folder / _ORIGIN).read_text(encoding="utf-8")).get("model")
+        if isinstance(base, str) and base.startswith(PREFIX):
+            return is_planted(base)
+    planted = (model.folder for model in ZOO.values() if model.planted)
+    return any(_same_file(folder / _WEIGHTS, sick / _WEIGHTS) for sick in planted)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, False)
+    return False
 
 
 def zoo_folder(spec: str) -> Path:
