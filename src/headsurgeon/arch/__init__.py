@@ -1,4 +1,4 @@
-"""Where each head lives: `layout.py` says what a layout is, one file per family, `registry.py`."""
+"""Where each head lives: `layout.py` says what a layout is, `registry.py` has every family."""
 
 import lazy_loader
 

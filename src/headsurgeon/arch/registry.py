@@ -4,80 +4,28 @@ from collections.abc import Callable
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from headsurgeon.arch import (
-    bloom,
-    cohere,
-    cohere2,
-    falcon,
-    gemma,
-    gemma2,
-    gemma3,
-    glm,
-    gpt2,
-    gpt_neox,
-    gpt_oss,
-    granite,
-    granitemoe,
-    lfm2,
-    llama,
-    mistral,
-    mixtral,
-    mpt,
-    olmo,
-    olmo2,
-    olmo3,
-    opt,
-    phi,
-    phi3,
-    qwen2,
-    qwen2_moe,
-    qwen3,
-    qwen3_moe,
-    smollm3,
-    stablelm,
-    starcoder2,
-)
+from headsurgeon.arch import bloom, falcon, gemma, gpt2, gpt_neox, lfm2, mpt, phi3
 from headsurgeon.arch.identity import check_code
 from headsurgeon.arch.layout import Layout
+from headsurgeon.arch.plain_families import PLAIN_FAMILIES
 from headsurgeon.arch.refused import reason
 from headsurgeon.errors import UnsupportedModel
 
 # by `model_type` of the configuration
 FAMILIES: dict[str, Callable[[PretrainedConfig], Layout]] = {
+    **PLAIN_FAMILIES,
     "bloom": bloom.describe,
-    "cohere": cohere.describe,
-    "cohere2": cohere2.describe,
     "falcon": falcon.describe,
-    "gemma": gemma.describe,
-    "gemma2": gemma2.describe,
-    "gemma3": gemma3.describe,
-    "gemma3_text": gemma3.describe_text,
-    "glm": glm.describe,
-    "glm4": glm.describe,
+    "gemma": gemma.gemma,
+    "gemma2": gemma.gemma2,
+    "gemma3": gemma.gemma3,
+    "gemma3_text": gemma.gemma3_text,
     "gpt2": gpt2.describe,
     "gpt_neox": gpt_neox.describe,
-    "gpt_oss": gpt_oss.describe,
-    "granite": granite.describe,
-    "granitemoe": granitemoe.describe,
     "lfm2": lfm2.describe,
     "lfm2_moe": lfm2.describe_moe,
-    "llama": llama.describe,
-    "mistral": mistral.describe,
-    "mixtral": mixtral.describe,
     "mpt": mpt.describe,
-    "olmo": olmo.describe,
-    "olmo2": olmo2.describe,
-    "olmo3": olmo3.describe,
-    "opt": opt.describe,
-    "phi": phi.describe,
     "phi3": phi3.describe,
-    "qwen2": qwen2.describe,
-    "qwen2_moe": qwen2_moe.describe,
-    "qwen3": qwen3.describe,
-    "qwen3_moe": qwen3_moe.describe,
-    "smollm3": smollm3.describe,
-    "stablelm": stablelm.describe,
-    "starcoder2": starcoder2.describe,
 }
 
 
