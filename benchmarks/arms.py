@@ -9,8 +9,9 @@ from transformers import BloomForCausalLM
 
 from headsurgeon import operate
 from headsurgeon.attention.choice import attending
-from headsurgeon.heads import HeadId, Plan
+from headsurgeon.heads import HeadId
 from headsurgeon.models.loss import next_token_loss
+from headsurgeon.planning import Plan
 from headsurgeon.training.contexts import gradient_checkpointing
 
 LEARNING_RATE = 5e-5

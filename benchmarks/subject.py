@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from transformers import BloomConfig, BloomForCausalLM
 
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
+from headsurgeon.planning import Plan, PlannedHead
 
 HIDDEN = 1024
 HEADS = 16

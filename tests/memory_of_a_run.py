@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
+from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import train_on, train_settings
 from headsurgeon.training.memory import memory_plan
 from tests.stand_ins import windows_of

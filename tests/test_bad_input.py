@@ -15,8 +15,8 @@ from headsurgeon.diagnosis import diagnose
 from headsurgeon.measurement import measure
 from headsurgeon.models import load as load_model
 from headsurgeon.operation import operate
-from headsurgeon.planning import plan
-from headsurgeon.planning.plan_file import load, save
+from headsurgeon.planning import Plan
+from headsurgeon.planning.planning import plan
 from tests.clinic import CORPUS, READING, checkpoint, run, sick_bloom, tokenizer, write_text
 from tests.pico import pico
 
@@ -47,7 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         diagnosis = diagnose(stats, draws=100)
         diagnosis.save(folder / "diagnosis" / "diagnosis.json")
         chosen = plan(diagnosis, model=model)
-        save(chosen, folder / "plan.yaml")
+        chosen.save(folder / "plan.yaml")
         operate(model, chosen).save(folder / "patch.safetensors")
     return folder
 
@@ -105,7 +105,7 @@ def test_a_head_out_of_range_in_an_edited_plan_is_named_with_its_line(clinic: Pa
 
 
 def test_a_plan_for_another_model_is_refused_with_both_fingerprints(clinic: Path) -> None:
-    expected = load(clinic / "plan.yaml").fingerprint
+    expected = Plan.load(clinic / "plan.yaml").fingerprint
     arguments = ("operate", "other", "--plan", "plan.yaml", *TRAINING, "--output", "new", "--yes")
     refused(clinic, 2, *arguments, says=("other weights", str(expected), "sick"))
 
@@ -149,7 +149,7 @@ def test_nan_weights_are_named_by_diagnose_and_by_operate(clinic: Path) -> None:
     tensor = "transformer.h.1.self_attention.query_key_value.weight"
     arguments = ("diagnose", "broken", *READING, "--output", "new")
     refused(clinic, 2, *arguments, says=("NaN", tensor))
-    save(replace(load(clinic / "plan.yaml"), fingerprint=None), clinic / "plan.yaml")
+    replace(Plan.load(clinic / "plan.yaml"), fingerprint=None).save(clinic / "plan.yaml")
     arguments = ("operate", "broken", "--plan", "plan.yaml", *TRAINING, "--output", "new", "--yes")
     refused(clinic, 2, *arguments, says=("NaN", tensor))
 

@@ -57,9 +57,9 @@ def test_what_changes_weights_takes_no_memory_limit(clinic: Path) -> None:
     assert "--max-memory" not in run("merge", "--help").stdout
     from headsurgeon.models import load
     from headsurgeon.operation import operate
-    from headsurgeon.planning.plan_file import load as load_plan
+    from headsurgeon.planning import Plan
 
-    operate(load("sick")[0], load_plan("plan.yaml")).save("patch.safetensors")
+    operate(load("sick")[0], Plan.load("plan.yaml")).save("patch.safetensors")
     before = sorted(Path().rglob("*"))
     reading = (*READING, *LIMIT, "--output", "new.json")
     said = run("evaluate", "sick", "--patch", "patch.safetensors", *reading)

@@ -10,7 +10,7 @@ from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.wording import TRIALS, with_bounds, working
 from headsurgeon.evaluation import Ablation, Condition
 from headsurgeon.heads import HeadId
-from headsurgeon.planning import plan
+from headsurgeon.planning.planning import plan
 from headsurgeon.scores import Estimate, Evaluation
 from tests.head_stats import diagnosis_of
 

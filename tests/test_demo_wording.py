@@ -26,7 +26,7 @@ from headsurgeon.demo.wording import (
 )
 from headsurgeon.evaluation import Ablation, Recovery
 from headsurgeon.heads import HeadId
-from headsurgeon.planning import plan
+from headsurgeon.planning.planning import plan
 from headsurgeon.scores import Estimate, Evaluation
 from tests.head_stats import diagnosis_of
 

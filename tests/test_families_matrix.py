@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.evaluation.ablation import silenced
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.loss import next_token_loss, token_nll
 from headsurgeon.operation import Patient, apply_patch, operate
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import VOCABULARY, tokens
 from tests.pico_families import NAMES, pico_family
 

@@ -20,8 +20,9 @@ from headsurgeon.demo.tables import diagnosed
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose, first_token_test
 from headsurgeon.errors import HeadError, ModelError
 from headsurgeon.evaluation import drift, recovery
-from headsurgeon.heads import NO_ATTENTION, STATISTICS, HeadId, Plan, PlannedHead
-from headsurgeon.planning import plan
+from headsurgeon.heads import NO_ATTENTION, STATISTICS, HeadId
+from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.planning.planning import plan
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.head_map_figure import head_map as drawn_map
 from tests.clinic import READING, checkpoint, run, write_text

@@ -11,7 +11,8 @@ import headsurgeon as hs
 from headsurgeon.arch import layout_of
 from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError
-from headsurgeon.heads import STATISTICS, HeadId, Plan, PlannedHead
+from headsurgeon.heads import STATISTICS, HeadId
+from headsurgeon.planning import Plan, PlannedHead
 from tests.char_tokenizer import char_tokenizer
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family

@@ -16,8 +16,9 @@ import headsurgeon as hs
 from headsurgeon.arch import layout_of
 from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError, PlanError, SettingsError
-from headsurgeon.heads import STATISTICS, HeadId, Plan, PlannedHead
+from headsurgeon.heads import STATISTICS, HeadId
 from headsurgeon.models.weights import weight_of
+from headsurgeon.planning import Plan, PlannedHead
 from tests.char_tokenizer import char_tokenizer
 from tests.clinic import CORPUS, run, write_text
 from tests.pico import tokens

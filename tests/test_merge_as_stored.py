@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models import load
 from headsurgeon.models.fingerprint import fingerprints
 from headsurgeon.operation import apply_patch, operate
+from headsurgeon.planning import Plan, PlannedHead
 from tests.clinic import checkpoint, run
 from tests.pico import pico
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 import headsurgeon as hs
 from headsurgeon.errors import InputError, ModelError, PlanError
 from headsurgeon.evaluation.recovery_rule import _unlike
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
+from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.scores import Estimate
 from tests.head_stats import stats_of
 from tests.pico import tokens

@@ -20,11 +20,12 @@ from headsurgeon.errors import (
     StateError,
     UnsupportedModel,
 )
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import fingerprint
 from headsurgeon.operation import INITS, OUTPUT_STARTS, Patient, operate
 from headsurgeon.operation.qkv_start import InitContext
 from headsurgeon.operation.slice_maps import HeadTensors
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)

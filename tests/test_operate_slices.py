@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
 from headsurgeon.arch import layout_of
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
 from headsurgeon.operation.patient import Patient
 from headsurgeon.operation.slices import SlicedLinear, SliceMap, merge_runs
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, pico, tokens
 
 HEADS = {

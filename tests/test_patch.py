@@ -21,11 +21,11 @@ from headsurgeon.errors import (
     UnsupportedModel,
     WriteError,
 )
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import fingerprint
-from headsurgeon.operation import Patient, apply_patch, operate, read_patch
-from headsurgeon.operation import patch as patch_module
+from headsurgeon.operation import Patient, apply_patch, applying, operate, read_patch
 from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)
@@ -287,7 +287,7 @@ def test_whatever_goes_wrong_while_applying_leaves_the_model_as_it_was(
     _, path = patient_with_patch("bloom", tmp_path)
     model = pico("bloom")
     stock = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(patch_module, "_load", fail)
+    monkeypatch.setattr(applying, "_load", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         apply_patch(model, path)
     assert all(torch.equal(stock[name], t) for name, t in model.state_dict().items())

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from headsurgeon.errors import PatchError, SettingsError
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.operation import INITS, apply_patch, operate, read_patch
 from headsurgeon.operation.patient import operated
 from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico
 
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(1, 3))))

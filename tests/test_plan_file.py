@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headsurgeon.errors import PlanError
-from headsurgeon.heads import VERDICTS, HeadId, Plan, PlannedHead
-from headsurgeon.planning import plan
-from headsurgeon.planning.plan_file import HEAD_STATISTICS, from_yaml, load, save, to_yaml
+from headsurgeon.heads import VERDICTS, HeadId
+from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.planning.plan import HEAD_STATISTICS
+from headsurgeon.planning.planning import plan
 from headsurgeon.planning.yaml_reader import Reader
 from tests.head_stats import diagnosis_of
 
@@ -48,14 +49,14 @@ def test_a_plan_comes_back_exactly_with_every_head_on_a_line_of_its_own(
 ) -> None:
     planned = tuple(PlannedHead(HeadId(*key), **heads[key]) for key in sorted(heads))
     original = Plan(heads=planned, **fields)
-    text = to_yaml(original)
-    assert from_yaml(text) == original
+    text = original.to_yaml()
+    assert Plan.from_yaml(text) == original
     assert len(re.findall(r"^- \{head: L\d+H\d+,.*\}$", text, re.MULTILINE)) == len(planned)
 
 
 def example() -> str:
     """A plan as the command writes it; sick: L0H1, L1H0."""
-    return to_yaml(plan(diagnosis_of([[0.1, 0.6], [0.97, 0.2]])))
+    return plan(diagnosis_of([[0.1, 0.6], [0.97, 0.2]])).to_yaml()
 
 
 def line_of(text: str, start: str) -> int:
@@ -74,7 +75,7 @@ def test_the_file_explains_itself_and_keeps_the_order_of_fields() -> None:
 
 
 def test_a_short_plan_written_by_hand_is_enough() -> None:
-    found = from_yaml(
+    found = Plan.from_yaml(
         "kind: plan\nmodel: bigscience/bloom-560m\nheads:\n- head: l5h14\n- {head: L2H3}"
     )
     assert found.operated == (HeadId(2, 3), HeadId(5, 14))
@@ -86,7 +87,9 @@ def test_a_short_plan_written_by_hand_is_enough() -> None:
 
 
 def test_numbers_may_be_written_as_people_write_them() -> None:
-    found = from_yaml("kind: plan\nmodel: 560\njoint_cost: 1e-5\nheads: [{head: L0H0, slope: 1}]")
+    found = Plan.from_yaml(
+        "kind: plan\nmodel: 560\njoint_cost: 1e-5\nheads: [{head: L0H0, slope: 1}]"
+    )
     assert (found.model, found.joint_cost) == ("560", 1e-5)
     assert found.heads[0].statistics == {"slope": 1.0}
 
@@ -152,7 +155,7 @@ def test_numbers_may_be_written_as_people_write_them() -> None:
 def test_a_fault_names_its_line(old: str, new: str, line: str, message: str) -> None:
     text = example().replace(old, new, 1)
     with pytest.raises(PlanError) as raised:
-        from_yaml(text, "plan.yaml", layers=2, heads=2)
+        Plan.from_yaml(text, "plan.yaml", layers=2, heads=2)
     assert f"line {line_of(text, line)}: " in str(raised.value)
     assert message in str(raised.value)
 
@@ -160,7 +163,7 @@ def test_a_fault_names_its_line(old: str, new: str, line: str, message: str) -> 
 def test_all_faults_are_reported_at_once_in_the_order_of_lines() -> None:
     text = example().replace("rule:", "rul:").replace("seed: 0", "seed: x").replace("L1H0", "L9H0")
     with pytest.raises(PlanError) as raised:
-        from_yaml(text, "plan.yaml", layers=2, heads=2)
+        Plan.from_yaml(text, "plan.yaml", layers=2, heads=2)
     lines = [int(n) for n in re.findall(r"line (\d+):", str(raised.value))]
     assert str(raised.value).startswith("plan.yaml has 3 faults:")
     assert lines == [line_of(text, "rul:"), line_of(text, "seed:"), line_of(text, "- {head: L9H0")]
@@ -168,17 +171,17 @@ def test_all_faults_are_reported_at_once_in_the_order_of_lines() -> None:
 
 def test_the_same_fault_on_two_lines_is_reported_twice() -> None:
     with pytest.raises(PlanError) as raised:
-        from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0, x: 1}\n- {head: L0H1, x: 1}")
+        Plan.from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0, x: 1}\n- {head: L0H1, x: 1}")
     assert re.findall(r"line (\d)", str(raised.value)) == ["4", "5"]
 
 
 def test_a_doubled_head_names_both_lines() -> None:
     with pytest.raises(PlanError, match="line 5: L0H0 is here for the second time, see line 4"):
-        from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0}\n- {head: L0H0, role: watch}")
+        Plan.from_yaml("kind: plan\nmodel: m\nheads:\n- {head: L0H0}\n- {head: L0H0, role: watch}")
 
 
 def test_without_the_model_any_head_may_be_planned() -> None:
-    assert from_yaml(example().replace("L1H0", "L99H99")).operated[-1] == HeadId(99, 99)
+    assert Plan.from_yaml(example().replace("L1H0", "L99H99")).operated[-1] == HeadId(99, 99)
 
 
 @pytest.mark.parametrize(
@@ -203,34 +206,34 @@ def test_without_the_model_any_head_may_be_planned() -> None:
 )
 def test_what_is_no_plan_is_refused(text: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        from_yaml(text)
+        Plan.from_yaml(text)
 
 
 def test_a_newer_schema_is_refused_before_its_unknown_keys_are() -> None:
     text = example().replace("schema: 1", "schema: 99\nnovelty: 1")
     with pytest.raises(PlanError, match=r"newer headsurgeon \(schema 99.*upgrade"):
-        from_yaml(text)
+        Plan.from_yaml(text)
 
 
 @given(st.text(alphabet="kind: plamoehs-{}[]L0H1,\n'\"&*!", max_size=60))
 def test_any_text_is_a_plan_or_a_plan_error(text: str) -> None:
     with suppress(PlanError):
-        assert isinstance(from_yaml(text), Plan)
+        assert isinstance(Plan.from_yaml(text), Plan)
 
 
 def test_files_are_read_and_written(tmp_path: Path) -> None:
     original = plan(diagnosis_of([[0.1, 0.6]]), layers=(0, 0))
-    save(original, tmp_path / "plan.yaml")
-    assert load(tmp_path / "plan.yaml", layers=1, heads=2) == original
+    original.save(tmp_path / "plan.yaml")
+    assert Plan.load(tmp_path / "plan.yaml", layers=1, heads=2) == original
     assert Plan.from_yaml(original.to_yaml()) == original
 
 
 def test_a_file_that_cannot_be_read_is_a_plan_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"cannot read .*No such file"):
-        load(tmp_path / "none.yaml")
+        Plan.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PlanError, match=r"binary\.yaml is not UTF-8 text"):
-        load(tmp_path / "binary.yaml")
+        Plan.load(tmp_path / "binary.yaml")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +245,7 @@ def test_a_file_that_cannot_be_read_is_a_plan_error(tmp_path: Path) -> None:
 )
 def test_what_could_not_be_read_again_is_not_written(head: PlannedHead, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        to_yaml(Plan(model="m", rule="heads", heads=(head,)))
+        Plan(model="m", rule="heads", heads=(head,)).to_yaml()
 
 
 def test_the_reader_says_which_line_a_node_is_on() -> None:

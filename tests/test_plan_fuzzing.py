@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import headsurgeon as hs
 from headsurgeon.errors import HeadsurgeonError, PlanError
-from headsurgeon.planning.plan_file import load
 from tests.head_stats import diagnosis_of
 
 TEXT = hs.plan(diagnosis_of([[0.2, 0.97], [0.6, 0.1]])).to_yaml()
@@ -50,19 +49,19 @@ def test_any_bytes_are_a_plan_or_an_error(
     path = tmp_path_factory.mktemp("bytes") / "plan.yaml"
     path.write_bytes(raw)
     with pytest.raises(PlanError):
-        load(path)
+        hs.Plan.load(path)
 
 
 def test_a_pipe_is_no_plan_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "plan.yaml")
     with pytest.raises(PlanError, match="no ordinary file"):
-        load(tmp_path / "plan.yaml")
+        hs.Plan.load(tmp_path / "plan.yaml")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "nowhere.yaml", "."])
 def test_a_path_that_cannot_be_read_is_an_error(name: str) -> None:
     with pytest.raises(PlanError, match="not a plan"):
-        load(name)
+        hs.Plan.load(name)
 
 
 def test_aliases_do_not_multiply() -> None:

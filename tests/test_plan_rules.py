@@ -15,11 +15,12 @@ from headsurgeon.cli.plan import show_plan
 from headsurgeon.diagnosis import diagnose
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import HeadError, PlanError
-from headsurgeon.heads import HeadId, Plan
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.fingerprint import fingerprint
-from headsurgeon.planning import RULES, plan
+from headsurgeon.planning import RULES, Plan
 from headsurgeon.planning.matching import nearest
+from headsurgeon.planning.planning import plan
 from tests.head_stats import diagnosis_of
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family

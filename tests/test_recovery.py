@@ -12,9 +12,10 @@ from headsurgeon.arch import layout_of
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation import Recovery, ablate, empirical_null, recovery
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement.capture import LayerCapture, capturing
 from headsurgeon.operation import operate
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico
 from tests.stand_ins import windows_of
 

@@ -11,8 +11,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_module
 
 from headsurgeon.errors import StateError
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico, tokens
 
 PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))

@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 import headsurgeon as hs
 from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError, WriteError
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models import smollm2
 from headsurgeon.models.loss import next_token_loss
+from headsurgeon.planning import Plan, PlannedHead
 from tests.clinic import run
 from tests.pico import tokens
 from tests.pico_families import pico_family

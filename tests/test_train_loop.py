@@ -25,10 +25,11 @@ from headsurgeon.errors import (
     StateError,
     WriteError,
 )
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models.loss import token_nll
 from headsurgeon.operation import Patient, apply_patch, operate, read_patch
 from headsurgeon.operation.tensor_file import read_tensors
+from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import StepEvent, TrainSettings, read_log, train, train_on, train_settings
 from headsurgeon.training.log import read_entries
 from tests.pico import VOCABULARY, pico

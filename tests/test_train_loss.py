@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from headsurgeon.errors import StateError
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.models import loss as module
 from headsurgeon.models.loss import next_token_loss, token_nll
 from headsurgeon.operation import operate
+from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, VOCABULARY, pico, tokens
 
 FAMILIES = sorted(PICO)

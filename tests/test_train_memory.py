@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from headsurgeon.errors import OperationError, StateError
-from headsurgeon.heads import HeadId, Plan, PlannedHead
+from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
+from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training.live_memory import live_memory, without_memory
 from headsurgeon.training.memory import memory_plan
 from tests.memory_of_a_run import RUNS

@@ -10,12 +10,13 @@ from .evaluation.loss import evaluate as evaluate
 from .evaluation.recovery_rule import recovery as recovery
 from .heads import HeadId as HeadId
 from .heads import HeadStats as HeadStats
-from .heads import Plan as Plan
 from .measurement.measuring import measure as measure
 from .models.loading import load as load
+from .operation.applying import apply_patch as apply_patch
 from .operation.operating import operate as operate
-from .operation.patch import apply_patch as apply_patch
 from .operation.patient import Patient as Patient
+from .planning.plan import Plan as Plan
+from .planning.plan import PlannedHead as PlannedHead
 from .planning.planning import plan as plan
 from .scores import (
     Estimate as Estimate,

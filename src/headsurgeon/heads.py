@@ -6,7 +6,7 @@ A head is written `L5H14` (layer 5, query head 14, both zero-based). Arrays are 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -236,77 +236,3 @@ class HeadStats:
         for index, level in enumerate(QUANTILE_LEVELS):
             columns[f"row_mass_q{round(100 * level):02d}"] = quantiles[..., index].ravel()
         return pandas.DataFrame(columns)
-
-
-Role = Literal["operate", "watch"]
-
-
-@dataclass(frozen=True)
-class PlannedHead:
-    """One head of a plan.
-
-    Attributes:
-        id: the head.
-        role: `operate`, or `watch` for a healthy head inside a band.
-        verdict: what the diagnosis said.
-        statistics: the head's numbers at that time, by name.
-        ablation_cost: mean loss its zero-ablation alone costs now, nats per token; None if unknown.
-    """
-
-    id: HeadId
-    role: Role = "operate"
-    verdict: str = ""
-    statistics: Mapping[str, float] = field(default_factory=dict)
-    ablation_cost: float | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which heads will be operated on, and why; `diagnose.plan_file` reads and writes it as YAML.
-
-    Attributes:
-        model: id of the model it was made for.
-        rule: the rule that chose the heads.
-        heads: the heads, sorted.
-        fingerprint: SHA-256 of all attention projections of the model; None when made without it.
-        thresholds: limits the verdicts used, by name.
-        init: how Q, K and V start, a name in `operate.init`.
-        output_start: what the head's output is at step 0, a name in `operate.output_start`.
-        seed: seed of the initialisation.
-        joint_cost: loss that ablating all operated heads together costs now, nats per token.
-        notes: remarks for the reader, such as which heads share keys and values.
-    """
-
-    model: str
-    rule: str
-    heads: tuple[PlannedHead, ...]
-    fingerprint: str | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    init: str = "xavier_uniform_head"
-    output_start: str = "zero-output"
-    seed: int = 0
-    joint_cost: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def operated(self) -> tuple[HeadId, ...]:
-        """The heads with role `operate`."""
-        return tuple(head.id for head in self.heads if head.role == "operate")
-
-    @property
-    def watched(self) -> tuple[HeadId, ...]:
-        """The heads with role `watch`."""
-        return tuple(head.id for head in self.heads if head.role == "watch")
-
-    def to_yaml(self) -> str:
-        """The plan as YAML text; see `headsurgeon.planning.plan_file`."""
-        from headsurgeon.planning.plan_file import to_yaml
-
-        return to_yaml(self)
-
-    @classmethod
-    def from_yaml(cls, text: str) -> "Plan":
-        """Reads YAML text; errors name the line; see `headsurgeon.planning.plan_file`."""
-        from headsurgeon.planning.plan_file import from_yaml
-
-        return from_yaml(text)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from headsurgeon.data import Windows
     from headsurgeon.evaluation import Ablation
-    from headsurgeon.heads import Plan
     from headsurgeon.operation import Patient
+    from headsurgeon.planning import Plan
     from headsurgeon.scores import Estimate, Evaluation
 
 Report = dict[str, Any]
@@ -73,13 +73,13 @@ def evaluate(
     from headsurgeon.models.weights import precision
     from headsurgeon.operation import read_patch
     from headsurgeon.operation.operating import check_operable
-    from headsurgeon.planning.plan_file import load as load_plan
+    from headsurgeon.planning import Plan
 
     if output is not None:
         check_file(output, "evaluation.json")
     if patch is not None:
         read_patch(patch)
-    wanted = None if plan is None else load_plan(plan)
+    wanted = None if plan is None else Plan.load(plan)
     loaded, tokenizer = open_model(model, loading)
     if patch is not None:
         check_operable(loaded)

@@ -18,8 +18,8 @@ from headsurgeon.training import PRESETS, TrainSettings, train_settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headsurgeon.heads import Plan
     from headsurgeon.operation import Patient
+    from headsurgeon.planning import Plan
     from headsurgeon.training import Run
 
 TRAINING = "Training (by default as --preset says)"
@@ -111,7 +111,7 @@ def operate(
     from headsurgeon.folders import claim_folder
     from headsurgeon.models.loading import load_config
     from headsurgeon.operation import operate as open_up
-    from headsurgeon.planning.plan_file import load as load_plan
+    from headsurgeon.planning import Plan
 
     settings = _settings(preset, vars(training))
     check_folder(output)
@@ -120,7 +120,7 @@ def operate(
     trust = loading.trust_remote_code
     config = load_config(model, revision=loading.revision, trust_remote_code=trust)
     layout = layout_for(config)
-    wanted = load_plan(plan, layers=layout.layers, heads=layout.heads)
+    wanted = Plan.load(plan, layers=layout.layers, heads=layout.heads)
     loaded, tokenizer = open_model(model, loading)
     with busy("checking the plan against the model"):
         patient = open_up(loaded, wanted)

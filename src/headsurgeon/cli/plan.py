@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.heads import HeadId, Plan
+    from headsurgeon.heads import HeadId
+    from headsurgeon.planning import Plan
 
 CHOICE = "Which heads"
 START = "How they start"
@@ -157,8 +158,7 @@ def plan(
     diagnosis.
     """
     from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.planning import plan as make_plan
-    from headsurgeon.planning.plan_file import save
+    from headsurgeon.planning.planning import plan as make_plan
 
     _check_names(init, output_start)
     _check_output(output, overwrite)
@@ -186,7 +186,7 @@ def plan(
         cost = _cost(found, loaded, tokenizer, corpus, cost_count, loading.attention)
     with busy(f"planning by rule {chosen_rule}"):
         result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
-    save(result, output)
+    result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
     read = corpus or found.stats.provenance.corpus

@@ -11,8 +11,9 @@ from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
 from headsurgeon.evaluation import Condition, condition, evaluate
-from headsurgeon.heads import HeadStats, Plan
+from headsurgeon.heads import HeadStats
 from headsurgeon.operation import Patient, operate
+from headsurgeon.planning import Plan
 from headsurgeon.scores import Evaluation
 from headsurgeon.training import Run, StepEvent, read_log, train_on
 

@@ -11,9 +11,10 @@ from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.evaluation import Ablation, Condition, ablate, ablation_cost, condition, evaluate
-from headsurgeon.heads import HeadId, HeadStats, Plan
+from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measurement import measure
-from headsurgeon.planning import plan
+from headsurgeon.planning import Plan
+from headsurgeon.planning.planning import plan
 from headsurgeon.scores import Evaluation
 
 

@@ -11,7 +11,8 @@ from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.wording import number, share, with_bounds
 from headsurgeon.diagnosis import Diagnosis
-from headsurgeon.heads import HeadStats, Plan
+from headsurgeon.heads import HeadStats
+from headsurgeon.planning import Plan
 from headsurgeon.report import Table
 from headsurgeon.scores import Evaluation
 

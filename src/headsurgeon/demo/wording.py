@@ -8,7 +8,7 @@ from headsurgeon.demo.material import OTHER, TEST
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.evaluation import Drift, Recovery
-from headsurgeon.heads import Plan
+from headsurgeon.planning import Plan
 from headsurgeon.scores import Estimate
 
 PLANTED = (

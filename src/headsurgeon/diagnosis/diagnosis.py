@@ -1,7 +1,7 @@
 """A diagnosis: the verdict of every head, how sure it is, and where the sick ones are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from headsurgeon.diagnosis.band import SickBand, sick_band
+from headsurgeon.diagnosis.diagnosis_file import BOUNDS, fields_of, write_diagnosis
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify, verdicts_at
 from headsurgeon.errors import SettingsError
-from headsurgeon.heads import NO_ATTENTION, SICK, VERDICTS, HeadId, HeadStats, Verdict
+from headsurgeon.files import header, read_json, without_nan
+from headsurgeon.heads import NO_ATTENTION, SICK, STATISTICS, VERDICTS, HeadId, HeadStats, Verdict
 from headsurgeon.scores import DRAWS, mean_interval
 
 if TYPE_CHECKING:
@@ -137,30 +139,54 @@ class Diagnosis:
         return pandas.concat([pandas.DataFrame(front), self.stats.to_frame()], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as plain data; see `diagnosis_file`."""
-        from headsurgeon.diagnosis.diagnosis_file import to_dict
-
-        return to_dict(self)
+        """The diagnosis as plain data, null for NaN: a summary for readers, then the arrays."""
+        stats, band = self.stats, self.sick_band
+        content = {
+            **header("diagnosis"),
+            "provenance": asdict(stats.provenance),
+            "thresholds": self.thresholds.to_dict(),
+            "draws": self.draws,
+            "seed": self.seed,
+            "counts": self.counts,
+            "sick": [str(head) for head in self.sick],
+            "sick_band": None if band is None else asdict(band),
+            "per_index": self.per_index.tolist(),
+            "per_layer": self.per_layer.tolist(),
+            "sweep": {str(limit): count for limit, count in self.sweep().items()},
+            "verdicts": self.verdicts.tolist(),
+            "borderline": self.borderline.tolist(),
+            "means": {name: stats.mean(name).tolist() for name in STATISTICS},
+            **{name: getattr(self, name).tolist() for name in BOUNDS},
+            "slopes": stats.slopes.tolist(),
+            "null_mass": stats.null_mass.tolist(),
+            "documents": list(stats.documents),
+            "values": {name: stats.values[name].tolist() for name in STATISTICS},
+            "row_quantiles": stats.row_quantiles.tolist(),
+        }
+        return dict(without_nan(content))
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Diagnosis":
-        """The diagnosis that `to_dict` wrote; see `diagnosis_file`."""
-        from headsurgeon.diagnosis.diagnosis_file import from_dict
+    def from_dict(cls, content: Mapping[str, Any], name: str = "diagnosis") -> "Diagnosis":
+        """The diagnosis that `to_dict` wrote.
 
-        return from_dict(content)
+        Raises:
+            InputError: something is missing, of another type or shape, or what no diagnosis says: a
+                share beyond 1, verdicts that are not those of the numbers. Names the place.
+        """
+        return cls(**fields_of(content, name))
 
     def save(self, path: Path | str) -> None:
-        """Writes diagnosis.json; see `diagnosis_file`."""
-        from headsurgeon.diagnosis.diagnosis_file import save
-
-        save(self, path)
+        """Writes diagnosis.json, atomically, with every list of numbers on one line."""
+        write_diagnosis(self.to_dict(), path)
 
     @classmethod
     def load(cls, path: Path | str) -> "Diagnosis":
-        """Reads diagnosis.json; see `diagnosis_file`."""
-        from headsurgeon.diagnosis.diagnosis_file import load
+        """Reads a diagnosis.json.
 
-        return load(path)
+        Raises:
+            InputError: no such file, another kind of file, a newer schema, or a damaged one.
+        """
+        return cls.from_dict(read_json(path, "diagnosis"), str(path))
 
 
 def diagnose(

@@ -8,7 +8,6 @@ and every later stage can compute its own intervals from it.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.diagnosis.verdicts import Thresholds, classify
 from headsurgeon.errors import InputError, ModelError, SettingsError
-from headsurgeon.files import header, read_json, shorten, without_nan, write_text
+from headsurgeon.files import shorten, write_text
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
 
-_BOUNDS = ("mass_low", "mass_high", "entropy_low", "entropy_high")
+BOUNDS = ("mass_low", "mass_high", "entropy_low", "entropy_high")
 _SHARES = (
     *("first_token_mass", "first_token_mass_after_row0", "sink_rows"),
     *("previous_token_mass", "local_mass"),
@@ -34,47 +32,18 @@ Layers = list[list[Finite | None]]
 _LIST_OF_SCALARS = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
 
 
-def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis as plain data, null for NaN: a summary for readers, then the arrays."""
-    stats, band = diagnosis.stats, diagnosis.sick_band
-    content = {
-        **header("diagnosis"),
-        "provenance": asdict(stats.provenance),
-        "thresholds": diagnosis.thresholds.to_dict(),
-        "draws": diagnosis.draws,
-        "seed": diagnosis.seed,
-        "counts": diagnosis.counts,
-        "sick": [str(head) for head in diagnosis.sick],
-        "sick_band": None if band is None else asdict(band),
-        "per_index": diagnosis.per_index.tolist(),
-        "per_layer": diagnosis.per_layer.tolist(),
-        "sweep": {str(limit): count for limit, count in diagnosis.sweep().items()},
-        "verdicts": diagnosis.verdicts.tolist(),
-        "borderline": diagnosis.borderline.tolist(),
-        "means": {name: stats.mean(name).tolist() for name in STATISTICS},
-        **{name: getattr(diagnosis, name).tolist() for name in _BOUNDS},
-        "slopes": stats.slopes.tolist(),
-        "null_mass": stats.null_mass.tolist(),
-        "documents": list(stats.documents),
-        "values": {name: stats.values[name].tolist() for name in STATISTICS},
-        "row_quantiles": stats.row_quantiles.tolist(),
-    }
-    return dict(without_nan(content))
-
-
-def from_dict(content: Mapping[str, Any], name: str = "diagnosis") -> Diagnosis:
-    """The diagnosis that `to_dict` wrote.
+def fields_of(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a diagnosis is made of, out of the plain data of its file.
 
     Raises:
-        InputError: something is missing, of another type or shape, or what no diagnosis says: a
-            share beyond 1, verdicts that are not those of the numbers. Names the place.
+        InputError: something is missing, of another type or shape, or what no diagnosis says. Names
+            the place.
     """
     try:
         return _read(content)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'][:6]))}: {fault['msg']}"
-            for fault in error.errors()[:3]
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]
         ]
         what = shorten("; ".join(faults), 300)
         raise InputError(f"{name} is damaged ({what}); write it again with diagnose") from error
@@ -83,21 +52,12 @@ def from_dict(content: Mapping[str, Any], name: str = "diagnosis") -> Diagnosis:
         raise InputError(f"{name} is damaged ({what}); write it again with diagnose") from error
 
 
-def save(diagnosis: Diagnosis, path: Path | str) -> None:
-    """Writes the diagnosis to `path`, atomically, with every list of numbers on one line."""
-    content = json.dumps(to_dict(diagnosis), indent=1, ensure_ascii=False)
+def write_diagnosis(content: Mapping[str, Any], path: Path | str) -> None:
+    """Writes the plain data of a diagnosis, every list of numbers on one line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     # no JSON string holds a raw line break, so only the layout is changed
-    lines = _LIST_OF_SCALARS.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", content)
+    lines = _LIST_OF_SCALARS.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
     write_text(path, lines + "\n")
-
-
-def load(path: Path | str) -> Diagnosis:
-    """Reads a diagnosis.json.
-
-    Raises:
-        InputError: no such file, another kind of file, a newer schema, or a damaged one.
-    """
-    return from_dict(read_json(path, "diagnosis"), str(path))
 
 
 class _Read(BaseModel):
@@ -155,7 +115,7 @@ class _File(_Read):
     means: Any = None
 
 
-def _read(content: Mapping[str, Any]) -> Diagnosis:
+def _read(content: Mapping[str, Any]) -> dict[str, Any]:
     file = _File.model_validate(dict(content))
     if set(file.values) != set(STATISTICS):
         raise ValueError(f"values: expected {', '.join(STATISTICS)}, got {', '.join(file.values)}")
@@ -175,12 +135,19 @@ def _read(content: Mapping[str, Any]) -> Diagnosis:
         provenance=Provenance(**file.provenance.model_dump()),
     )
     thresholds = Thresholds(**file.thresholds.model_dump())
-    bounds = {name: _array(name, getattr(file, name), shape) for name in _BOUNDS}
+    bounds = {name: _array(name, getattr(file, name), shape) for name in BOUNDS}
     _check_numbers(stats, bounds)
     verdicts = classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
     if verdicts.tolist() != file.verdicts:
         raise ValueError("verdicts: they are not those of the masses and entropies beside them")
-    return Diagnosis(stats, thresholds, verdicts, **bounds, draws=file.draws, seed=file.seed)
+    return {
+        "stats": stats,
+        "thresholds": thresholds,
+        "verdicts": verdicts,
+        "draws": file.draws,
+        "seed": file.seed,
+        **bounds,
+    }
 
 
 def _check_numbers(stats: HeadStats, bounds: Mapping[str, Float[np.ndarray, "layer head"]]) -> None:

@@ -17,9 +17,10 @@ from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.loss import evaluate
 from headsurgeon.evaluation.lower_layers import Prefix
-from headsurgeon.heads import HeadId, Plan, check_heads, parse_heads
+from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.capture import LayerCapture, capturing
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
+from headsurgeon.planning import Plan
 from headsurgeon.scores import Estimate, Evaluation, difference
 
 Mode = Literal["zero", "mean"]

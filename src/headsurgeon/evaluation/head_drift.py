@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from headsurgeon.errors import InputError
-from headsurgeon.heads import HeadId, HeadStats, Plan, parse_heads
+from headsurgeon.heads import HeadId, HeadStats, parse_heads
+from headsurgeon.planning import Plan
 
 SICK_MASS = 0.5
 DRIFT_MASS = 0.05

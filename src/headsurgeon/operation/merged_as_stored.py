@@ -12,8 +12,8 @@ from headsurgeon.errors import ModelError, PatchError
 from headsurgeon.models.origin import find_stored
 from headsurgeon.models.stored import StoredTensor, stored_tensors, weight_files
 from headsurgeon.models.weights import ordinary
-from headsurgeon.operation.patch import not_finite
 from headsurgeon.operation.patient import Patient
+from headsurgeon.operation.slice_maps import not_finite
 
 
 def write_as_stored(patient: Patient, source: Path, target: Path) -> None:
@@ -29,7 +29,7 @@ def write_as_stored(patient: Patient, source: Path, target: Path) -> None:
     places = _places(patient, source)
     merged = {name: _merged(patient, name, place) for name, place in places.items()}
     rounded = {name: patient.maps[name].read(tensor) for name, tensor in merged.items()}
-    fault = not_finite(patient, rounded)
+    fault = not_finite(rounded, patient.maps, patient.heads, patient.layout)
     if fault is not None:
         raise PatchError(f"in the precision it is stored in, {fault}; merge with --dtype fp32")
     for file in weight_files(str(source)):

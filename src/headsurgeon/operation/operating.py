@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
-from headsurgeon.heads import Plan, check_heads
+from headsurgeon.heads import check_heads
 from headsurgeon.models.fingerprint import attention, combined, fingerprints, touched
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.weights import check_whole
@@ -18,6 +18,7 @@ from headsurgeon.operation.patient import Patient, operated
 from headsurgeon.operation.qkv_start import INITS, Init, InitContext
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.sharding import check_unsharded
+from headsurgeon.planning import Plan
 
 Start = TypeVar("Start", bound=Callable[..., None])
 

@@ -1,103 +1,93 @@
-"""Patches: safetensors files that hold only the slices, and say which base they belong to."""
+"""Patch files: safetensors with the slices alone, and which base they belong to.
 
-import json
-from collections.abc import Mapping
+What a file says is checked before anything is made of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from headsurgeon.arch import Layout, layout_of
-from headsurgeon.errors import PatchError, SettingsError
-from headsurgeon.heads import check_heads
-from headsurgeon.models.fingerprint import fingerprint, fingerprints, others
-from headsurgeon.models.forward import model_id
-from headsurgeon.operation.operating import check_operable, open_patient
-from headsurgeon.operation.patch_file import DTYPES, KIND, PatchContent, SliceLayout, read_content
-from headsurgeon.operation.patient import Patient
-from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.errors import HeadsurgeonError, PatchError
+from headsurgeon.operation.output_start import OUTPUT_STARTS
+from headsurgeon.operation.qkv_start import INITS
+from headsurgeon.operation.seeds import HIGHEST_SEED
+from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+from headsurgeon.planning import Plan
+
+KIND = "patch"
+DTYPES = (torch.float32, torch.bfloat16)
+ENTRIES = (
+    "model",
+    "fingerprint",
+    "fingerprints",
+    "plan",
+    "seed",
+    "init",
+    "output_start",
+    "layout",
+)
+_Parsed = TypeVar("_Parsed")
+_Index = Annotated[int, Field(ge=0, le=2**40)]
 
 
-def save_patch(patient: Patient, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
-    """Writes a patient's slices, whatever state it is in.
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class SliceLayout:
+    """Which part of a parameter a slice takes: the axis, and start and length of each run."""
+
+    axis: Annotated[int, Field(ge=0, le=1)]
+    runs: Annotated[list[tuple[_Index, _Index]], Field(min_length=1)]
+
+    @property
+    def length(self) -> int:
+        """Number of indices."""
+        return sum(length for _, length in self.runs)
+
+
+_FINGERPRINTS = TypeAdapter(dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
+_LAYOUT = TypeAdapter(dict[str, SliceLayout])
+
+
+@dataclass(frozen=True)
+class PatchContent:
+    """A patch file, parsed.
+
+    Attributes:
+        metadata: all entries as the file has them.
+        tensors: the slices by the name of the parameter they belong to, all finite.
+        plan: the plan that was carried out.
+        seed: of the initialisation.
+        fingerprints: of each tensor that the operation touched, before it.
+        layout: which part of its parameter each slice takes.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+    plan: Plan
+    seed: int
+    fingerprints: dict[str, str]
+    layout: dict[str, SliceLayout]
+
+
+def write_patch(
+    path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Writes slices, named after the parameters they belong to.
 
     Metadata, all strings: `kind`, `schema`, `headsurgeon`, `model`, `fingerprint` (of the stock
     model) and `fingerprints` (of each touched tensor), `others` (of all other parameters
     together), `plan` (YAML), `seed`, `init`, `output_start`, `layout` (for each tensor the axis
     and runs of indices it takes), `content` (SHA-256 of the values and of the other metadata).
-    Tensors have the names of the parameters they belong to.
-
-    Args:
-        path: the file; replaced atomically.
-        dtype: float32, or bfloat16 for half the size, rounded.
 
     Raises:
-        SettingsError: another dtype.
-        PatchError: a slice holds NaN or infinity, perhaps because training diverged; names its
-            tensor and head. An earlier file stays.
-        WriteError: the file could not be written.
+        WriteError: the file could not be written; an earlier one stays.
     """
-    if dtype not in DTYPES:
-        raise SettingsError(f"a patch is saved in float32 or bfloat16, not {dtype}")
-    tensors = {
-        name: slice_.detach().to("cpu", dtype).contiguous()
-        for name, slice_ in patient.named_slices().items()
-    }
-    fault = not_finite(patient, tensors)
-    if fault is not None:
-        raise PatchError(
-            f"cannot save {path}: {fault}; training diverged, or the file it came from is damaged"
-        )
-    metadata = {
-        "model": patient.plan.model or model_id(patient.model),
-        "fingerprint": patient.base_fingerprint,
-        "fingerprints": json.dumps(patient.fingerprints),
-        "plan": patient.plan.to_yaml(),
-        "others": others(patient.model, patient.fingerprints),
-        "seed": str(patient.seed),
-        "init": patient.init,
-        "output_start": patient.output_start,
-        "layout": json.dumps(_layout(patient)),
-    }
     write_tensors(path, KIND, tensors, metadata)
-    return Path(path)
-
-
-def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
-    """Writes a patch into its base model.
-
-    Returns:
-        The patient, merged: `revert` takes the patch out again, `reopen` trains it further.
-
-    Raises:
-        PatchError: the file is damaged, or belongs to another base.
-        UnsupportedModel, HeadError, ModelError, StateError: as for `operate`.
-    """
-    check_operable(model)
-    content = read_content(path)
-    metadata = content.metadata
-    layout = layout_of(model)
-    check_heads(content.plan.operated, layout.layers, layout.heads, layout.attention_layers)
-    checked = _check_base(model, layout, content, path)
-    patient = open_patient(
-        model,
-        layout,
-        content.plan,
-        content.seed,
-        metadata["init"],
-        metadata["output_start"],
-        planned_here=False,
-    )
-    try:
-        _load(patient, content, path)
-        patient.merge()
-    except BaseException:
-        patient.revert()
-        raise
-    patient.checked = checked
-    return patient
 
 
 def read_patch(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -111,77 +101,102 @@ def read_patch(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     return content.metadata, content.tensors
 
 
-def _check_base(
-    model: PreTrainedModel, layout: Layout, content: PatchContent, path: Path | str
-) -> str:
-    """What was compared, in words."""
-    expected, name = content.fingerprints, content.metadata["model"]
-    known = dict(model.named_parameters())
-    missing = sorted(set(expected) - set(known))
+def read_content(path: Path | str) -> PatchContent:
+    """Metadata and slices of a patch file, checked against its own hash and one another.
+
+    Raises:
+        PatchError: no such file, not a patch, cut short or altered, of a newer schema, with entries
+            that are missing or make no sense, or with slices that are no finite fp32 or bf16.
+    """
+    tensors, metadata = read_tensors(path, KIND, PatchError)
+    missing = [name for name in ENTRIES if name not in metadata]
     if missing:
-        raise PatchError(f"{path} was made for {name}; this model has no {missing[0]}")
-    if fingerprints(model, expected) != expected:
-        raise PatchError(
-            f"{path} was made for {name} with fingerprint {content.metadata['fingerprint']}; this "
-            f"model ({model_id(model)}) has {fingerprint(model, layout)}: "
-            "apply the patch to its own base"
-        )
-    tensors = f"the {len(expected)} tensors that the patch touches are those it was made for"
-    recorded = content.metadata.get("others")
-    if recorded is None:
-        return f"{tensors}; an older patch, so no other weight could be compared"
-    if recorded == others(model, expected):
-        return f"{tensors}, and so are all other weights"
-    return f"{tensors}; other weights DIFFER from those of the model it was made on"
+        raise PatchError(f"{path}: the patch has no {', '.join(missing)}; save it again")
+    faults: list[str] = []
+    plan = _plan(metadata["plan"], faults)
+    seed = _seed(metadata["seed"], faults)
+    for name, known in (("init", INITS), ("output_start", OUTPUT_STARTS)):
+        if metadata[name] not in known:
+            got = metadata[name][:40]
+            faults.append(f"{name}: expected one of {', '.join(known)}, got {got!r}")
+    fingerprints = _parsed("fingerprints", _FINGERPRINTS.validate_json, metadata, tensors, faults)
+    layout = _parsed("layout", _LAYOUT.validate_json, metadata, tensors, faults)
+    if not tensors:
+        faults.append("it holds no slice")
+    if layout is not None and set(layout) != set(tensors):
+        faults.append("layout: expected an entry for every slice and for nothing else")
+        layout = None
+    for name, tensor in sorted(tensors.items()):
+        fault = _fault_of(name, tensor, layout, plan)
+        if fault:
+            faults.append(fault)
+    if faults or plan is None or seed is None or fingerprints is None or layout is None:
+        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
+    return PatchContent(metadata, tensors, plan, seed, fingerprints, layout)
 
 
-def _load(patient: Patient, content: PatchContent, path: Path | str) -> None:
-    expected = {
-        name: SliceLayout(slice_map.axis, list(slice_map.runs))
-        for name, slice_map in patient.maps.items()
-    }
-    if content.layout != expected:
-        raise PatchError(f"{path}: its slices are laid out differently from this model's")
-    slices = patient.named_slices()
-    for name, slice_ in slices.items():
-        # a smaller one would silently be repeated
-        if content.tensors[name].shape != slice_.shape:
-            raise PatchError(f"{path}: {name} is not of the shape {list(slice_.shape)}")
-    rounded = {
-        name: tensor.to(patient.model.get_parameter(name).dtype)
-        for name, tensor in content.tensors.items()
-    }
-    fault = not_finite(patient, rounded)
-    if fault is not None:
-        raise PatchError(f"{path}: in the precision of this model {fault}; load it in bf16 or fp32")
-    with torch.no_grad():
-        for name, slice_ in slices.items():
-            slice_.copy_(content.tensors[name])
+def _plan(text: str, faults: list[str]) -> Plan | None:
+    try:
+        plan = Plan.from_yaml(text)
+    except HeadsurgeonError as error:
+        faults.append(str(error))
+        return None
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as e:
+        faults.append(f"plan: cannot be read ({type(e).__name__})")
+        return None
+    if not plan.operated:
+        faults.append("plan: operates on no head")
+    return plan
 
 
-def not_finite(patient: Patient, values: Mapping[str, Tensor]) -> str | None:
-    """Says which tensor and which head hold NaN or infinity; None where all values are finite."""
-    for name, value in values.items():
-        if bool(torch.isfinite(value).all()):
-            continue
-        axis, index = patient.maps[name].axis, patient.maps[name].index()
-        rest = [other for other in range(value.ndim) if other != axis]
-        whole = torch.isfinite(value).all(dim=rest) if rest else torch.isfinite(value)
-        bad = set(index[(~whole).cpu()].tolist())
-        heads = [
-            str(head)
-            for head in patient.heads
-            for blocks in patient.layout.head_blocks(head.layer, head.head).values()
-            for block in blocks
-            if block.parameter == name
-            and not bad.isdisjoint(range(block.start, block.start + block.length))
-        ]
-        return f"{name} ({', '.join(dict.fromkeys(heads))}) holds NaN or infinity"
+def _seed(text: str, faults: list[str]) -> int | None:
+    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= HIGHEST_SEED:
+        return int(text)
+    faults.append(f"seed: expected a whole number from 0 to {HIGHEST_SEED}, got {text[:40]!r}")
     return None
 
 
-def _layout(patient: Patient) -> dict[str, Any]:
-    return {
-        name: {"axis": slice_map.axis, "runs": slice_map.runs}
-        for name, slice_map in patient.maps.items()
-    }
+def _parsed(
+    name: str,
+    parse: Callable[..., dict[str, _Parsed]],
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    faults: list[str],
+) -> dict[str, _Parsed] | None:
+    try:
+        found = parse(metadata[name])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step)[:80] for step in first["loc"][:4])
+        at = f" at {where}" if where else ""
+        faults.append(
+            f"{name}: expected a JSON object with an entry for every slice: "
+            f"{first['msg'][:200]}{at}"
+        )
+        return None
+    if not set(found) >= set(tensors):
+        faults.append(f"{name}: expected a JSON object with an entry for every slice")
+        return None
+    return found
+
+
+def _fault_of(
+    name: str, tensor: Tensor, layout: Mapping[str, SliceLayout] | None, plan: Plan | None
+) -> str | None:
+    if tensor.dtype not in DTYPES:
+        return f"{name}: expected values in float32 or bfloat16, got {tensor.dtype}"
+    if layout is not None:
+        place = layout[name]
+        if tensor.ndim <= place.axis or tensor.shape[place.axis] != place.length:
+            return (
+                f"{name} is not of the shape that its layout says: {list(tensor.shape)}, where "
+                f"axis {place.axis} has {place.length} indices"
+            )
+    if not bool(torch.isfinite(tensor).all()):
+        layers = {int(step) for step in name.split(".") if step.isdecimal() and len(step) < 9}
+        heads = (
+            [] if plan is None else [str(head) for head in plan.operated if head.layer in layers]
+        )
+        return f"{name} ({', '.join(heads) or 'no head of the plan'}) holds NaN or infinity"
+    return None

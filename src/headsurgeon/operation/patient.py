@@ -1,5 +1,6 @@
 """A model under operation: slices in place of whole tensors, which can be merged or taken back."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,16 +10,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout
-from headsurgeon.errors import StateError
-from headsurgeon.heads import HeadId, Plan
+from headsurgeon.errors import PatchError, SettingsError, StateError
+from headsurgeon.heads import HeadId
+from headsurgeon.models.fingerprint import others
+from headsurgeon.models.forward import model_id
+from headsurgeon.operation.patch import DTYPES, write_patch
 from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.operation.slice_maps import (
     HeadTensors,
     frozen_key_values,
     head_tensors,
+    not_finite,
     slice_maps,
 )
 from headsurgeon.operation.slices import PREFIX, SlicedLinear
+from headsurgeon.planning import Plan
 
 State = Literal["open", "merged", "reverted"]
 
@@ -183,10 +189,44 @@ class Patient:
         return Change(self.state, len(self.maps), parameters, largest)
 
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
-        """Writes the slices as a patch file; see `headsurgeon.operation.patch.save_patch`."""
-        from headsurgeon.operation.patch import save_patch
+        """Writes the slices as a patch file, whatever the state; see `operation.patch.write_patch`.
 
-        return save_patch(self, path, dtype)
+        Args:
+            path: the file; replaced atomically.
+            dtype: float32, or bfloat16 for half the size, rounded.
+
+        Raises:
+            SettingsError: another dtype.
+            PatchError: a slice holds NaN or infinity, perhaps because training diverged; names its
+                tensor and head. An earlier file stays.
+            WriteError: the file could not be written.
+        """
+        if dtype not in DTYPES:
+            raise SettingsError(f"a patch is saved in float32 or bfloat16, not {dtype}")
+        tensors = {
+            name: slice_.detach().to("cpu", dtype).contiguous()
+            for name, slice_ in self.named_slices().items()
+        }
+        fault = not_finite(tensors, self.maps, self.heads, self.layout)
+        if fault is not None:
+            raise PatchError(
+                f"cannot save {path}: {fault}; training diverged, or the file it came from is "
+                "damaged"
+            )
+        layout = {name: {"axis": part.axis, "runs": part.runs} for name, part in self.maps.items()}
+        metadata = {
+            "model": self.plan.model or model_id(self.model),
+            "fingerprint": self.base_fingerprint,
+            "fingerprints": json.dumps(self.fingerprints),
+            "plan": self.plan.to_yaml(),
+            "others": others(self.model, self.fingerprints),
+            "seed": str(self.seed),
+            "init": self.init,
+            "output_start": self.output_start,
+            "layout": json.dumps(layout),
+        }
+        write_patch(path, tensors, metadata)
+        return Path(path)
 
     def _write(self, values: dict[str, Tensor], state: State) -> Change:
         _check_free(self.model)

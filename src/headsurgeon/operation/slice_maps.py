@@ -1,8 +1,9 @@
 """From heads to slices: which indices of which parameters an operation owns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from headsurgeon.arch import Block, Layout
@@ -110,3 +111,29 @@ def _views(
 def _view(block: Block, maps: dict[str, SliceMap], slices: dict[str, nn.Parameter]) -> Tensor:
     offset = maps[block.parameter].offset(block.start)
     return slices[block.parameter].detach().narrow(block.axis, offset, block.length)
+
+
+def not_finite(
+    values: Mapping[str, Tensor],
+    maps: Mapping[str, SliceMap],
+    heads: Sequence[HeadId],
+    layout: Layout,
+) -> str | None:
+    """Says which tensor and which head hold NaN or infinity; None where all values are finite."""
+    for name, value in values.items():
+        if bool(torch.isfinite(value).all()):
+            continue
+        axis, index = maps[name].axis, maps[name].index()
+        rest = [other for other in range(value.ndim) if other != axis]
+        whole = torch.isfinite(value).all(dim=rest) if rest else torch.isfinite(value)
+        bad = set(index[(~whole).cpu()].tolist())
+        named = [
+            str(head)
+            for head in heads
+            for blocks in layout.head_blocks(head.layer, head.head).values()
+            for block in blocks
+            if block.parameter == name
+            and not bad.isdisjoint(range(block.start, block.start + block.length))
+        ]
+        return f"{name} ({', '.join(dict.fromkeys(named))}) holds NaN or infinity"
+    return None

@@ -1,3 +1,5 @@
-from .planning import plan as plan
+from .plan import Plan as Plan
+from .plan import PlannedHead as PlannedHead
+from .plan import Role as Role
 from .rules import RULES as RULES
 from .rules import Cost as Cost

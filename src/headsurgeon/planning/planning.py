@@ -10,8 +10,9 @@ from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.registry import layout_of
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import PlanError
-from headsurgeon.heads import HeadId, Plan, PlannedHead, Role, check_heads, parse_heads
+from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
+from headsurgeon.planning import Plan, PlannedHead, Role
 from headsurgeon.planning.rules import RULES, Choice, Cost, Request
 
 _QUANTISED = (

@@ -1,22 +1,23 @@
-"""Plans as YAML that a person can edit; whatever is wrong in it is reported at once, by line."""
+"""A plan: which heads will be operated on, and why. As YAML it may be edited; faults have lines."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.errors import HeadError, InputError, PlanError
 from headsurgeon.files import SCHEMA_VERSION, header, read_text, write_text
-from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Plan, PlannedHead, Role
+from headsurgeon.heads import STATISTICS, VERDICTS, HeadId
 from headsurgeon.planning.yaml_reader import Reader
 
-ROLES: tuple[Role, ...] = ("operate", "watch")
+Role = Literal["operate", "watch"]
+ROLES: tuple[Role, ...] = get_args(Role)
 # What may stand beside a head, apart from `head`, `role`, `verdict` and `ablation_cost`.
 HEAD_STATISTICS: tuple[str, ...] = (*STATISTICS, "slope", "null_mass")
-_DEFAULTS = Plan(model="", rule="heads", heads=())
 _LIMITS = tuple(Thresholds().to_dict())
 _COMMENT = """\
 # A headsurgeon plan: which heads will be operated on, and why. It may be edited:
@@ -30,86 +31,143 @@ _COMMENT = """\
 """
 
 
-def to_yaml(plan: Plan) -> str:
-    """The plan as YAML text, one line per head.
+@dataclass(frozen=True)
+class PlannedHead:
+    """One head of a plan.
 
-    Raises:
-        PlanError: a head carries a statistic, role or verdict that a plan file cannot hold, or a
-            number is not finite.
+    Attributes:
+        id: the head.
+        role: `operate`, or `watch` for a healthy head inside a band.
+        verdict: what the diagnosis said.
+        statistics: the head's numbers at that time, by name.
+        ablation_cost: mean loss its zero-ablation alone costs now, nats per token; None if unknown.
     """
-    _check_finite("thresholds", plan.thresholds)
-    _check_finite("the plan", {"joint_cost": plan.joint_cost})
-    fields = {
-        **header("plan"),
-        "model": plan.model,
-        "fingerprint": plan.fingerprint,
-        "rule": plan.rule,
-        "thresholds": dict(plan.thresholds),
-        "init": plan.init,
-        "output_start": plan.output_start,
-        "seed": plan.seed,
-        "joint_cost": plan.joint_cost,
-        "notes": list(plan.notes),
-    }
-    lines = [_COMMENT, _dumped(fields), "heads:\n" if plan.heads else "heads: []\n"]
-    lines += [f"- {_dumped(_entry(head), flow=True)}" for head in plan.heads]
-    return "".join(lines)
+
+    id: HeadId
+    role: Role = "operate"
+    verdict: str = ""
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    ablation_cost: float | None = None
 
 
-def from_yaml(
-    text: str, name: str = "plan", layers: int | None = None, heads: int | None = None
-) -> Plan:
-    """Reads YAML text.
+@dataclass(frozen=True)
+class Plan:
+    """Which heads will be operated on, and why; as a file it is YAML that a person can edit.
 
-    Args:
-        text: what `to_yaml` wrote, perhaps edited. `kind`, `model` and `heads` must be there.
-        name: what messages call it, such as the path.
-        layers: layers of the model; with it heads beyond are faults of their line.
-        heads: heads per layer of the model, likewise.
-
-    Returns:
-        The plan, heads sorted.
-
-    Raises:
-        PlanError: every fault of the text, each with its line.
+    Attributes:
+        model: id of the model it was made for.
+        rule: the rule that chose the heads.
+        heads: the heads, sorted.
+        fingerprint: SHA-256 of all attention projections of the model; None when made without it.
+        thresholds: limits the verdicts used, by name.
+        init: how Q, K and V start, a name in `operation.qkv_start`.
+        output_start: what the head's output is at step 0, a name in `operation.output_start`.
+        seed: seed of the initialisation.
+        joint_cost: loss that ablating all operated heads together costs now, nats per token.
+        notes: remarks for the reader, such as which heads share keys and values.
     """
-    reader = Reader(text, name)
-    fields = reader.mapping(reader.root, _FIELDS, "the plan")
-    _check_header(reader, fields)
-    plan = Plan(
-        model=reader.text(fields, "model", required=True) or "",
-        rule=reader.text(fields, "rule") or _DEFAULTS.rule,
-        heads=_heads(reader, fields.get("heads"), layers, heads),
-        fingerprint=reader.text(fields, "fingerprint"),
-        thresholds=_numbers(reader, fields.get("thresholds"), _LIMITS, "thresholds"),
-        init=reader.text(fields, "init") or _DEFAULTS.init,
-        output_start=reader.text(fields, "output_start") or _DEFAULTS.output_start,
-        seed=reader.integer(fields, "seed", least=0, default=_DEFAULTS.seed),
-        joint_cost=reader.number(fields, "joint_cost"),
-        notes=reader.texts(fields, "notes"),
-    )
-    reader.raise_faults()
-    return plan
+
+    model: str
+    rule: str
+    heads: tuple[PlannedHead, ...]
+    fingerprint: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    init: str = "xavier_uniform_head"
+    output_start: str = "zero-output"
+    seed: int = 0
+    joint_cost: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def operated(self) -> tuple[HeadId, ...]:
+        """The heads with role `operate`."""
+        return tuple(head.id for head in self.heads if head.role == "operate")
+
+    @property
+    def watched(self) -> tuple[HeadId, ...]:
+        """The heads with role `watch`."""
+        return tuple(head.id for head in self.heads if head.role == "watch")
+
+    def to_yaml(self) -> str:
+        """The plan as YAML text, one line per head.
+
+        Raises:
+            PlanError: a head carries a statistic, role or verdict that a plan file cannot hold, or
+                a number is not finite.
+        """
+        _check_finite("thresholds", self.thresholds)
+        _check_finite("the plan", {"joint_cost": self.joint_cost})
+        fields = {
+            **header("plan"),
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "rule": self.rule,
+            "thresholds": dict(self.thresholds),
+            "init": self.init,
+            "output_start": self.output_start,
+            "seed": self.seed,
+            "joint_cost": self.joint_cost,
+            "notes": list(self.notes),
+        }
+        lines = [_COMMENT, _dumped(fields), "heads:\n" if self.heads else "heads: []\n"]
+        lines += [f"- {_dumped(_entry(head), flow=True)}" for head in self.heads]
+        return "".join(lines)
+
+    @classmethod
+    def from_yaml(
+        cls, text: str, name: str = "plan", layers: int | None = None, heads: int | None = None
+    ) -> "Plan":
+        """Reads YAML text.
+
+        Args:
+            text: what `to_yaml` wrote, perhaps edited. `kind`, `model` and `heads` must be there.
+            name: what messages call it, such as the path.
+            layers: layers of the model; with it heads beyond are faults of their line.
+            heads: heads per layer of the model, likewise.
+
+        Returns:
+            The plan, heads sorted.
+
+        Raises:
+            PlanError: every fault of the text, each with its line.
+        """
+        reader = Reader(text, name)
+        fields = reader.mapping(reader.root, _FIELDS, "the plan")
+        _check_header(reader, fields)
+        plan = cls(
+            model=reader.text(fields, "model", required=True) or "",
+            rule=reader.text(fields, "rule") or _DEFAULTS.rule,
+            heads=_heads(reader, fields.get("heads"), layers, heads),
+            fingerprint=reader.text(fields, "fingerprint"),
+            thresholds=_numbers(reader, fields.get("thresholds"), _LIMITS, "thresholds"),
+            init=reader.text(fields, "init") or _DEFAULTS.init,
+            output_start=reader.text(fields, "output_start") or _DEFAULTS.output_start,
+            seed=reader.integer(fields, "seed", least=0, default=_DEFAULTS.seed),
+            joint_cost=reader.number(fields, "joint_cost"),
+            notes=reader.texts(fields, "notes"),
+        )
+        reader.raise_faults()
+        return plan
+
+    def save(self, path: Path | str) -> None:
+        """Writes the plan to `path`, atomically."""
+        write_text(path, self.to_yaml())
+
+    @classmethod
+    def load(cls, path: Path | str, layers: int | None = None, heads: int | None = None) -> "Plan":
+        """Reads a plan file; see `from_yaml`.
+
+        Raises:
+            PlanError: no such file, or every fault of it with its line.
+        """
+        try:
+            text = read_text(path)
+        except InputError as error:
+            raise PlanError(f"not a plan: {error}") from error
+        return cls.from_yaml(text, str(path), layers, heads)
 
 
-def load(path: Path | str, layers: int | None = None, heads: int | None = None) -> Plan:
-    """Reads a plan file; see `from_yaml`.
-
-    Raises:
-        PlanError: no such file, or every fault of it with its line.
-    """
-    try:
-        text = read_text(path)
-    except InputError as error:
-        raise PlanError(f"not a plan: {error}") from error
-    return from_yaml(text, str(path), layers, heads)
-
-
-def save(plan: Plan, path: Path | str) -> None:
-    """Writes the plan to `path`, atomically."""
-    write_text(path, to_yaml(plan))
-
-
+_DEFAULTS = Plan(model="", rule="heads", heads=())
 _FIELDS = (
     *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds"),
     *("init", "output_start", "seed", "joint_cost", "notes", "heads"),
