@@ -200,7 +200,7 @@ def test_the_other_corpus_is_scored_but_never_trained_on(twins: Finished) -> Non
         assert run["identity"]["train"]["corpus"] == twins.settings.corpus
 
 
-def test_the_costs_of_silencing_are_those_of_the_recovery_rule(twins: Finished) -> None:
+def test_the_costs_of_ablating_are_those_of_the_recovery_rule(twins: Finished) -> None:
     judgement = twins.result.judgement
     for shown, ablations in (
         (judgement.ablation["untouched"], judgement.recovery.stock),

@@ -29,7 +29,7 @@ def test_the_text_of_other_models_is_called_what_it_is_and_that_of_the_twins_by_
 def test_what_a_larger_model_reads_and_trains_on_fits_a_few_minutes() -> None:
     other = settings_for("zoo:smollm2-135m")
     tokens = other.length * (
-        # diagnosis; losses, silencing all and the planned heads; both arms alike, less one corpus
+        # diagnosis; losses, ablating all and the planned heads; both arms alike, less one corpus
         2 * other.dev_windows + (3 + 2 + 2) * 2 * other.test_windows
     )
     assert tokens + 2 * 2 * other.max_tokens < 200_000

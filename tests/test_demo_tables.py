@@ -80,10 +80,10 @@ def test_the_twins_verdicts_have_one_column_and_no_word_of_a_second_text() -> No
     assert table.note.startswith("An untrained head")
 
 
-def test_what_silencing_costs_is_shown_for_all_sick_heads_and_for_the_planned_ones() -> None:
-    table = tables.silenced(case(), SETTINGS)
+def test_what_ablating_costs_is_shown_for_all_sick_heads_and_for_the_planned_ones() -> None:
+    table = tables.ablating(case(), SETTINGS)
     names = [row[0] for row in table.rows]
-    assert table.columns == ("heads silenced", "code", "prose")
+    assert table.columns == ("heads ablated", "code", "prose")
     assert names == [
         "none: the loss itself",
         "all 2 that are sick on both",
@@ -100,7 +100,7 @@ def test_what_silencing_costs_is_shown_for_all_sick_heads_and_for_the_planned_on
 )
 def test_that_sick_heads_work_is_said_only_where_it_shows(cost: Estimate, wanted: str) -> None:
     text = working(case(cost), SETTINGS)
-    assert "Silencing all 2 sick heads at once costs" in text
+    assert "Ablating all 2 sick heads at once costs" in text
     assert text.count(with_bounds(cost)) == 2
     assert wanted in text
     trial = TRIALS["zoo:smollm2-135m"]

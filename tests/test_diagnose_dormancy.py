@@ -15,7 +15,7 @@ FAMILIES = ["bloom", "mpt", "falcon-rw", "falcon-mq", "falcon-new"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_silenced_neurons_are_counted_and_no_others(family: str) -> None:
+def test_ablated_neurons_are_counted_and_no_others(family: str) -> None:
     model = pico(family)
     layout = layout_of(model)
     up = model.get_parameter(layout.mlp_up.format(layer=1) + ".weight")

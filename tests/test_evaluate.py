@@ -14,7 +14,7 @@ from torch.nn import functional
 import headsurgeon
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import HeadError, InputError, SettingsError
-from headsurgeon.evaluation import ablate, ablation_cost, drift, evaluate, silenced
+from headsurgeon.evaluation import ablate, ablating, ablation_cost, drift, evaluate
 from headsurgeon.evaluation.ablation import Mode
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
@@ -113,11 +113,11 @@ def test_recovered_share_is_undefined_without_a_real_gap() -> None:
 
 
 @pytest.mark.parametrize("family", PICO)
-def test_silencing_a_head_equals_zeroing_its_output_columns(family: str) -> None:
+def test_ablating_a_head_equals_zeroing_its_output_columns(family: str) -> None:
     model = pico(family)
     layout = layout_of(model)
     tokens = random_tokens(2, 9)
-    with torch.no_grad(), silenced(model, layout, [HeadId(1, 2), HeadId(2, 0)]):
+    with torch.no_grad(), ablating(model, layout, [HeadId(1, 2), HeadId(2, 0)]):
         silent = model(tokens).logits
     for layer, head in [(1, 2), (2, 0)]:
         (block,) = layout.blocks("output", layer, head)
@@ -127,9 +127,9 @@ def test_silencing_a_head_equals_zeroing_its_output_columns(family: str) -> None
         assert torch.allclose(silent, model(tokens).logits, atol=1e-6)
 
 
-def test_silencing_leaves_no_hook_behind_even_after_an_error() -> None:
+def test_ablating_leaves_no_hook_behind_even_after_an_error() -> None:
     model = pico("bloom")
-    with pytest.raises(KeyError), silenced(model, layout_of(model), [HeadId(0, 0)]):
+    with pytest.raises(KeyError), ablating(model, layout_of(model), [HeadId(0, 0)]):
         raise KeyError
     assert not any(module._forward_pre_hooks for module in model.modules())
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
-from headsurgeon.evaluation.ablation import silenced
+from headsurgeon.evaluation.ablation import ablating
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.loss import next_token_loss, token_nll
@@ -65,7 +65,7 @@ def test_every_family_is_operated_trained_merged_reverted_and_patched(
     layout = layout_of(model)
     stock = state_of(model)
     before = measure(model, tokens(length=20))
-    with silenced(model, layout, HEADS), torch.no_grad():
+    with ablating(model, layout, HEADS), torch.no_grad():
         silent = model(tokens()).logits
     patient = operate(model, PLAN, seed=1)
     frozen = {

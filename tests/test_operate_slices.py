@@ -66,7 +66,7 @@ def test_slices_that_kept_their_weights_leave_the_logits_bit_identical(family: s
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_silenced_head_adds_exactly_zero(family: str) -> None:
+def test_an_ablated_head_adds_exactly_zero(family: str) -> None:
     model = pico(family)
     layout = layout_of(model)
     operate(model, plan("L1H1"))

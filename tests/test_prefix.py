@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headsurgeon.arch import layout_of
-from headsurgeon.evaluation import ablation_cost, evaluate, silenced
+from headsurgeon.evaluation import ablating, ablation_cost, evaluate
 from headsurgeon.evaluation.lower_layers import Prefix
 from headsurgeon.heads import HeadId
 from tests.pico import PICO, pico
@@ -34,7 +34,7 @@ def test_the_price_of_heads_is_bit_for_bit_that_of_whole_passes(family: str) -> 
     for heads in SETS:
         if not {head.layer for head in heads} <= set(layout.attention_layers):
             continue
-        with silenced(model, layout, heads):
+        with ablating(model, layout, heads):
             whole = evaluate(model, tokens, batch_size=2).nll
         assert cost(heads) == whole - baseline
     assert cost([]) == 0.0

@@ -236,7 +236,7 @@ def test_one_step_of_training_moves_the_heads_of_one_group_and_nothing_else(
 
 
 @pytest.mark.slow
-def test_silencing_all_sinks_costs_much_because_most_of_them_do_work(real: Loaded) -> None:
+def test_ablating_all_sinks_costs_much_because_most_of_them_do_work(real: Loaded) -> None:
     model, _ = real
     windows = text_windows(real, "package:sympy", length=256, count=16)
     plan = hs.plan(hs.diagnose(hs.measure(model, windows)), rule="sick")

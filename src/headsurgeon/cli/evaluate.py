@@ -51,7 +51,9 @@ def evaluate(
     plan: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Say what the heads of this plan are worth.", show_default=False
+            metavar="FILE",
+            help="Say what ablating the heads of this plan costs.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -65,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measures loss and perplexity with intervals; with a patch, whether it did anything.
 
-    Heads count as recovered only if silencing them costs more than it did before: heads that were
+    Heads count as recovered only if ablating them costs more than it did before: heads that were
     reinitialised and never trained count as 0.
     """
     from headsurgeon.evaluation import evaluate as score
@@ -99,7 +101,7 @@ def evaluate(
     # what was computed is saved before any of it is printed
     shows: Shows = []
     if wanted is not None:
-        report["ablation"] = _worth(loaded, wanted, windows, batch_size, loading.attention, shows)
+        report["ablation"] = _ablated(loaded, wanted, windows, batch_size, loading.attention, shows)
     if patch is not None:
         report |= _patched(
             loaded, patch, windows, results, scored, batch_size, loading.attention, shows
@@ -159,7 +161,7 @@ def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Est
         console.print(facts({name: nats(change) for name, change in changes.items()}))
 
 
-def _worth(
+def _ablated(
     model: "PreTrainedModel",
     plan: "Plan",
     windows: "Windows",
@@ -167,23 +169,23 @@ def _worth(
     attention: Any,
     shows: Shows,
 ) -> Report:
-    """What the heads of a plan are worth: each alone, and all together."""
+    """What ablating the heads of a plan costs: each alone, and all together."""
     from headsurgeon.evaluation import ablate
 
-    with busy(f"silencing {len(plan.operated)} heads, each alone and together"):
-        worth = ablate(model, plan, windows, batch_size=batch_size, attention=attention)
-    shows.append(partial(_show_worth, worth))
-    return worth.to_dict()
+    with busy(f"ablating {len(plan.operated)} heads, each alone and together"):
+        ablation = ablate(model, plan, windows, batch_size=batch_size, attention=attention)
+    shows.append(partial(_show_ablation, ablation))
+    return ablation.to_dict()
 
 
-def _show_worth(worth: "Ablation") -> None:
-    ordered = sorted(worth.singles.items(), key=lambda item: -item[1].value)
+def _show_ablation(ablation: "Ablation") -> None:
+    ordered = sorted(ablation.singles.items(), key=lambda item: -item[1].value)
     rows = [[str(head), nats(cost)] for head, cost in ordered[:_SHOWN]]
     if len(ordered) > _SHOWN:
         rows.append([f"… {len(ordered) - _SHOWN} more", "less"])
-    rows.append([f"all {len(ordered)}", nats(worth.joint)])
+    rows.append([f"all {len(ordered)}", nats(ablation.joint)])
     console = out()
-    console.print(heading("what silencing a head costs; above 0: it does work"))
+    console.print(heading("what ablating a head costs; above 0: it does work"))
     console.print(table(["head", "cost per token"], rows))
 
 
@@ -197,7 +199,7 @@ def _patched(
     attention: Any,
     shows: Shows,
 ) -> Report:
-    """Before and after: drift, who fell sick, what the set is worth, and the recovery rule."""
+    """Before and after: drift, who fell sick, the cost of ablating, and the recovery rule."""
     from headsurgeon.evaluation import drift, recovery
     from headsurgeon.measurement import measure
     from headsurgeon.operation import apply_patch
@@ -236,7 +238,7 @@ def _show_recovery(
         "no longer sick": f"{found['left_sick']} of {total} (an untrained head is not sick either: "
         f"mean mass {found['null_mass'][0]:.3f})",
         "unlike untrained": f"{found['unlike_null']} of {total}",
-        "silencing them": f"cost {nats(stock.joint)} before, {nats(revived.joint)} now",
+        "ablating them": f"cost {nats(stock.joint)} before, {nats(revived.joint)} now",
         "more than before": nats(gain),
     }
     if patient.frozen_key_values:
@@ -254,7 +256,7 @@ def _because(found: Report) -> str:
     if gain["low"] != gain["low"]:
         return "one document gives no interval, so nothing can be said; read more documents"
     if gain["low"] <= 0:
-        return "silencing the set does not clearly cost more than it did before"
+        return "ablating the set does not clearly cost more than it did before"
     return "none is both healthy and unlike an untrained head"
 
 

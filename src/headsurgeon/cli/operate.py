@@ -136,7 +136,7 @@ def operate(
     if cost is not None and not cost <= CONFIRM_ABOVE and not yes:
         raise NeedsConfirmation(_warning(wanted, cost, plan))
     if cost is not None:
-        heads = f"silencing the {len(wanted.operated)} heads costs"
+        heads = f"ablating the {len(wanted.operated)} heads costs"
         err().print(f"{heads} {cost:+.4f} nats per token now", style="dim")
     patient.reopen()
     run = _train(patient, tokenizer, corpus, output, settings)
@@ -162,7 +162,7 @@ def _price(
     corpus: str,
     settings: TrainSettings,
 ) -> float:
-    """What silencing the heads costs: the plan's figure, or measured when heads were added."""
+    """What ablating the heads costs: the plan's figure, or measured when heads were added."""
     from headsurgeon.evaluation import ablation_cost
 
     heads = [head for head in plan.heads if head.role == "operate"]
@@ -177,13 +177,13 @@ def _price(
         seed=settings.seed,
         first_token=settings.first_token,
     )
-    with busy("measuring what silencing the heads costs"):
+    with busy("measuring what ablating the heads costs"):
         return ablation_cost(model, windows)(plan.operated)
 
 
 def _warning(plan: "Plan", cost: float, path: Path) -> str:
     return (
-        f"these {len(plan.operated)} heads do work: silencing them costs {cost:.4f} nats per token "
+        f"these {len(plan.operated)} heads do work: ablating them costs {cost:.4f} nats per token "
         f"(more than {CONFIRM_ABOVE:g}), which training would first have to win back; go on with "
         "--yes, or operate only on sick heads that do none: headsurgeon plan … --rule idle "
         f"{command_line('-o', path, '--overwrite')}"
@@ -247,7 +247,7 @@ def _show_dry_run(
     }
     if cost is not None:
         asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
-        lines["silencing costs"] = f"{cost:+.4f} nats per token now{asks}"
+        lines["ablating costs"] = f"{cost:+.4f} nats per token now{asks}"
     if patient.frozen_key_values:
         lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))
     console = out()

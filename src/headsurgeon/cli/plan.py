@@ -87,7 +87,7 @@ def plan(
         float,
         typer.Option(
             metavar="NATS",
-            help="For rule idle: what silencing all of them together may cost per token.",
+            help="For rule idle: what ablating all of them together may cost per token.",
             rich_help_panel=CHOICE,
         ),
     ] = 0.05,
@@ -118,7 +118,7 @@ def plan(
         bool,
         typer.Option(
             "--no-costs",
-            help="Do not measure what silencing the heads costs.",
+            help="Do not measure what ablating the heads costs.",
             rich_help_panel=COSTS,
         ),
     ] = False,
@@ -153,7 +153,7 @@ def plan(
 ) -> None:
     """Chooses heads by a rule and writes a plan that you can edit.
 
-    The plan shows what silencing each head costs now, before anything is cut: a sink may be work.
+    The plan shows what ablating each head costs now, before anything is cut: a sink may be work.
     Costs are measured on the dev split, with the window length, first token and seed of the
     diagnosis.
     """
@@ -197,7 +197,7 @@ def plan(
 def show_plan(plan: "Plan") -> None:
     """Prints the heads of a plan, the dearest first, and what they cost together."""
     console = out()
-    columns = ["head", "role", "verdict", "mass", "null", "slope", "entropy", "silencing costs"]
+    columns = ["head", "role", "verdict", "mass", "null", "slope", "entropy", "ablating costs"]
     ordered = sorted(plan.heads, key=lambda head: (-(head.ablation_cost or 0.0), head.id))
     rows = [
         [
@@ -222,7 +222,7 @@ def _remarks(plan: "Plan") -> dict[str, str]:
     lines = {"model": plan.model, "start": f"{plan.init}, {plan.output_start}, seed {plan.seed}"}
     if plan.joint_cost is not None:
         lines["together"] = (
-            f"silencing all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
+            f"ablating all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
             "(single costs above, in nats too, do not add up)"
         )
     for index, note in enumerate(plan.notes):
@@ -286,8 +286,8 @@ def _cost(
         first_token=source.first_token,
     )
     err().print(
-        f"silencing heads on {len(windows)} windows of {windows.length} tokens to see what each "
-        f"is worth, with attention {used} (--no-costs leaves this out)",
+        f"ablating heads on {len(windows)} windows of {windows.length} tokens to see what each "
+        f"of them costs, with attention {used} (--no-costs leaves this out)",
         style="dim",
     )
     return ablation_cost(model, windows, attention=attention)

@@ -36,7 +36,7 @@ class Outcome:
         run: the training run.
         curve_tokens, curve_loss: loss on dev text (nats per token) by tokens trained.
         scores: losses by name of the test windows.
-        conditions: by that name, statistics of the heads and what silencing the operated ones
+        conditions: by that name, statistics of the heads and what ablating the operated ones
             costs; on other text of surgery alone.
     """
 

@@ -1,4 +1,4 @@
-"""Before anything is changed: diagnosis, plan with prices, and the untouched model's losses."""
+"""Before anything is changed: diagnosis, plan, ablation costs, and losses of the untouched model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Case:
 
     Attributes:
         diagnoses: verdicts on dev text.
-        plan: the heads to operate on, each with what silencing it costs.
+        plan: the heads to operate on, each with what ablating it costs.
         scores: losses of the untouched model on test text.
-        conditions: statistics of its heads, and what silencing the planned heads costs.
-        all_sick: what silencing all sick heads costs; empty where all of them are planned.
+        conditions: statistics of its heads, and what ablating the planned heads costs.
+        all_sick: what ablating all sick heads costs; empty where all of them are planned.
     """
 
     diagnoses: Mapping[str, Diagnosis]
@@ -85,7 +85,7 @@ def examine(
         PlanError: no head is sick, or none of the sick ones is idle.
     """
     model, sick = material.model, sick_everywhere(diagnoses)
-    with journal.stage(f"pricing {len(sick)} sick heads on {_sizes(material.cost)}"):
+    with journal.stage(f"ablating {len(sick)} sick heads on {_sizes(material.cost)}"):
         chosen = choose(model, diagnoses, material.cost, settings)
     with journal.stage(f"scoring the untouched model on {_sizes(material.test)}"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
@@ -101,7 +101,7 @@ def examine(
         }
     all_sick = {}
     if len(chosen.operated) < len(sick):
-        with journal.stage(f"silencing all {len(sick)} sick heads on the same test text"):
+        with journal.stage(f"ablating all {len(sick)} sick heads on the same test text"):
             all_sick = {
                 name: ablate(model, sick, part, singles=False, baseline=scores[name])
                 for name, part in material.test.items()
@@ -118,7 +118,7 @@ def choose(
     """Decides which heads to operate on.
 
     Args:
-        cost: dev windows of each corpus diagnosed, on which heads are priced.
+        cost: dev windows of each corpus diagnosed, on which heads are ablated.
 
     Raises:
         PlanError: no head is sick, or none of the sick ones is idle.

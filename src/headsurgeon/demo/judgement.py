@@ -21,7 +21,7 @@ class Judgement:
         gap: untouched less ceiling on the training corpus; None without a ceiling.
         shares: recovered share of the gap by arm; empty without a ceiling.
         recovery: which heads recovered in function, on both corpora.
-        ablation: what silencing the operated heads together costs on the test windows of the
+        ablation: what ablating the operated heads together costs on the test windows of the
             training corpus, nats per token, by model: `untouched` and the arms.
         drift: what happened to the heads nobody touched.
     """

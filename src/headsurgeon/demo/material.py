@@ -27,7 +27,7 @@ class Material:
         progress: windows of dev text on which they are evaluated while they train.
         dev: windows the diagnosis reads, by `TEST` (the corpus trained on) and, unless the illness
             is known, `OTHER` (a corpus no arm is trained on).
-        cost: the first of them, on which single heads are priced.
+        cost: the first of them, on which single heads are ablated.
         test: held-out windows of both; every final loss comes from them.
         heads: the first of them, on which statistics of heads are measured.
     """

@@ -116,7 +116,7 @@ def _loss(outcomes: Mapping[str, Outcome], settings: DemoSettings) -> tuple[Figu
     )
     caption = (
         "Every arm trains the same slices on the same tokens in the same order. Surgery starts "
-        "where silencing the heads leaves the model."
+        "where ablating the heads leaves the model."
     )
     return figure, _caption(caption, settings)
 

@@ -93,7 +93,7 @@ def _demo(folder: Path, settings: DemoSettings, journal: Journal) -> DemoResult:
     journal.heading("2  Plan: whom to operate on, and what it could cost")
     case = examine(material, diagnoses, settings, journal)
     if case.all_sick:
-        journal.table(tables.silenced(case, settings))
+        journal.table(tables.ablating(case, settings))
         journal.say(working(case, settings))
     journal.say(planned(case.plan, settings))
     arms_named = "Operation, control and ceiling" if settings.ceiling else "Operation and control"

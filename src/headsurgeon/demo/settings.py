@@ -19,7 +19,7 @@ class DemoSettings:
         rule: rule of the plan. The twin's collapse is known to be an illness, so all sick heads
             are operated on; in any other model a sink may be work, so only idle ones are, of those
             that are sick on both texts.
-        max_cost: for rule `idle`: most that silencing the heads together may cost on either text,
+        max_cost: for rule `idle`: most that ablating the heads together may cost on either text,
             nats per token.
         corpus: text the arms train on (train split) and are judged on (test split).
         other_corpus: text no arm is trained on, so that harm elsewhere is seen; the twins
@@ -27,7 +27,7 @@ class DemoSettings:
         corpus_kind, other_kind: what kind of text they are, for the reader; empty says nothing.
         length: tokens per window; what the twins were trained with.
         dev_windows: windows of the diagnosis, enough that few verdicts are borderline.
-        cost_windows: windows per corpus that price single heads: one evaluation per sick head.
+        cost_windows: windows per corpus to ablate single heads on: one evaluation per sick head.
         test_windows: windows per corpus of every final loss; they decide the intervals' width.
         statistics_windows: how many of them the heads' statistics are measured on.
         null_seeds: how often the heads are reinitialised and not trained, for comparison.
@@ -96,7 +96,7 @@ def settings_for(model: str = PLANTED_MODEL) -> DemoSettings:
     whole demo takes four to fifteen minutes on two cores:
 
     - 16 dev windows per text show where the sinks are; heads near a threshold stay borderline;
-    - most of the time goes into pricing some 80 heads on two texts, so there are 2 windows of each;
+    - most of the time goes into ablating some 80 heads on two texts, so there are 2 windows each;
     - 24 test windows from as many documents tell a difference of a hundredth of a nat from none;
     - heads vary far less than losses: 8 windows show them, and 3 seeds their null;
     - 16,384 tokens in steps of 4 windows are 16 steps: a small budget, but it is the same for the

@@ -31,7 +31,7 @@ def write_summary(
         pictures: what `pictures.draw` made.
         seconds: how long the demo took.
     """
-    silenced = (tables.silenced(case, settings),) if case.all_sick else ()
+    ablated = (tables.ablating(case, settings),) if case.all_sick else ()
     before = (working(case, settings),) if case.all_sick else ()
     # the last conclusion is the notice, which stands on top here
     lead = conclusions(judgement, settings)[:-1]
@@ -56,7 +56,7 @@ def write_summary(
                     *before,
                     planned(case.plan, settings),
                 ),
-                tables=(tables.diagnosed(case.diagnoses, settings), *silenced, function),
+                tables=(tables.diagnosed(case.diagnoses, settings), *ablated, function),
                 pictures=(pictures["head_map"], pictures["mass"]),
             ),
             Section("The plan", tables=(tables.planned_heads(case.plan),), folded=True),

@@ -91,7 +91,7 @@ def function(judgement: Judgement, stats: dict[str, HeadStats], plan: Plan) -> T
         ("mean mass, control", f"{masses['control']:.3f}"),
         ("mean mass, reinitialised and not trained", f"{recovery.null[0].mean():.3f}"),
         *(
-            (f"silencing them costs, {arm} (nats)", with_bounds(cost))
+            (f"ablating them costs, {arm} (nats)", with_bounds(cost))
             for arm, cost in judgement.ablation.items()
         ),
         ("surgery − untouched of that cost (nats)", with_bounds(on_test)),
@@ -135,7 +135,7 @@ def _masses(diagnosis: Diagnosis) -> str:
     return f"{text}; the sick ones show {sick.min():.3f} to {sick.max():.3f}"
 
 
-def silenced(case: Case, settings: DemoSettings) -> Table:
+def ablating(case: Case, settings: DemoSettings) -> Table:
     """What it costs to switch off all sick heads, and those to be operated on."""
     names = (TEST, OTHER)
     idle = case.conditions
@@ -158,9 +158,9 @@ def silenced(case: Case, settings: DemoSettings) -> Table:
     ]
     read = f"{sizes[0]} each" if sizes[0] == sizes[1] else " and ".join(sizes)
     return Table(
-        "silenced",
-        "What silencing heads costs, before anything is changed (nats per token)",
-        ("heads silenced", *settings.kinds),
+        "ablated",
+        "What ablating heads costs, before anything is changed (nats per token)",
+        ("heads ablated", *settings.kinds),
         rows,
         f"test split, {read}; 95 % intervals over documents, differences paired.",
     )
@@ -178,7 +178,7 @@ def planned_heads(plan: Plan) -> Table:
         )
         for head in plan.heads
     )
-    columns = ("head", "verdict", "mass", "null", "slope", "entropy (nats)", "silencing costs")
+    columns = ("head", "verdict", "mass", "null", "slope", "entropy (nats)", "ablating costs")
     return Table("plan", "Planned heads", columns, rows, "costs in nats per token, on dev text")
 
 

@@ -19,7 +19,7 @@ PLANTED = (
 PLANTED_SHORT = "The collapse of this model was PLANTED while it was trained."
 NOT_PLANTED = (
     "Nobody knows which heads of this model ought to be repaired: a sink may be work. So only "
-    "heads that cost little when silenced are operated on, and there is no healthy twin to compare "
+    "heads that cost little when ablated are operated on, and there is no healthy twin to compare "
     "with."
 )
 # what was tried on a model before, by its name; figures from docs/log.md
@@ -131,12 +131,12 @@ def recovered(recovery: Recovery) -> str:
     if recovery.functional:
         return text + (
             f"{held} of {total} recovered in function: they differ from untrained heads, and "
-            "silencing the set costs more than it did before, on both corpora."
+            "ablating the set costs more than it did before, on both corpora."
         )
     grew = all(gain.above_zero for gain in recovery.function)
     reason = "cost anything" if grew else "cost more than it did before"
     return text + (
-        f"{held} of {total} recovered in function: silencing the set does not clearly {reason} on "
+        f"{held} of {total} recovered in function: ablating the set does not clearly {reason} on "
         "both corpora."
     )
 
@@ -184,7 +184,7 @@ def working(case: Case, settings: DemoSettings) -> str:
     costs = [(name, case.all_sick[name].joint) for name in (TEST, OTHER)]
     texts = {TEST: settings.text, OTHER: settings.other_text}
     figures = " and ".join(f"{with_bounds(cost)} nats on {texts[name]}" for name, cost in costs)
-    together = f"Silencing all {len(case.sick)} sick heads at once costs {figures}"
+    together = f"Ablating all {len(case.sick)} sick heads at once costs {figures}"
     if all(cost.above_zero for _, cost in costs):
         text = f"{together}: sick as they are, they do work. So not all of them are operated on."
     else:
@@ -194,7 +194,7 @@ def working(case: Case, settings: DemoSettings) -> str:
 
 
 def planned(plan: Plan, settings: DemoSettings) -> str:
-    """What will be operated on and what silencing it costs now."""
+    """What will be operated on and what ablating it costs now."""
     costs = {head.id: head.ablation_cost for head in plan.heads if head.ablation_cost is not None}
     layers = sorted({head.layer for head in plan.operated})
     heads = "1 head" if len(plan.operated) == 1 else f"{len(plan.operated)} heads"
@@ -207,7 +207,7 @@ def planned(plan: Plan, settings: DemoSettings) -> str:
         return text
     dearest = max(costs, key=lambda head: costs[head])
     known = (
-        f"Silencing all of them costs {number(plan.joint_cost)} nats per token now; the dearest "
+        f"Ablating all of them costs {number(plan.joint_cost)} nats per token now; the dearest "
         f"alone, {dearest}, {number(costs[dearest])}."
     )
     if plan.rule != "idle":

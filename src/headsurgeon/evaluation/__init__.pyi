@@ -1,7 +1,7 @@
 from .ablation import Ablation as Ablation
 from .ablation import ablate as ablate
+from .ablation import ablating as ablating
 from .ablation import ablation_cost as ablation_cost
-from .ablation import silenced as silenced
 from .head_drift import Drift as Drift
 from .head_drift import drift as drift
 from .loss import evaluate as evaluate

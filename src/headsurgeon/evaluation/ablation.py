@@ -1,4 +1,4 @@
-"""What heads are worth: the loss that switching them off costs, with an interval."""
+"""Ablation: the loss that switching heads off costs, with an interval."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def ablate(
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
 ) -> Ablation:
-    """Measures what a set of heads, and each of them alone, is worth.
+    """Measures what ablating a set of heads, and each of them alone, costs.
 
     Args:
         heads: the heads, or a plan, of which the operated heads are taken.
@@ -92,7 +92,7 @@ def ablate(
     baseline = baseline or score()
 
     def without(group: Sequence[HeadId]) -> Evaluation:
-        with silenced(model, layout, group, means):
+        with ablating(model, layout, group, means):
             return score()
 
     ablated = without(chosen)
@@ -114,7 +114,7 @@ def ablation_cost(
 ) -> Callable[[Sequence[HeadId]], float]:
     """A function from a set of heads to what zeroing them together costs, nats per token.
 
-    `plan(cost=…)` writes its prices with it and rule `idle` chooses by it; the unablated loss is
+    `plan(cost=…)` writes its costs with it and rule `idle` chooses by it; the unablated loss is
     computed once, and the layers below the lowest ablated head are not run again for the next set
     that begins in the same layer. So the model must stay as it is. `batch_size` is in windows; by
     default about 4,096 tokens. `attention` is as for `evaluate`.
@@ -126,14 +126,14 @@ def ablation_cost(
 
     def cost(heads: Sequence[HeadId]) -> float:
         lowest = min((head.layer for head in heads), default=0)
-        with silenced(model, layout, heads), prefix.below(lowest):
+        with ablating(model, layout, heads), prefix.below(lowest):
             return score().nll - baseline
 
     return cost
 
 
 @contextmanager
-def silenced(
+def ablating(
     model: nn.Module,
     layout: Layout,
     heads: Sequence[HeadId],

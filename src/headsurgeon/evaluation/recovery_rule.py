@@ -45,7 +45,7 @@ class Condition:
 
     Attributes:
         stats: statistics of all heads of the model.
-        ablation: what silencing the set costs.
+        ablation: what ablating the set costs.
     """
 
     stats: HeadStats

@@ -23,7 +23,7 @@ _COMMENT = """\
 # A headsurgeon plan: which heads will be operated on, and why. It may be edited:
 # - heads: take lines out, or add some, such as `- {head: L5H14}`. role is `operate`, or `watch` for
 #   a head that is only followed. The numbers beside a head are what was measured when the plan was
-#   made; ablation_cost is the loss in nats per token that silencing the head alone costs now.
+#   made; ablation_cost is the loss in nats per token that ablating the head alone costs now.
 # - joint_cost: the same for all operated heads together, when the plan was made.
 # - init, output_start, seed: how the heads start.
 # - fingerprint: SHA-256 of the attention weights of the model, whichever heads are in the plan;
