@@ -1,6 +1,7 @@
 """How commands load a model: memory limits, few bits, revisions, code that comes with it."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_few_bits_reach_the_loader(monkeypatch: pytest.MonkeyPatch, bits: str) -
     def load(spec: str, **settings: object) -> None:
         asked.append(settings["quantization_config"])
 
-    monkeypatch.setattr("headsurgeon.models.loading", load)
+    monkeypatch.setattr(import_module("headsurgeon.models"), "load", load)
     open_model("sick", options.FrozenLoading(quantise=bits))
     [config] = asked
     assert isinstance(config, BitsAndBytesConfig)

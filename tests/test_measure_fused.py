@@ -13,8 +13,8 @@ from headsurgeon.arch import layout_of
 from headsurgeon.attention import tiles
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import STATISTICS, HeadStats
+from headsurgeon.measurement import attention_path as path_module
 from headsurgeon.measurement import measure
-from headsurgeon.measurement import path as path_module
 from tests.pico import PICO, pico, tokens
 
 

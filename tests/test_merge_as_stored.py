@@ -275,8 +275,8 @@ def test_two_merges_do_not_write_one_folder() -> None:
 def test_what_a_killed_merge_left_goes_with_the_next() -> None:
     patched(base())
     code = (
-        "import os, signal\nfrom headsurgeon.operation import checkpoint\n"
-        "checkpoint._settle = lambda staged: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal\nfrom headsurgeon.operation import merged_checkpoint\n"
+        "merged_checkpoint._settle = lambda staged: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from headsurgeon.cli.main import main\nmain()\n"
     )
     words = [sys.executable, "-c", code, "merge", "base", "--patch", "patch.safetensors"]

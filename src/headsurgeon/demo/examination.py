@@ -1,4 +1,4 @@
-"""Before anything is changed: diagnosis, plan, ablation costs, and losses of the untouched model."""
+"""Before anything is changed: diagnosis, plan, ablation costs, losses of the untouched model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
