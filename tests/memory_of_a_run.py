@@ -22,7 +22,7 @@ from transformers import (
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.training import train_on, train_settings
+from headsurgeon.training import train_settings
 from headsurgeon.training.memory import memory_plan
 from tests.stand_ins import windows_of
 
@@ -92,14 +92,14 @@ def main(name: str, folder: str) -> None:
     # libraries load code and set workspaces up at their first use, which is not the run's doing
     rehearsal = settings.model_copy(update={"length": 16, "max_tokens": 64})
     few = windows_of(train.tokens[:4, :16], corpus="train"), windows_of(dev.tokens[:, :16])
-    train_on(operate(build(), plan), *few, output=Path(folder) / "rehearsal", settings=rehearsal)
+    train(operate(build(), plan), *few, output=Path(folder) / "rehearsal", settings=rehearsal)
     # an operated model and its parts refer to each other
     gc.collect()
     # what was taken before is free again, so the highest size so far is not what is there
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     loaded = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     patient = operate(model, plan)
-    train_on(patient, train, dev, output=Path(folder) / "run", settings=settings)
+    train(patient, train, dev, output=Path(folder) / "run", settings=settings)
     # getrusage's highest would be that of the process which started this one, if that is larger
     status = Path("/proc/self/status").read_text(encoding="ascii")
     highest = int(status.partition("VmHWM:")[2].split()[0]) * 1024

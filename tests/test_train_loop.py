@@ -30,7 +30,14 @@ from headsurgeon.models.loss import token_nll
 from headsurgeon.operation import Patient, apply_patch, operate, read_patch
 from headsurgeon.operation.tensor_file import read_tensors
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.training import StepEvent, TrainSettings, read_log, train, train_on, train_settings
+from headsurgeon.training import (
+    StepEvent,
+    TrainSettings,
+    read_log,
+    train,
+    train_settings,
+    training_windows,
+)
 from headsurgeon.training.log import read_entries
 from tests.pico import VOCABULARY, pico
 
@@ -75,7 +82,7 @@ def run(
     on_step: Callable[[StepEvent], None] | None = None,
     **changes: object,
 ) -> object:
-    return train_on(
+    return train(
         subject,
         cut("train"),
         cut("dev"),
@@ -258,7 +265,7 @@ def test_afterwards_the_patient_and_the_patch_hold_the_best_slices(tmp_path: Pat
     # tokens the train text never has, which training makes less likely
     dev = replace(dev, tokens=dev.tokens + 50)
     settings = short(learning_rate=0.1)
-    result = train_on(subject, cut("train"), dev, output=tmp_path / "run", settings=settings)
+    result = train(subject, cut("train"), dev, output=tmp_path / "run", settings=settings)
     losses = dict(read_log(result))
     assert result.best_step == 0
     assert result.best_dev_loss == losses[0] == min(losses.values())
@@ -307,21 +314,15 @@ def counting_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.filterwarnings("ignore:.*are copies of others")
-def test_train_reads_its_corpus_and_repeats_it_when_the_budget_is_larger(tmp_path: Path) -> None:
+def test_a_corpus_is_repeated_when_the_budget_is_larger(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
     for index in range(40):
         text = " ".join(f"w{(index + k) % 20}" for k in range(30))
         (texts / f"{index}.txt").write_text(text)
-    result = train(
-        patient(),
-        corpus=f"text:{texts}/*.txt",
-        tokenizer=counting_tokenizer(),
-        output=tmp_path / "run",
-        length=12,
-        max_tokens=40 * 96,
-        statistics_windows=0,
-    )
+    settings = train_settings(length=12, max_tokens=40 * 96, statistics_windows=0)
+    windows = training_windows(f"text:{texts}/*.txt", counting_tokenizer(), settings)
+    result = train(patient(), *windows, output=tmp_path / "run", settings=settings)
     assert (result.steps, result.tokens) == (40, 40 * 96)
     content = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]
     assert content["train"]["split"] == "train"

@@ -1,12 +1,15 @@
 """Settings, schedule and order of windows."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.errors import SettingsError
-from headsurgeon.training import train_settings
+from headsurgeon.training import TrainSettings, train_settings, training_windows
 from headsurgeon.training.schedule import (
     learning_rate,
     seed_of_step,
@@ -15,6 +18,7 @@ from headsurgeon.training.schedule import (
     windows_of_step,
 )
 from headsurgeon.training.settings import PRESETS, TrainSettings
+from tests.char_tokenizer import char_tokenizer
 
 
 def test_every_setting_is_described() -> None:
@@ -98,3 +102,27 @@ def test_seeds_give_other_orders_and_other_dropout() -> None:
     assert not np.array_equal(windows_of_step(0, one, 500), windows_of_step(0, two, 500))
     seeds = {seed_of_step(step, settings) for step in range(50) for settings in (one, two)}
     assert len(seeds) == 100
+
+
+def test_settings_made_directly_list_every_fault_too() -> None:
+    with pytest.raises(SettingsError, match=r"learning_rate.*\n.*batch_size") as caught:
+        TrainSettings(max_tokens=10, learning_rate=-1.0, batch_size=0)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_the_seed_of_training_changes_no_window(tmp_path: Path) -> None:
+    for index in range(60):
+        (tmp_path / f"{index}.txt").write_text(f"text number {index} " * 30)
+    corpus, tokenizer = f"text:{tmp_path}/*.txt", char_tokenizer()
+    cut = {
+        (seed, windows_seed): training_windows(
+            corpus,
+            tokenizer,
+            TrainSettings(max_tokens=160, length=16, seed=seed, windows_seed=windows_seed),
+        )
+        for seed in (0, 1)
+        for windows_seed in (0, 1)
+    }
+    assert torch.equal(cut[0, 0][0].tokens, cut[1, 0][0].tokens)
+    assert not torch.equal(cut[0, 0][0].tokens, cut[0, 1][0].tokens)
+    assert torch.equal(cut[0, 0][1].tokens, cut[1, 1][1].tokens)

@@ -23,7 +23,6 @@ from headsurgeon.diagnosis import diagnose
 from headsurgeon.measurement import measure
 from headsurgeon.models import load
 from headsurgeon.operation import operate
-from headsurgeon.training import train_on
 from headsurgeon.training.schedule import windows_needed
 
 PLANTED_GRID = (5e-4, 2e-3, 8e-3, 3.2e-2)
@@ -61,7 +60,7 @@ def main() -> None:
         losses = {}
         for rate in PLANTED_GRID if settings.planted else GRID:
             patient_model, _ = load(settings.ceiling if name == "ceiling" else settings.model)
-            run = train_on(
+            run = train(
                 operate(patient_model, replace(arm.plan, model=""), seed=settings.seed),
                 train,
                 dev[TEST].take(DEV_WINDOWS),

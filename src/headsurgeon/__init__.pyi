@@ -30,4 +30,7 @@ from .scores import (
 from .scores import (
     recovered_share as recovered_share,
 )
+from .training.log import Run as Run
 from .training.loop import train as train
+from .training.settings import TrainSettings as TrainSettings
+from .training.texts import training_windows as training_windows

@@ -174,7 +174,7 @@ def _price(
         split="dev",
         length=settings.length,
         count=_PRICE_WINDOWS,
-        seed=settings.seed,
+        seed=settings.windows_seed,
         first_token=settings.first_token,
     )
     with busy("measuring what ablating the heads costs"):
@@ -197,17 +197,12 @@ def _train(
     output: Path,
     settings: TrainSettings,
 ) -> "Run":
-    from headsurgeon.training import train
+    from headsurgeon.training import train, training_windows
 
+    with busy(f"reading {corpus}"):
+        windows = training_windows(corpus, tokenizer, settings)
     with training_bar(f"training {len(patient.heads)} heads") as on_step:
-        return train(
-            patient,
-            corpus=corpus,
-            tokenizer=tokenizer,
-            output=output,
-            settings=settings,
-            on_step=on_step,
-        )
+        return train(patient, *windows, output=output, settings=settings, on_step=on_step)
 
 
 def _show_dry_run(
@@ -225,7 +220,7 @@ def _show_dry_run(
         split="train",
         length=settings.length,
         count=windows_needed(settings),
-        seed=settings.seed,
+        seed=settings.windows_seed,
         first_token=settings.first_token,
     )
     steps = total_steps(settings, len(windows))

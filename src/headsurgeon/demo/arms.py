@@ -15,7 +15,7 @@ from headsurgeon.heads import HeadStats
 from headsurgeon.operation import Patient, operate
 from headsurgeon.planning import Plan
 from headsurgeon.scores import Evaluation
-from headsurgeon.training import Run, StepEvent, read_log, train_on
+from headsurgeon.training import Run, StepEvent, read_log, train
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def treat(
         f"training {arm.name}: {slices:,} slice parameters, {settings.max_tokens:,} tokens, "
         f"learning rate {arm.learning_rate:g}"
     ):
-        run = train_on(
+        run = train(
             patient,
             material.train,
             material.progress,

@@ -1,8 +1,8 @@
 from .log import Run as Run
 from .log import read_log as read_log
 from .loop import train as train
-from .loop import train_on as train_on
 from .session import StepEvent as StepEvent
 from .settings import PRESETS as PRESETS
 from .settings import TrainSettings as TrainSettings
 from .settings import train_settings as train_settings
+from .texts import training_windows as training_windows

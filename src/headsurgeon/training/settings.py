@@ -1,6 +1,5 @@
 """Settings of a training run: one set of described fields; the command line and files use them."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -58,9 +57,18 @@ class TrainSettings(BaseModel):
     first_token: str = Field(
         "tokenizer", max_length=1000, description="first token of every window"
     )
-    seed: int = Field(
-        0, ge=0, le=2**64 - 1, description="seed of the order of windows and of dropout"
+    windows_seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of which windows of the text are read"
     )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the order of windows and of dropout")
+
+    def __init__(self, **values: Any) -> None:
+        """Raises `SettingsError`, which lists every fault at once."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = [_fault(item) for item in error.errors()]
+            raise SettingsError("training settings:\n  " + "\n  ".join(faults)) from error
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "TrainSettings":
@@ -106,15 +114,7 @@ def train_settings(preset: str = "default", **changes: Any) -> TrainSettings:
     if preset not in PRESETS:
         raise SettingsError(f"no preset {preset!r}; known are {', '.join(sorted(PRESETS))}")
     given = {name: value for name, value in changes.items() if value is not None}
-    return _validated({**PRESETS[preset], **given})
-
-
-def _validated(values: Mapping[str, Any]) -> TrainSettings:
-    try:
-        return TrainSettings.model_validate(values)
-    except ValidationError as error:
-        faults = [_fault(item) for item in error.errors()]
-        raise SettingsError("training settings:\n  " + "\n  ".join(faults)) from error
+    return TrainSettings(**{**PRESETS[preset], **given})
 
 
 def _fault(item: Any) -> str:
