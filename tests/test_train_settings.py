@@ -17,7 +17,7 @@ from headsurgeon.training.schedule import (
     windows_needed,
     windows_of_step,
 )
-from headsurgeon.training.settings import PRESETS, TrainSettings
+from headsurgeon.training.settings import PRESETS
 from tests.char_tokenizer import char_tokenizer
 
 

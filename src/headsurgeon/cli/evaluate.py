@@ -262,15 +262,26 @@ def _because(found: Report) -> str:
 
 def _show_drift(changed: Report) -> None:
     tables = changed["transitions"]
+    watched = changed["zones"]["watched"]
     lines = {
         "drifted": f"{len(changed['drifted'])} of the {changed['could_drift']} untouched heads "
         f"that can change moved their mass by more than {changed['threshold']:g}; "
         f"{changed['structural_zeros']} more cannot change",
         **{
             group: ", ".join(f"{count} {step}" for step, count in tables[group].items())
-            for group in ("operated", "untouched")
+            for group in (
+                ("operated", "watched", "outside")
+                if watched["heads"]
+                else ("operated", "untouched")
+            )
         },
     }
+    if watched["heads"]:
+        lines["of these"] = (
+            f"{watched['drifted']} of {watched['could_drift']} watched heads, "
+            f"{changed['zones']['outside']['drifted']} of "
+            f"{changed['zones']['outside']['could_drift']} outside"
+        )
     if changed["drifted"]:
         lines["which"] = first_few(changed["drifted"])
     console = out()

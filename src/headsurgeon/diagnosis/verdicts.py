@@ -35,6 +35,10 @@ class Thresholds:
         if faults:
             raise SettingsError("thresholds: " + "; ".join(faults))
 
+    def is_sick(self, mass: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
+        """Whether heads with that mean mass are sick: sink or dead. The one definition of it."""
+        return np.asarray(mass > self.sink)
+
     def to_dict(self) -> dict[str, float]:
         """The limits by name."""
         return asdict(self)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import InputError
 from headsurgeon.heads import HeadId, HeadStats, parse_heads
 from headsurgeon.planning import Plan
 
-SICK_MASS = 0.5
 DRIFT_MASS = 0.05
 # Changes of mass (fraction) and entropy (nats) up to this are rounding.
 ROUNDING = 1e-6
@@ -27,16 +27,18 @@ class Drift:
         mass_change, entropy_change: after minus before; fraction and nats; NaN in layers without
             attention, which count nowhere.
         operated: the heads that were operated on.
+        watched: the heads that the plan watches: healthy ones among them.
         structural_zeros: heads that *cannot* have changed, since nothing at or below their input
             did. They are counted apart: including them would make the drift look smaller.
         transitions: number of heads by (before, after), such as ("sick", "healthy"), separately
-            for `operated` and `untouched` heads.
+            for `operated` and `untouched` heads; the latter are the `watched` and those `outside`.
         threshold: |change of mass| above which a head counts as drifted, fraction.
     """
 
     mass_change: Float[np.ndarray, "layer head"]
     entropy_change: Float[np.ndarray, "layer head"]
     operated: tuple[HeadId, ...]
+    watched: tuple[HeadId, ...]
     structural_zeros: Bool[np.ndarray, "layer head"]
     transitions: Mapping[str, Mapping[tuple[str, str], int]]
     threshold: float
@@ -59,10 +61,27 @@ class Drift:
         free = ~self.structural_zeros & np.isfinite(self.mass_change)
         return np.asarray(free & ~_mask(self.operated, self.mass_change.shape))
 
+    @property
+    def zones(self) -> dict[str, dict[str, int]]:
+        """For `watched` heads and those `outside`: how many, and how many could and did drift."""
+        watched = _mask(self.watched, self.mass_change.shape)
+        attends = np.isfinite(self.mass_change)
+        outside = attends & ~watched & ~_mask(self.operated, self.mass_change.shape)
+        moved = _mask(self.drifted, self.mass_change.shape)
+        return {
+            name: {
+                "heads": int(zone.sum()),
+                "could_drift": int((zone & self._free).sum()),
+                "drifted": int((zone & moved).sum()),
+            }
+            for name, zone in (("watched", watched), ("outside", outside))
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Figures for JSON."""
         return {
             "threshold": self.threshold,
+            "zones": self.zones,
             "drifted": [str(head) for head in self.drifted],
             "could_drift": self.could_drift,
             "structural_zeros": int(self.structural_zeros.sum()),
@@ -79,7 +98,7 @@ def drift(
     operated: Plan | Sequence[str | HeadId] = (),
     *,
     threshold: float = DRIFT_MASS,
-    sick_mass: float = SICK_MASS,
+    sick_mass: float | None = None,
 ) -> Drift:
     """Compares two measurements of a model before and after an operation.
 
@@ -88,7 +107,7 @@ def drift(
         operated: the heads operated on in between, or the plan; without it nothing is known to be
             structurally unchanged, and every head counts as able to drift.
         threshold: the paper counts |Δmass| > 0.05.
-        sick_mass: mass above which a head is sick, fraction.
+        sick_mass: mass above which a head is sick, fraction; by default as the plan says.
 
     Raises:
         InputError: the two were measured on different windows, or hold numbers that are not finite.
@@ -115,14 +134,22 @@ def drift(
                 f"{name} of {HeadId(layer, head)} is not a finite number in both measurements "
                 f"({len(unknown)} such heads); measure sound checkpoints"
             )
-    chosen = operated.operated if isinstance(operated, Plan) else parse_heads(operated)
+    if isinstance(operated, Plan):
+        chosen, watched, limits = operated.operated, operated.watched, operated.limits
+    else:
+        chosen, watched, limits = parse_heads(operated), (), Thresholds()
+    if sick_mass is not None:
+        limits = Thresholds(sink=sick_mass, dead=max(sick_mass, limits.dead))
+    untouched = ~_mask(chosen, before.shape) & before.attends[:, None]
     masks = {
         "operated": _mask(chosen, before.shape),
-        "untouched": ~_mask(chosen, before.shape) & before.attends[:, None],
+        "untouched": untouched,
+        "watched": _mask(watched, before.shape),
+        "outside": untouched & ~_mask(watched, before.shape),
     }
     names = np.array(["healthy", "sick"])
-    was = names[(before.first_token_mass > sick_mass).astype(int)]
-    now = names[(after.first_token_mass > sick_mass).astype(int)]
+    was = names[limits.is_sick(before.first_token_mass).astype(int)]
+    now = names[limits.is_sick(after.first_token_mass).astype(int)]
     transitions = {
         group: {
             (str(first), str(second)): int(((was == first) & (now == second) & mask).sum())
@@ -138,6 +165,7 @@ def drift(
         mass_change=mass_change,
         entropy_change=entropy_change,
         operated=chosen,
+        watched=watched,
         structural_zeros=_structural_zeros(chosen, changed) & before.attends[:, None],
         transitions=transitions,
         threshold=threshold,

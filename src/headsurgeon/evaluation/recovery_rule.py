@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.attention.choice import AttentionChoice
 from headsurgeon.data import Windows
+from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation.ablation import Ablation, ablate
 from headsurgeon.heads import HeadId, HeadStats
@@ -34,7 +35,6 @@ from headsurgeon.operation import Patient, operate
 from headsurgeon.scores import Estimate, Evaluation, difference_of_differences, mean_interval
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
-SICK_MASS = 0.5
 # chance, over all heads and statistics together, that an untrained head seems to differ
 CHANCE = 0.05
 
@@ -135,7 +135,7 @@ def recovery(
     windows: Windows | Sequence[Windows],
     *,
     null_seeds: Sequence[int] = (101, 102, 103, 104, 105),
-    sick_mass: float = SICK_MASS,
+    sick_mass: float | None = None,
     attention: AttentionChoice = "auto",
 ) -> Recovery:
     """Applies the rule above to a patient; afterwards the patient is merged.
@@ -145,7 +145,7 @@ def recovery(
         windows: one corpus or several; held-out text, at least two documents each.
         null_seeds: seeds of the untrained heads, at least two; their spread is what "differs" is
             judged by.
-        sick_mass: mass above which a head is sick, fraction.
+        sick_mass: mass above which a head is sick, fraction; by default as the plan says.
         attention: as for `evaluate`, for statistics and losses alike.
 
     Raises:
@@ -160,7 +160,8 @@ def recovery(
     nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
     patient.merge()
     after = [condition(patient.model, heads, part, attention=attention) for part in corpora]
-    return recovery_from(before, after, nulls, heads, sick_mass=sick_mass)
+    limit = patient.plan.limits.sink if sick_mass is None else sick_mass
+    return recovery_from(before, after, nulls, heads, sick_mass=limit)
 
 
 def condition(
@@ -192,7 +193,7 @@ def recovery_from(
     nulls: Sequence[Sequence[HeadStats]],
     heads: Sequence[HeadId],
     *,
-    sick_mass: float = SICK_MASS,
+    sick_mass: float = Thresholds().sink,
 ) -> Recovery:
     """Applies the rule to what was measured, which is one entry per corpus.
 
@@ -202,12 +203,15 @@ def recovery_from(
         heads: the operated heads.
         sick_mass: mass above which a head is sick, fraction.
     """
+    limits = Thresholds(sink=sick_mass, dead=max(sick_mass, Thresholds().dead))
     was_sick = np.zeros(len(heads), dtype=bool)
     healthy_now = np.ones(len(heads), dtype=bool)
     unlike_null = np.ones(len(heads), dtype=bool)
     for old, new, null in zip(before, after, nulls, strict=True):
-        was_sick |= _pick(old.stats.first_token_mass, heads) > sick_mass
-        healthy_now &= _pick(new.stats.first_token_mass, heads) <= sick_mass
+        was_sick |= limits.is_sick(_pick(old.stats.first_token_mass, heads))
+        mass = _pick(new.stats.first_token_mass, heads)
+        # of a mass that is no number nothing is known
+        healthy_now &= np.isfinite(mass) & ~limits.is_sick(mass)
         unlike_null &= _unlike(new.stats, null, heads)
     stock = tuple(old.ablation for old in before)
     revived = tuple(new.ablation for new in after)

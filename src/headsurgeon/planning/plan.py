@@ -84,6 +84,15 @@ class Plan:
         return tuple(head.id for head in self.heads if head.role == "operate")
 
     @property
+    def limits(self) -> Thresholds:
+        """The limits of the verdicts behind the plan, by which its heads are judged later on too.
+
+        Raises:
+            SettingsError: they are out of range or out of order.
+        """
+        return Thresholds(**self.thresholds)
+
+    @property
     def watched(self) -> tuple[HeadId, ...]:
         """The heads with role `watch`."""
         return tuple(head.id for head in self.heads if head.role == "watch")

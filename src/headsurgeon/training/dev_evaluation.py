@@ -65,7 +65,10 @@ def evaluate_dev(
     if statistics_windows == 0:
         return DevResult(total / count, None, None, None)
     stats = measure(model, dev.take(statistics_windows), attention=attention)
-    healthy = classify(stats.first_token_mass, stats.entropy, attends=stats.attends) == "healthy"
+    healthy = (
+        classify(stats.first_token_mass, stats.entropy, patient.plan.limits, stats.attends)
+        == "healthy"
+    )
     layers, heads = np.array(patient.heads).T
     return DevResult(
         dev_loss=total / count,
