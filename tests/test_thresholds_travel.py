@@ -9,6 +9,9 @@ from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation import drift, recovery
 from headsurgeon.evaluation.recovery_rule import _pick
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.report.data import HeadView
+from headsurgeon.report.figures import mass_histogram
+from headsurgeon.report.head_map_figure import legend
 from headsurgeon.training import train, train_settings
 from tests.head_stats import stats_of
 from tests.pico import pico, tokens
@@ -85,3 +88,14 @@ def test_recovery_and_training_judge_by_the_limits_of_the_plan(tmp_path) -> None
         )
         patient.revert()
     assert counted[0] > counted[-1] == 0
+
+
+def test_pictures_name_the_limits_that_were_used() -> None:
+    diagnosis = hs.diagnose(stats_of(BEFORE), Thresholds(sink=0.7, dead=0.9), draws=20)
+    limits = diagnosis.thresholds
+    view = HeadView.of("m", diagnosis.stats, diagnosis.verdicts, diagnosis.borderline, limits)
+    assert legend([view]).startswith("S sink (mass > 0.7), D dead (mass > 0.9)")
+    mass = BEFORE.ravel()
+    figure = mass_histogram([("m", "m", mass)], mass / 9, thresholds=limits, title="t")
+    notes = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"sick above 0.7", "dead above 0.9"} <= notes

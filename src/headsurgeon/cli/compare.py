@@ -116,7 +116,13 @@ def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
     from headsurgeon.report.data import HeadView
 
     views = [
-        HeadView.of(_title(diagnosis), diagnosis.stats, diagnosis.verdicts, diagnosis.borderline)
+        HeadView.of(
+            _title(diagnosis),
+            diagnosis.stats,
+            diagnosis.verdicts,
+            diagnosis.borderline,
+            diagnosis.thresholds,
+        )
         for diagnosis in diagnoses
     ]
     names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]

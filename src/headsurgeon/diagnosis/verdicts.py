@@ -44,7 +44,8 @@ class Thresholds:
         return asdict(self)
 
 
-PROFILES: dict[str, Thresholds] = {"paper": Thresholds()}
+PAPER = Thresholds()
+PROFILES: dict[str, Thresholds] = {"paper": PAPER}
 
 
 def classify(

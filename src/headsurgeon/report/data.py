@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
 from headsurgeon.heads import HeadStats
 
 Align = Literal["left", "right"]
@@ -24,6 +25,7 @@ class HeadView:
         borderline: heads whose interval reaches into another verdict.
         slopes: effective ALiBi slope per head; 0 where there is no position bias.
         null_mass: what an untrained head would show, fraction.
+        thresholds: the limits of the verdicts.
     """
 
     title: str
@@ -32,6 +34,7 @@ class HeadView:
     borderline: Bool[np.ndarray, "layer head"]
     slopes: Float[np.ndarray, "layer head"]
     null_mass: Float[np.ndarray, "layer head"]
+    thresholds: Thresholds = PAPER
 
     @classmethod
     def of(
@@ -40,10 +43,17 @@ class HeadView:
         stats: HeadStats,
         verdicts: Shaped[np.ndarray, "layer head"],
         borderline: Bool[np.ndarray, "layer head"],
+        thresholds: Thresholds = PAPER,
     ) -> "HeadView":
         """From statistics and the verdicts they were given."""
         return cls(
-            title, stats.first_token_mass, verdicts, borderline, stats.slopes, stats.null_mass
+            title,
+            stats.first_token_mass,
+            verdicts,
+            borderline,
+            stats.slopes,
+            stats.null_mass,
+            thresholds,
         )
 
 

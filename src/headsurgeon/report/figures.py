@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
 from headsurgeon.printable import printable
 from headsurgeon.report.data import Bar, Curve
 from headsurgeon.report.style import (
@@ -23,13 +24,13 @@ from headsurgeon.report.style import (
 )
 
 _BINS = np.linspace(0.0, 1.0, 41)
-_LIMITS = ((0.5, 0.008, "sick above 0.5", "left"), (0.95, -0.008, "dead above 0.95", "right"))
 
 
 def mass_histogram(
     panels: Sequence[tuple[str, str, Float[np.ndarray, " head"]]],
     null: Float[np.ndarray, " head"],
     *,
+    thresholds: Thresholds = PAPER,
     title: str,
     footnote: str = "",
 ) -> Figure:
@@ -38,6 +39,7 @@ def mass_histogram(
     Args:
         panels: (label, role, `first_token_mass` of each head), drawn one above the other.
         null: mass of the same heads when untrained, fraction; drawn as the range they span.
+        thresholds: drawn where a head becomes sick, and dead.
         title: heading.
         footnote: below the figure.
     """
@@ -50,15 +52,15 @@ def mass_histogram(
         colour, _ = look(role, index)
         axes.axvspan(middle - half, middle + half, color="#F0C419", alpha=0.55, lw=0)
         axes.hist(np.clip(mass, 0.0, 1.0), bins=_BINS.tolist(), color=colour, alpha=0.9)
-        for limit, *_ in _LIMITS:
+        for limit in (thresholds.sink, thresholds.dead):
             axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         quiet(axes, "y")
         axes.set_title(f"{label}: mean {mass.mean():.3f}", fontsize=SIZE, color=INK, loc="left")
     top = stack[0]
     # headroom for the notes
     top.set_ylim(0.0, 1.3 * top.get_ylim()[1])
-    for limit, shift, text, align in _LIMITS:
-        _note(top, limit + shift, text, align)
+    _note(top, thresholds.sink + 0.008, f"sick above {thresholds.sink:g}", "left")
+    _note(top, thresholds.dead - 0.008, f"dead above {thresholds.dead:g}", "right")
     _note(top, middle + half + 0.008, f"untrained heads: {low:.3f}–{high:.3f}", "left")
     stack[-1].set_xlim(0.0, 1.0)
     label_axes(stack[-1], x="mass on the first token (fraction)")

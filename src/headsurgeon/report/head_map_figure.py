@@ -18,7 +18,6 @@ from headsurgeon.report.style import INK, MUTED, SIZE, new_figure
 COLOURS = matplotlib.colormaps["magma_r"]
 OUTLINE = "#00A6D6"
 MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: "·"}
-KEY = "S sink (mass > 0.5), D dead (mass > 0.95), E low entropy, ? borderline"
 _DARK = 0.55
 
 
@@ -53,7 +52,9 @@ def head_map(
 def legend(views: Sequence[HeadView]) -> str:
     """What the marks mean."""
     without = any((view.verdicts == NO_ATTENTION).any() for view in views)
-    return KEY + (", · no attention" if without else "")
+    limits = views[0].thresholds
+    key = f"S sink (mass > {limits.sink:g}), D dead (mass > {limits.dead:g}), E low entropy"
+    return f"{key}, ? borderline" + (", · no attention" if without else "")
 
 
 def colour_scale(figure: Figure, panels: Sequence[Axes]) -> None:
