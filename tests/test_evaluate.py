@@ -15,9 +15,9 @@ import headsurgeon
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import HeadError, InputError, SettingsError
 from headsurgeon.evaluation import ablate, ablating, ablation_cost, drift, evaluate
-from headsurgeon.evaluation.ablation import Mode
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
+from headsurgeon.planning import AblationMode
 from headsurgeon.scores import Evaluation, difference, difference_of_differences, recovered_share
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
@@ -236,7 +236,7 @@ def test_the_file_holds_every_document_and_how_windows_were_chosen() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zero", "mean"])
-def test_the_batch_size_reaches_every_forward_pass_of_ablation(mode: Mode) -> None:
+def test_the_batch_size_reaches_every_forward_pass_of_ablation(mode: AblationMode) -> None:
     model, windows = pico("bloom"), windows_of(random_tokens(4, 10))
     sizes: set[int] = set()
     model.base_model.register_forward_pre_hook(
@@ -265,3 +265,13 @@ def test_double_precision_exists_on_the_cpu_alone() -> None:
         if line.replace(".cpu().double()", "").count(".double()")
     ]
     assert calls == []
+
+
+def test_costs_under_mean_are_those_of_ablate_and_need_not_be_those_under_zero() -> None:
+    model, batch = pico("bloom"), random_tokens(4, 24)
+    heads = [HeadId(1, 0), HeadId(2, 3)]
+    costs = {mode: ablation_cost(model, batch, mode=mode)(heads) for mode in ("zero", "mean")}
+    for mode, cost in costs.items():
+        expected = ablate(model, heads, batch, mode=mode, singles=False).joint.value
+        assert cost == pytest.approx(expected, abs=1e-6)
+    assert costs["zero"] != costs["mean"]

@@ -69,7 +69,7 @@ def test_the_file_explains_itself_and_keeps_the_order_of_fields() -> None:
     keys = [line.split(":")[0] for line in text.splitlines() if re.match("[a-z_]+:", line)]
     assert keys == [
         *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds", "init"),
-        *("output_start", "seed", "joint_cost", "notes", "heads"),
+        *("output_start", "seed", "ablation_mode", "joint_cost", "notes", "heads"),
     ]
     assert "- {head: L1H0, role: operate, verdict: dead, first_token_mass: 0.97, " in text
 
@@ -251,3 +251,12 @@ def test_what_could_not_be_read_again_is_not_written(head: PlannedHead, message:
 def test_the_reader_says_which_line_a_node_is_on() -> None:
     reader = Reader("\n\na: 1", "text")
     assert reader.line(reader.root) == 3
+
+
+def test_a_plan_says_how_its_costs_were_taken_and_older_ones_meant_zero() -> None:
+    found = plan(diagnosis_of([[0.1, 0.6]]), cost=lambda heads: 0.25, ablation_mode="mean")
+    assert Plan.from_yaml(found.to_yaml()).ablation_mode == "mean"
+    older = found.to_yaml().replace("ablation_mode: mean\n", "")
+    assert Plan.from_yaml(older).ablation_mode == "zero"
+    with pytest.raises(PlanError, match=r"line .*ablation_mode"):
+        Plan.from_yaml(found.to_yaml().replace("ablation_mode: mean", "ablation_mode: median"))

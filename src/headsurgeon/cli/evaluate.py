@@ -173,7 +173,14 @@ def _ablated(
     from headsurgeon.evaluation import ablate
 
     with busy(f"ablating {len(plan.operated)} heads, each alone and together"):
-        ablation = ablate(model, plan, windows, batch_size=batch_size, attention=attention)
+        ablation = ablate(
+            model,
+            plan,
+            windows,
+            mode=plan.ablation_mode,
+            batch_size=batch_size,
+            attention=attention,
+        )
     shows.append(partial(_show_ablation, ablation))
     return ablation.to_dict()
 
@@ -185,7 +192,7 @@ def _show_ablation(ablation: "Ablation") -> None:
         rows.append([f"… {len(ordered) - _SHOWN} more", "less"])
     rows.append([f"all {len(ordered)}", nats(ablation.joint)])
     console = out()
-    console.print(heading("what ablating a head costs; above 0: it does work"))
+    console.print(heading(f"what {ablation.mode} ablation of a head costs; above 0: it does work"))
     console.print(table(["head", "cost per token"], rows))
 
 

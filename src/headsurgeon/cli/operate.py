@@ -137,7 +137,8 @@ def operate(
         raise NeedsConfirmation(_warning(wanted, cost, plan))
     if cost is not None:
         heads = f"ablating the {len(wanted.operated)} heads costs"
-        err().print(f"{heads} {cost:+.4f} nats per token now", style="dim")
+        mode = f"({wanted.ablation_mode} ablation)"
+        err().print(f"{heads} {cost:+.4f} nats per token now {mode}", style="dim")
     patient.reopen()
     run = _train(patient, tokenizer, corpus, output, settings)
     _show_run(patient, run, model, corpus)
@@ -178,15 +179,15 @@ def _price(
         first_token=settings.first_token,
     )
     with busy("measuring what ablating the heads costs"):
-        return ablation_cost(model, windows)(plan.operated)
+        return ablation_cost(model, windows, mode=plan.ablation_mode)(plan.operated)
 
 
 def _warning(plan: "Plan", cost: float, path: Path) -> str:
     return (
-        f"these {len(plan.operated)} heads do work: ablating them costs {cost:.4f} nats per token "
-        f"(more than {CONFIRM_ABOVE:g}), which training would first have to win back; go on with "
-        "--yes, or operate only on sick heads that do none: headsurgeon plan … --rule idle "
-        f"{command_line('-o', path, '--overwrite')}"
+        f"these {len(plan.operated)} heads do work: ablating them ({plan.ablation_mode}) costs "
+        f"{cost:.4f} nats per token (more than {CONFIRM_ABOVE:g}), which training would first have "
+        "to win back; go on with --yes, or operate only on sick heads that do none: headsurgeon "
+        f"plan … --rule idle {command_line('-o', path, '--overwrite')}"
     )
 
 
@@ -242,7 +243,9 @@ def _show_dry_run(
     }
     if cost is not None:
         asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
-        lines["ablating costs"] = f"{cost:+.4f} nats per token now{asks}"
+        lines["ablating costs"] = (
+            f"{cost:+.4f} nats per token now ({patient.plan.ablation_mode} ablation){asks}"
+        )
     if patient.frozen_key_values:
         lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))
     console = out()

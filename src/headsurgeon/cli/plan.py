@@ -91,6 +91,16 @@ def plan(
             rich_help_panel=CHOICE,
         ),
     ] = 0.05,
+    ablation_mode: Annotated[
+        str,
+        typer.Option(
+            metavar="zero|mean",
+            help="How heads are ablated for the costs: their output removed, or replaced by its "
+            "average. A zeroed output is what an operation begins with; a sink that adds a "
+            "constant costs much less under mean.",
+            rich_help_panel=COSTS,
+        ),
+    ] = "zero",
     init: Annotated[
         str,
         typer.Option(
@@ -171,10 +181,13 @@ def plan(
         "layers": options.first_last(layers, "--layers"),
         "column": column,
         "max_cost": max_cost,
+        "ablation_mode": ablation_mode,
         "init": init,
         "output_start": output_start,
         "seed": seed,
     }
+    if ablation_mode not in ("zero", "mean"):
+        raise PlanError(f"--ablation-mode: expected zero or mean, got {ablation_mode!r}")
     if not 0.0 <= max_cost < inf:
         raise PlanError(f"--max-cost: expected finite nats from 0 up, got {max_cost}")
     if chosen_rule != "idle":
@@ -183,7 +196,7 @@ def plan(
     loaded, tokenizer = open_model(model or found.stats.provenance.model, loading)
     cost = None
     if not no_costs or chosen_rule == "idle":
-        cost = _cost(found, loaded, tokenizer, corpus, cost_count, loading.attention)
+        cost = _cost(found, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention)
     with busy(f"planning by rule {chosen_rule}"):
         result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
     result.save(output)
@@ -223,7 +236,7 @@ def _remarks(plan: "Plan") -> dict[str, str]:
     if plan.joint_cost is not None:
         lines["together"] = (
             f"ablating all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
-            "(single costs above, in nats too, do not add up)"
+            f"({plan.ablation_mode} ablation; single costs above, in nats too, do not add up)"
         )
     for index, note in enumerate(plan.notes):
         lines[" " * index if index else "notes"] = note
@@ -268,6 +281,7 @@ def _cost(
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str | None,
     count: int,
+    mode: Any,
     attention: Any,
 ) -> "Callable[[Sequence[HeadId]], float]":
     """The joint ablation cost on the dev split; says on stderr what it is measured on."""
@@ -287,7 +301,7 @@ def _cost(
     )
     err().print(
         f"ablating heads on {len(windows)} windows of {windows.length} tokens to see what each "
-        f"of them costs, with attention {used} (--no-costs leaves this out)",
+        f"of them costs, by {mode} ablation, attention {used} (--no-costs leaves this out)",
         style="dim",
     )
-    return ablation_cost(model, windows, attention=attention)
+    return ablation_cost(model, windows, mode=mode, attention=attention)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -20,10 +20,8 @@ from headsurgeon.evaluation.lower_layers import Prefix
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.capture import LayerCapture, capturing
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
-from headsurgeon.planning import Plan
+from headsurgeon.planning import AblationMode, Plan
 from headsurgeon.scores import Estimate, Evaluation, difference
-
-Mode = Literal["zero", "mean"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Ablation:
         ablated: the model without the whole set.
     """
 
-    mode: Mode
+    mode: AblationMode
     joint: Estimate
     singles: Mapping[HeadId, Estimate]
     baseline: Evaluation
@@ -60,7 +58,7 @@ def ablate(
     heads: Plan | Sequence[str | HeadId],
     windows: Windows | Tensor,
     *,
-    mode: Mode = "zero",
+    mode: AblationMode = "zero",
     singles: bool = True,
     baseline: Evaluation | None = None,
     batch_size: int | None = None,
@@ -85,7 +83,7 @@ def ablate(
     windows = as_windows(windows)
     chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
     check_heads(chosen, layout.layers, layout.heads, layout.attention_layers)
-    if not chosen or mode not in ("zero", "mean"):
+    if not chosen or mode not in get_args(AblationMode):
         raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
@@ -109,24 +107,33 @@ def ablation_cost(
     model: PreTrainedModel,
     windows: Windows | Tensor,
     *,
+    mode: AblationMode = "zero",
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
 ) -> Callable[[Sequence[HeadId]], float]:
-    """A function from a set of heads to what zeroing them together costs, nats per token.
+    """A function from a set of heads to what ablating them together costs, nats per token.
 
     `plan(cost=…)` writes its costs with it and rule `idle` chooses by it; the unablated loss is
     computed once, and the layers below the lowest ablated head are not run again for the next set
-    that begins in the same layer. So the model must stay as it is. `batch_size` is in windows; by
-    default about 4,096 tokens. `attention` is as for `evaluate`.
+    that begins in the same layer. So the model must stay as it is. Under `mode` `zero` a head's
+    output is removed, under `mean` replaced by its average over the windows. `batch_size` is in
+    windows; by default about 4,096 tokens. `attention` is as for `evaluate`.
+
+    Raises:
+        SettingsError: another mode.
     """
+    if mode not in get_args(AblationMode):
+        raise SettingsError(f"expected to ablate by zero or mean, got {mode!r}")
     layout = layout_of(model)
+    texts = as_windows(windows)
+    means = _mean_outputs(model, layout, texts, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = score().nll
     prefix = Prefix(model, layout)
 
     def cost(heads: Sequence[HeadId]) -> float:
         lowest = min((head.layer for head in heads), default=0)
-        with ablating(model, layout, heads), prefix.below(lowest):
+        with ablating(model, layout, heads, means), prefix.below(lowest):
             return score().nll - baseline
 
     return cost

@@ -1,3 +1,4 @@
+from .plan import AblationMode as AblationMode
 from .plan import Plan as Plan
 from .plan import PlannedHead as PlannedHead
 from .plan import Role as Role

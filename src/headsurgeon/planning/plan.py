@@ -15,6 +15,7 @@ from headsurgeon.heads import STATISTICS, VERDICTS, HeadId
 from headsurgeon.planning.yaml_reader import Reader
 
 Role = Literal["operate", "watch"]
+AblationMode = Literal["zero", "mean"]
 ROLES: tuple[Role, ...] = get_args(Role)
 # What may stand beside a head, apart from `head`, `role`, `verdict` and `ablation_cost`.
 HEAD_STATISTICS: tuple[str, ...] = (*STATISTICS, "slope", "null_mass")
@@ -25,6 +26,7 @@ _COMMENT = """\
 #   a head that is only followed. The numbers beside a head are what was measured when the plan was
 #   made; ablation_cost is the loss in nats per token that ablating the head alone costs now.
 # - joint_cost: the same for all operated heads together, when the plan was made.
+# - ablation_mode: what those costs are of: zero (output removed) or mean (replaced by its average).
 # - init, output_start, seed: how the heads start.
 # - fingerprint: SHA-256 of the attention weights of the model, whichever heads are in the plan;
 #   with null only its name is compared.
@@ -40,7 +42,7 @@ class PlannedHead:
         role: `operate`, or `watch` for a healthy head inside a band.
         verdict: what the diagnosis said.
         statistics: the head's numbers at that time, by name.
-        ablation_cost: mean loss its zero-ablation alone costs now, nats per token; None if unknown.
+        ablation_cost: mean loss that ablating it alone costs now, nats per token; None if unknown.
     """
 
     id: HeadId
@@ -63,6 +65,8 @@ class Plan:
         init: how Q, K and V start, a name in `operation.qkv_start`.
         output_start: what the head's output is at step 0, a name in `operation.output_start`.
         seed: seed of the initialisation.
+        ablation_mode: how heads were ablated for the costs: their output removed (`zero`), or
+            replaced by its `mean`; a sink that adds a constant costs much less under `mean`.
         joint_cost: loss that ablating all operated heads together costs now, nats per token.
         notes: remarks for the reader, such as which heads share keys and values.
     """
@@ -75,6 +79,7 @@ class Plan:
     init: str = "xavier_uniform_head"
     output_start: str = "zero-output"
     seed: int = 0
+    ablation_mode: AblationMode = "zero"
     joint_cost: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -115,6 +120,7 @@ class Plan:
             "init": self.init,
             "output_start": self.output_start,
             "seed": self.seed,
+            "ablation_mode": self.ablation_mode,
             "joint_cost": self.joint_cost,
             "notes": list(self.notes),
         }
@@ -152,6 +158,10 @@ class Plan:
             init=reader.text(fields, "init") or _DEFAULTS.init,
             output_start=reader.text(fields, "output_start") or _DEFAULTS.output_start,
             seed=reader.integer(fields, "seed", least=0, default=_DEFAULTS.seed),
+            ablation_mode=cast(
+                AblationMode,
+                reader.choice(fields, "ablation_mode", get_args(AblationMode)) or "zero",
+            ),
             joint_cost=reader.number(fields, "joint_cost"),
             notes=reader.texts(fields, "notes"),
         )
@@ -179,7 +189,7 @@ class Plan:
 _DEFAULTS = Plan(model="", rule="heads", heads=())
 _FIELDS = (
     *("kind", "schema", "headsurgeon", "model", "fingerprint", "rule", "thresholds"),
-    *("init", "output_start", "seed", "joint_cost", "notes", "heads"),
+    *("init", "output_start", "seed", "ablation_mode", "joint_cost", "notes", "heads"),
 )
 
 

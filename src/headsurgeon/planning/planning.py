@@ -12,7 +12,7 @@ from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
-from headsurgeon.planning import Plan, PlannedHead, Role
+from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
 from headsurgeon.planning.rules import RULES, Choice, Cost, Request
 
 _QUANTISED = (
@@ -33,6 +33,7 @@ def plan(
     column: int | None = None,
     cost: Cost | None = None,
     max_cost: float = 0.05,
+    ablation_mode: AblationMode = "zero",
     init: str = "xavier_uniform_head",
     output_start: str = "zero-output",
     seed: int = 0,
@@ -51,6 +52,7 @@ def plan(
         cost: loss that ablating a set of heads together costs, nats per token. With it the plan
             shows what each operated head and all of them together cost now; `idle` needs it.
         max_cost: for rule `idle`: limit of the joint cost, nats per token.
+        ablation_mode: how `cost` ablates heads, which the plan records: `zero` or `mean`.
         init: how Q, K and V start, a name in `operate.init`.
         output_start: what a head's output is at step 0, a name in `operate.output_start`.
         seed: seed of rule `random` and of the initialisation.
@@ -74,6 +76,7 @@ def plan(
         seed=seed,
         cost=cost,
         max_cost=max_cost,
+        ablation_mode=ablation_mode,
     )
     _check(diagnosis, rule, request)
     if not diagnosis.sick and rule not in ("heads", "column"):
@@ -106,6 +109,7 @@ def plan(
         init=init,
         output_start=output_start,
         seed=seed,
+        ablation_mode=ablation_mode,
         joint_cost=choice.joint_cost,
         notes=notes,
     )

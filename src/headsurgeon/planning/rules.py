@@ -11,7 +11,7 @@ from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.planning.matching import nearest
 
 Cost = Callable[[Sequence[HeadId]], float]
-"""Loss that zero-ablating a set of heads together costs, nats per token."""
+"""Loss that ablating a set of heads together costs, nats per token."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Request:
     seed: int = 0
     cost: Cost | None = None
     max_cost: float = 0.05
+    ablation_mode: str = "zero"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def idle(diagnosis: Diagnosis, request: Request) -> Choice:
     left = [head for head in candidates if head not in chosen]
     names = ", ".join(map(str, left))
     notes = (
-        f"{len(chosen)} of {len(candidates)} sick heads are idle: ablating them together costs "
+        f"{len(chosen)} of {len(candidates)} sick heads are idle: ablating them together "
+        f"({request.ablation_mode}) costs "
         f"{joint:.4f} nats, limit {request.max_cost:g}, on the text they were chosen by; "
         "evaluate --plan on other text tells what they cost there",
         *([f"left out, there being no room for what they do: {names}"] if left else []),
