@@ -103,9 +103,7 @@ def evaluate(
     if wanted is not None:
         report["ablation"] = _ablated(loaded, wanted, windows, batch_size, loading.attention, shows)
     if patch is not None:
-        report |= _patched(
-            loaded, patch, windows, results, scored, batch_size, loading.attention, shows
-        )
+        report |= _patched(loaded, patch, windows, results, batch_size, loading.attention, shows)
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
         results[label] = _other(baseline, tokenizer, loading, scored)
@@ -201,26 +199,30 @@ def _patched(
     patch: Path,
     windows: "Windows",
     results: "dict[str, Evaluation]",
-    scored: "Callable[[str, PreTrainedModel], Evaluation]",
     batch_size: int | None,
     attention: Any,
     shows: Shows,
 ) -> Report:
     """Before and after: drift, who fell sick, the cost of ablating, and the recovery rule."""
-    from headsurgeon.evaluation import drift, recovery
-    from headsurgeon.measurement import measure
+    from headsurgeon.evaluation import NULL_SEEDS, condition, drift, empirical_null, recovery_from
     from headsurgeon.operation import apply_patch
 
-    with busy("measuring the model without the patch"):
-        before = measure(model, windows, batch_size=batch_size, attention=attention)
     patient = apply_patch(model, patch)
+    heads = patient.plan.operated
+    examine = partial(condition, model, heads, windows, batch_size=batch_size, attention=attention)
+    patient.revert()
+    with busy("measuring the model without the patch"):
+        # its loss is known already
+        before = examine(score=next(iter(results.values())))
     with busy("comparing with the same heads reinitialised and not trained"):
-        found = recovery(patient, windows, attention=attention)
-    label = _unused(f"with {patch.name}", "patch", results)
-    results[label] = scored(label, model)
+        null = empirical_null(patient, windows, NULL_SEEDS, attention=attention)
+    patient.merge()
     with busy("measuring the model with the patch"):
-        after = measure(model, windows, batch_size=batch_size, attention=attention)
-        changed = drift(before, after, patient.plan)
+        after = examine()
+    limits = patient.plan.limits
+    found = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
+    changed = drift(before.stats, after.stats, patient.plan)
+    results[_unused(f"with {patch.name}", "patch", results)] = after.ablation.baseline
     stock, revived = found.stock[0], found.revived[0]
     shows.append(partial(_show_recovery, patient, stock, revived, found.to_dict()))
     shows.append(partial(_show_drift, changed.to_dict()))

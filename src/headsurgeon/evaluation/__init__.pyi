@@ -5,6 +5,7 @@ from .ablation import ablation_cost as ablation_cost
 from .head_drift import Drift as Drift
 from .head_drift import drift as drift
 from .loss import evaluate as evaluate
+from .recovery_rule import NULL_SEEDS as NULL_SEEDS
 from .recovery_rule import Condition as Condition
 from .recovery_rule import Recovery as Recovery
 from .recovery_rule import condition as condition

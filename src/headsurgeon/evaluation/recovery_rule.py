@@ -35,6 +35,8 @@ from headsurgeon.operation import Patient, operate
 from headsurgeon.scores import Estimate, Evaluation, difference_of_differences, mean_interval
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
+# of the untrained heads that revived ones are compared with
+NULL_SEEDS = (101, 102, 103, 104, 105)
 # chance, over all heads and statistics together, that an untrained head seems to differ
 CHANCE = 0.05
 
@@ -134,7 +136,7 @@ def recovery(
     patient: Patient,
     windows: Windows | Sequence[Windows],
     *,
-    null_seeds: Sequence[int] = (101, 102, 103, 104, 105),
+    null_seeds: Sequence[int] = NULL_SEEDS,
     sick_mass: float | None = None,
     attention: AttentionChoice = "auto",
 ) -> Recovery:
@@ -171,6 +173,7 @@ def condition(
     *,
     measured: Windows | None = None,
     score: Evaluation | None = None,
+    batch_size: int | None = None,
     attention: AttentionChoice = "auto",
 ) -> Condition:
     """Measures how heads do.
@@ -179,11 +182,20 @@ def condition(
         windows: what the loss with and without the heads is measured on.
         measured: what the statistics are measured on; by default the same windows.
         score: the loss with them, if it is known already.
+        batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
     """
     return Condition(
-        stats=measure(model, measured or windows, attention=attention),
-        ablation=ablate(model, heads, windows, singles=False, baseline=score, attention=attention),
+        stats=measure(model, measured or windows, batch_size=batch_size, attention=attention),
+        ablation=ablate(
+            model,
+            heads,
+            windows,
+            singles=False,
+            baseline=score,
+            batch_size=batch_size,
+            attention=attention,
+        ),
     )
 
 
