@@ -10,10 +10,12 @@ import transformers as hf
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import headsurgeon as hs
 from headsurgeon.arch import FAMILIES, Layout, layout_for, layout_of
 from headsurgeon.arch.layout import PARTS, Part
 from headsurgeon.diagnosis import mlp_dormancy
-from headsurgeon.errors import UnsupportedModel
+from headsurgeon.errors import HeadsurgeonWarning, UnsupportedModel
+from tests.pico import tokens
 from tests.pico_families import NAMES, pico_family, pico_gemma3_with_images
 
 LAYER = 1
@@ -182,10 +184,23 @@ def test_mlp_neurons_are_where_the_layout_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_windows_are_bounded_by_the_configured_positions(name: str) -> None:
+def test_windows_are_bounded_by_learned_positions_and_not_by_rotations(name: str) -> None:
     layout = layout_of(pico_family(name))
-    assert layout.max_length == 64
+    learned = name.startswith(("gpt2", "opt"))
+    assert layout.max_length == (64 if learned else None)
+    assert layout.trained_length == 64
     assert layout.slopes == (0.0,) * 4
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_neox", "phi3", "gemma2"])
+def test_a_window_longer_than_the_configuration_names_is_read_as_the_model_reads_it(
+    name: str,
+) -> None:
+    model, ids = pico_family(name), tokens(2, 80)
+    with torch.no_grad():
+        own = float(model(ids, labels=ids).loss)
+    with pytest.warns(HeadsurgeonWarning, match="80 tokens are longer than the 64"):
+        assert hs.evaluate(model, ids).nll == pytest.approx(own, rel=1e-4)
 
 
 def test_the_text_model_inside_gemma_3_is_described() -> None:

@@ -27,7 +27,11 @@ def describe(config: PretrainedConfig) -> Layout:
         return Projection(f"{stack}.attn.c_attn", starts, axis=1)
 
     return Layout(
-        **common(config) | {"scale": dim**-0.5 if config.scale_attn_weights else 1.0},
+        **common(config)
+        | {
+            "scale": dim**-0.5 if config.scale_attn_weights else 1.0,
+            "max_length": config.max_position_embeddings,
+        },
         query=stacked(0),
         key=stacked(1),
         value=stacked(2),

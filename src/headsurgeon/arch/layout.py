@@ -78,7 +78,9 @@ class Layout:
         bias_dtype: grid to which the family rounds slope·position before it scales it, if any.
         bias_factor: factor the family applies to the rounded slope·position.
         clip: limit to which the family clamps the projected Q, K and V, if any.
-        max_length: longest window the model can read, tokens; None without a limit.
+        max_length: longest window the model can read, tokens; None without a limit. Learned
+            positions and tables of biases end; rotations and slopes go on.
+        trained_length: longest window the configuration names, where that is no limit.
         mlp_axis: axis of the first MLP weight that neurons lie on; the other one in the last.
         mlp_up_start: index of the first neuron there, where a gate is stacked before it.
         observed: where queries and keys become those that attention compares: they leave the
@@ -119,6 +121,7 @@ class Layout:
     bias_factor: float = 1.0
     clip: float | None = None
     max_length: int | None = None
+    trained_length: int | None = None
     mlp_axis: int = 0
     mlp_up_start: int = 0
     observed: Observed = "projections"

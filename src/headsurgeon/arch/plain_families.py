@@ -50,6 +50,7 @@ PLAIN_FAMILIES: dict[str, Callable[[Any], Layout]] = {
         output="out_proj",
         mlp=("fc1", "fc2"),
         initializer_range=c.init_std,
+        max_length=c.max_position_embeddings,
     ),
     # Phi-1, 1.5 and 2: biases everywhere, rotation of a part of each head, optional norms
     "phi": lambda c: separate(c, bias=True, output="dense", mlp=("mlp.fc1", "mlp.fc2")),

@@ -66,7 +66,7 @@ def common(config: PretrainedConfig) -> dict[str, Any]:
         "hidden": config.hidden_size,
         "scale": head_dim(config) ** -0.5,
         "slopes": (0.0,) * config.num_attention_heads,
-        "max_length": config.max_position_embeddings,
+        "trained_length": config.max_position_embeddings,
         "observed": "interface",
         "initializer_range": getattr(config, "initializer_range", 0.02),
     }

@@ -33,7 +33,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
-                    warnings.simplefilter("always", HeadsurgeonWarning)
+                    # each of them once
+                    warnings.simplefilter("default", HeadsurgeonWarning)
                     warnings.showwarning = _noted
                 with terminable():
                     command(**arguments)

@@ -1,5 +1,6 @@
 """Running a model over token windows without leaving a trace."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout
-from headsurgeon.errors import CorpusError, SettingsError
+from headsurgeon.errors import CorpusError, HeadsurgeonWarning, SettingsError
 
 TOKENS_PER_BATCH = 4096
 
@@ -68,6 +69,10 @@ def check_windows(
 ) -> None:
     """Raises before a forward pass would fail deep inside the model.
 
+    Warns:
+        HeadsurgeonWarning: windows longer than the configuration names; the model reads them all
+            the same, perhaps worse than it was trained to.
+
     Raises:
         SettingsError: no windows, windows of one token, or longer than the model can read.
         CorpusError: token ids beyond the model's vocabulary, or padding.
@@ -79,6 +84,13 @@ def check_windows(
         raise SettingsError(
             f"windows of {length} tokens are longer than the {layout.max_length} this model can "
             "read; choose a smaller --length"
+        )
+    if layout.trained_length is not None and length > layout.trained_length:
+        warnings.warn(
+            f"windows of {length} tokens are longer than the {layout.trained_length} this model is "
+            "configured for; it reads them as it is",
+            category=HeadsurgeonWarning,
+            stacklevel=3,
         )
     vocabulary = len(model.get_input_embeddings().get_parameter("weight"))
     highest = int(tokens.max())
