@@ -112,8 +112,11 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(nll). The paper weights windows by T instead of T − 1 predicted tokens."""
-        return math.exp(self.nll)
+        """exp(nll), ∞ where that is beyond float64. The paper weights windows by T, not T − 1."""
+        try:
+            return math.exp(self.nll)
+        except OverflowError:
+            return math.inf
 
     def interval(self, seed: int = 0) -> Estimate:
         """The loss with its interval over documents."""

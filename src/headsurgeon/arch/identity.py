@@ -32,6 +32,11 @@ def check_code(model: PreTrainedModel) -> None:
         UnsupportedModel: its class, or one inside of it, is not `transformers'` own and computes
             something of its own; or a function has been put in place of one of `transformers'`.
     """
+    if hasattr(model, "_orig_mod"):
+        raise UnsupportedModel(
+            "this is torch.compile's wrapper of a model; measure the model itself "
+            "(model._orig_mod), or compile it in place (model.compile())"
+        )
     expected = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
     wanted = expected if isinstance(expected, tuple) else (expected,)
     kinds = _kinds(model)

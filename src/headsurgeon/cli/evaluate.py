@@ -12,7 +12,7 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.cli.console import bounds, busy, facts, first_few, heading, nats, out, table
 from headsurgeon.cli.loading import open_model, read_windows
-from headsurgeon.cli.outputs import check_file
+from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def evaluate(
 
     if output is not None:
         check_file(output, "evaluation.json")
+        check_replaceable(output, "evaluation")
     if patch is not None:
         read_patch(patch)
     wanted = None if plan is None else Plan.load(plan)

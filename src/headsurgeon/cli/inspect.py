@@ -10,7 +10,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.attention_map import AttentionMap, visible
 from headsurgeon.cli.console import busy, facts, first_few, heading, out, percent, table
 from headsurgeon.cli.loading import open_model
-from headsurgeon.cli.outputs import check_file
+from headsurgeon.cli.outputs import check_file, check_own_picture
 from headsurgeon.cli.planted import planted_remark
 from headsurgeon.errors import CorpusError, OutputError, SettingsError
 from headsurgeon.printable import printable
@@ -124,6 +124,7 @@ def _check(output: Path | None, length: int, attention: str) -> None:
         if output.suffix.lower() != ".png":
             raise OutputError(f"{output}: expected a file that ends in .png")
         check_file(output, "head.png")
+        check_own_picture(output)
 
 
 def _findings(

@@ -141,7 +141,7 @@ def operate(
         err().print(f"{heads} {cost:+.4f} nats per token now {mode}", style="dim")
     patient.reopen()
     run = _train(patient, tokenizer, corpus, output, settings)
-    _show_run(patient, run, model, corpus)
+    _show_run(patient, run, model, corpus, settings)
 
 
 def _settings(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
@@ -274,7 +274,9 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:
+def _show_run(
+    patient: "Patient", run: "Run", model: str, corpus: str, settings: TrainSettings
+) -> None:
     from headsurgeon.training import read_log
 
     losses = read_log(run)
@@ -287,9 +289,10 @@ def _show_run(patient: "Patient", run: "Run", model: str, corpus: str) -> None:
         "log": str(run.log),
     }
     console.print(facts(lines))
-    following = (
-        ("evaluate", model, "--patch", run.patch, "--corpus", corpus),
-        ("merge", model, "--patch", run.patch, "--output", "repaired"),
-    )
-    for command, subject, *options_ in following:
-        show_next(command, subject, *options_)
+    reading: tuple[object, ...] = ()
+    if settings.length != options.Reading().length:
+        reading += ("--length", settings.length)
+    if settings.first_token != options.Reading().first_token:
+        reading += ("--first-token", settings.first_token)
+    show_next("evaluate", model, "--patch", run.patch, "--corpus", corpus, *reading)
+    show_next("merge", model, "--patch", run.patch, "--output", "repaired")

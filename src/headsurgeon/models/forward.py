@@ -57,7 +57,7 @@ def batches(
     Raises:
         SettingsError: a batch size below 1 or beyond 31 bits.
     """
-    if batch_size is not None and not 1 <= batch_size < 2**31:
+    if batch_size is not None and not (isinstance(batch_size, int) and 1 <= batch_size < 2**31):
         raise SettingsError("batch_size: expected 1 to 2^31 − 1 windows")
     size = batch_size or max(1, TOKENS_PER_BATCH // tokens.shape[1])
     for start in range(0, len(tokens), size):
@@ -93,7 +93,12 @@ def check_windows(
             stacklevel=3,
         )
     vocabulary = len(model.get_input_embeddings().get_parameter("weight"))
-    highest = int(tokens.max())
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if lowest < 0:
+        raise CorpusError(
+            f"token id {lowest} is below 0; labels to be ignored (-100) are no tokens, and windows "
+            "are whole"
+        )
     if highest >= vocabulary:
         raise CorpusError(
             f"token id {highest} is outside the model's vocabulary of {vocabulary}; "

@@ -40,7 +40,7 @@ from headsurgeon.models.unread import (
 
 
 def load(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     revision: str | None = None,
     dtype: torch.dtype | str | None = None,
@@ -79,6 +79,7 @@ def load(
     """
     if max_memory is not None and quantization_config is not None:
         raise SettingsError("choose one of max_memory and quantization_config, not both")
+    spec = os.fspath(spec)
     target = pick_device(device)
     if isinstance(dtype, str):
         dtype = pick_dtype(dtype)

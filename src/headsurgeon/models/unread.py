@@ -143,6 +143,7 @@ def check_read(
     Raises:
         ModelError: there are such weights beside masks and tables that are computed anew.
     """
+    _check_once(spec, stored, model)
     silent = _silent(model)
     names = set(unexpected) | {name for name in stored if silent and silent.search(name)}
     names -= set(model.state_dict())
@@ -154,6 +155,17 @@ def check_read(
             f"{', '.join(unread[:3])}{more}, so another model would be measured than the one "
             "stored; check config.json (number of layers, biases, architecture), or remove the "
             "weights that do not belong to it"
+        )
+
+
+def _check_once(spec: str, stored: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:
+    """Refuses two tensors for one parameter: with and without the name of the model's body."""
+    prefix = f"{model.base_model_prefix}."
+    twice = sorted(name for name in stored if f"{prefix}{name}" in stored)
+    if twice:
+        raise ModelError(
+            f"{spec}: {prefix}{twice[0]} and {twice[0]} are stored, and both are for one "
+            "parameter; remove the one that does not belong to the model"
         )
 
 
@@ -205,6 +217,11 @@ def _headers(spec: str, files: Iterable[Path]) -> dict[str, StoredTensor]:
         try:
             with safe_open(path, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping, though it has keys
+                    if name in found:
+                        raise ModelError(
+                            f"{spec}: {name} is stored in two files ({path.name} is the second), "
+                            "and only one of them counts; remove the other"
+                        )
                     part: Any = opened.get_slice(name)
                     found[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
         except (OSError, SafetensorError) as error:
