@@ -238,6 +238,8 @@ def test_the_file_holds_every_document_and_how_windows_were_chosen() -> None:
 @pytest.mark.parametrize("mode", ["zero", "mean"])
 def test_the_batch_size_reaches_every_forward_pass_of_ablation(mode: AblationMode) -> None:
     model, windows = pico("bloom"), windows_of(random_tokens(4, 10))
+    # compares the model's own loss with ours, once
+    evaluate(model, windows)
     sizes: set[int] = set()
     model.base_model.register_forward_pre_hook(
         lambda module, inputs, named: sizes.add(len(named["input_ids"])), with_kwargs=True

@@ -353,7 +353,7 @@ def _cost(
     )
     err().print(
         f"ablating heads on {len(windows)} windows of {windows.length} tokens to see what each "
-        f"of them costs, by {mode} ablation, attention {used} (--no-costs leaves this out)",
+        f"of them costs, by {mode} ablation with attention {used} (--no-costs leaves this out)",
         style="dim",
     )
     return ablation_cost(model, windows, mode=mode, attention=attention)
