@@ -13,7 +13,8 @@ class Prefix:
     """What the layers below one layer put out, batch by batch, for the same text again and again.
 
     One layer's output is held at a time: heads should be asked about in the order of their layers.
-    The model's weights must stay what they are, and every pass must read the same batches.
+    The model's weights must stay what they are, and every pass must read the same batches: evaluate
+    the whole model first, since the first evaluation of a model also looks at its own loss.
     """
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
