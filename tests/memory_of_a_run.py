@@ -87,11 +87,11 @@ def main(name: str, folder: str) -> None:
         # all four heads that read the first keys and values
         heads += [HeadId(layer, 3) for layer in range(1, layers)]
     plan = Plan("any", "heads", tuple(PlannedHead(head) for head in heads))
-    train = windows_of(torch.randint(5, VOCABULARY, (8, settings.length)), corpus="train")
+    text = windows_of(torch.randint(5, VOCABULARY, (8, settings.length)), corpus="train")
     dev = windows_of(torch.randint(5, VOCABULARY, (settings.dev_windows, settings.length)))
     # libraries load code and set workspaces up at their first use, which is not the run's doing
     rehearsal = settings.model_copy(update={"length": 16, "max_tokens": 64})
-    few = windows_of(train.tokens[:4, :16], corpus="train"), windows_of(dev.tokens[:, :16])
+    few = windows_of(text.tokens[:4, :16], corpus="train"), windows_of(dev.tokens[:, :16])
     train(operate(build(), plan), *few, output=Path(folder) / "rehearsal", settings=rehearsal)
     # an operated model and its parts refer to each other
     gc.collect()
@@ -99,7 +99,7 @@ def main(name: str, folder: str) -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     loaded = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     patient = operate(model, plan)
-    train(patient, train, dev, output=Path(folder) / "run", settings=settings)
+    train(patient, text, dev, output=Path(folder) / "run", settings=settings)
     # getrusage's highest would be that of the process which started this one, if that is larger
     status = Path("/proc/self/status").read_text(encoding="ascii")
     highest = int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,6 +1,7 @@
 """A model under operation: slices in place of whole tensors, which can be merged or taken back."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -133,9 +134,14 @@ class Patient:
         """What the model held before the operation where the slices belong; not to be changed."""
         return dict(self._stock)
 
-    def head_tensors(self) -> list[HeadTensors]:
-        """Writable views of each operated head's slices."""
-        return head_tensors(self.layout, self.heads, self.maps, self.named_slices())
+    def outputs(self) -> set[str]:
+        """Names of the slices that are columns of output projections."""
+        return {name for name, part in self.maps.items() if part.side == "in"}
+
+    def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
+        """Writable views of each operated head's slices, or of `values` that lie as they do."""
+        values = self.named_slices() if values is None else values
+        return head_tensors(self.layout, self.heads, self.maps, values)
 
     def merge(self) -> Change:
         """Makes `model` an ordinary model with the slices written in, rounded to its precision.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headsurgeon.arch import Block, Layout
 from headsurgeon.arch.layout import PARTS, Part
@@ -79,8 +79,8 @@ def slice_maps(layout: Layout, heads: Sequence[HeadId]) -> dict[str, SliceMap]:
 def head_tensors(
     layout: Layout,
     heads: Sequence[HeadId],
-    maps: dict[str, SliceMap],
-    slices: dict[str, nn.Parameter],
+    maps: Mapping[str, SliceMap],
+    slices: Mapping[str, Tensor],
 ) -> list[HeadTensors]:
     """Views of each head's slices, heads in order."""
     return [
@@ -93,8 +93,8 @@ def _views(
     layout: Layout,
     head: HeadId,
     parts: tuple[Part, ...],
-    maps: dict[str, SliceMap],
-    slices: dict[str, nn.Parameter],
+    maps: Mapping[str, SliceMap],
+    slices: Mapping[str, Tensor],
 ) -> HeadTensors:
     weights: dict[Part, Tensor] = {}
     biases: dict[Part, Tensor] = {}
@@ -108,7 +108,7 @@ def _views(
     return HeadTensors(head, weights, biases)
 
 
-def _view(block: Block, maps: dict[str, SliceMap], slices: dict[str, nn.Parameter]) -> Tensor:
+def _view(block: Block, maps: Mapping[str, SliceMap], slices: Mapping[str, Tensor]) -> Tensor:
     offset = maps[block.parameter].offset(block.start)
     return slices[block.parameter].detach().narrow(block.axis, offset, block.length)
 

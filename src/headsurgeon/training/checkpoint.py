@@ -1,4 +1,4 @@
-"""Checkpoints: slices and AdamW's moments in one safetensors file, replaced atomically."""
+"""Checkpoints: slices and the optimiser's moments in one safetensors file, replaced atomically."""
 
 from pathlib import Path
 
@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from headsurgeon.errors import OutputError
 from headsurgeon.files import parse_json
 from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+from headsurgeon.training.optimiser import Optimiser
 
 LAST = "last.safetensors"
 _KIND = "checkpoint"
-# AdamW's own names: first moment, second moment, number of updates
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _ADVICE = "the checkpoint was altered since the run wrote it: start anew in another folder"
 
 
@@ -52,7 +51,7 @@ class Progress(BaseModel):
 def save_checkpoint(
     folder: Path,
     slices: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimiser: Optimiser,
     progress: Progress,
 ) -> None:
     """Writes what a run needs to go on; keeps the slices of the best evaluation beside it.
@@ -67,9 +66,7 @@ def save_checkpoint(
     best = folder / best_name(progress)
     if progress.best_step == progress.step and not best.exists():
         write_tensors(best, _KIND, tensors, {"progress": _text(progress)})
-    for name, slice_ in slices.items():
-        for moment, value in optimizer.state[slice_].items():
-            tensors[f"{moment}/{name}"] = _kept(value)
+    tensors |= {name: _kept(value) for name, value in optimiser.state().items()}
     write_tensors(folder / LAST, _KIND, tensors, {"progress": _text(progress)})
     for other in folder.glob("best-*.safetensors"):
         if other != best:
@@ -77,7 +74,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, slices: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, steps: int
+    folder: Path, slices: dict[str, nn.Parameter], optimiser: Optimiser, steps: int
 ) -> Progress:
     """Puts slices and moments back where the last checkpoint left them.
 
@@ -89,13 +86,10 @@ def load_checkpoint(
     tensors, metadata = read_tensors(path, _KIND, OutputError)
     progress = _progress(metadata, steps, path)
     _check_slices(slices, tensors, path)
-    _check_moments(slices, tensors, progress, path)
+    _check_moments(optimiser, tensors, progress, path)
     _put(slices, tensors)
     if progress.step > 0:
-        for name, slice_ in slices.items():
-            optimizer.state[slice_] = {
-                moment: _placed(moment, tensors[f"{moment}/{name}"], slice_) for moment in _MOMENTS
-            }
+        optimiser.restore(tensors)
     return progress
 
 
@@ -137,50 +131,49 @@ def _check_slices(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], p
     if found != {f"slice/{name}" for name in slices}:
         raise OutputError(f"{path} holds other slices than this patient's; choose another folder")
     for name, slice_ in slices.items():
-        _check_tensor(f"slice/{name}", tensors, slice_.shape, path)
+        _check_tensor(f"slice/{name}", tensors, slice_.shape, slice_.dtype, path)
 
 
 def _check_moments(
-    slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], progress: Progress, path: Path
+    optimiser: Optimiser, tensors: dict[str, Tensor], progress: Progress, path: Path
 ) -> None:
-    """After the first step every slice has its moments, counted as often as the run has stepped."""
+    """After the first step every part has its moments, counted as often as the run has stepped."""
     if progress.step == 0:
         return
-    for name, slice_ in slices.items():
-        for moment in _MOMENTS:
-            shape = torch.Size() if moment == "step" else slice_.shape
-            _check_tensor(f"{moment}/{name}", tensors, shape, path)
-        if float(tensors[f"step/{name}"]) != progress.step:
-            raise OutputError(
-                f"{path}: step/{name} is {float(tensors[f'step/{name}']):g}, the run is at step "
-                f"{progress.step}; {_ADVICE}"
-            )
-        if bool((tensors[f"exp_avg_sq/{name}"] < 0).any()):
-            raise OutputError(f"{path}: exp_avg_sq/{name} has values below 0; {_ADVICE}")
+    for name, part in optimiser.parts.items():
+        for moment in optimiser.moments(name):
+            counts = moment == "step"
+            shape, dtype = (torch.Size(), torch.float32) if counts else (part.shape, part.dtype)
+            found = _check_tensor(f"{moment}/{name}", tensors, shape, dtype, path)
+            if counts and float(found) != progress.step:
+                raise OutputError(
+                    f"{path}: step/{name} is {float(found):g}, the run is at step "
+                    f"{progress.step}; {_ADVICE}"
+                )
+            if moment == "exp_avg_sq" and bool((found < 0).any()):
+                raise OutputError(f"{path}: exp_avg_sq/{name} has values below 0; {_ADVICE}")
 
 
-def _check_tensor(name: str, tensors: dict[str, Tensor], shape: torch.Size, path: Path) -> None:
+def _check_tensor(
+    name: str, tensors: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype, path: Path
+) -> Tensor:
     tensor = tensors.get(name)
     if tensor is None:
         raise OutputError(f"{path} has no {name}; {_ADVICE}")
-    if tensor.shape != shape or tensor.dtype != torch.float32:
+    if tensor.shape != shape or tensor.dtype != dtype:
         raise OutputError(
-            f"{path}: expected {name} as fp32 {list(shape)}, found {tensor.dtype} "
+            f"{path}: expected {name} as {dtype} {list(shape)}, found {tensor.dtype} "
             f"{list(tensor.shape)}; {_ADVICE}"
         )
     if not bool(torch.isfinite(tensor).all()):
         raise OutputError(f"{path}: {name} holds NaN or infinity; {_ADVICE}")
+    return tensor
 
 
 def _put(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, slice_ in slices.items():
             slice_.copy_(tensors[f"slice/{name}"])
-
-
-def _placed(moment: str, value: Tensor, slice_: nn.Parameter) -> Tensor:
-    # AdamW keeps its counter on the CPU, also for parameters that are elsewhere
-    return value if moment == "step" else value.to(slice_.device)
 
 
 def _kept(tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from headsurgeon.training.contexts import (
 )
 from headsurgeon.training.dev_evaluation import evaluate_dev
 from headsurgeon.training.live_memory import LiveMemory, live_memory, without_memory
+from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.settings import TrainSettings
 
 
@@ -80,11 +81,11 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
     ):
-        optimizer = torch.optim.AdamW(traced.slices(), weight_decay=settings.weight_decay)
+        optimiser = Optimiser(traced, settings)
         # the moments exist from the end of the first step on
         for _ in range(2):
             with attending(model, settings.attention, training=True):
-                _step(traced, settings, optimizer)
+                _step(traced, settings, optimiser)
         training = memory.peak
         evaluation = _evaluation(traced, settings, memory)
     return MemoryPlan(
@@ -94,7 +95,7 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     )
 
 
-def _step(patient: Patient, settings: TrainSettings, optimizer: torch.optim.Optimizer) -> None:
+def _step(patient: Patient, settings: TrainSettings, optimiser: Optimiser) -> None:
     """What `Session` does in a step, less its bookkeeping."""
     model, slices = patient.model, patient.slices()
     tokens = _tokens(patient, settings.batch_size, settings.length).to(model.device)
@@ -104,8 +105,8 @@ def _step(patient: Patient, settings: TrainSettings, optimizer: torch.optim.Opti
             loss = next_token_loss(model, tokens) / tokens.numel()
         loss.backward()
     torch.nn.utils.clip_grad_norm_(slices, settings.clip)
-    optimizer.step()
-    optimizer.zero_grad()
+    optimiser.step(settings.learning_rate)
+    optimiser.zero_grad()
 
 
 def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -> int:

@@ -133,6 +133,11 @@ def _describe(windows: Windows) -> dict[str, Any]:
 
 def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     # hundreds of hashes are told in one line
+    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    given = found.get("settings")
+    if isinstance(given, dict):
+        # a run from before a setting existed was what its default is
+        found = {**found, "settings": {**defaults, **given}}
     rest = ({**found, "weights": None}, {**wanted, "weights": None})
     before, now = _flat(rest[0]), _flat(rest[1])
     faults = [

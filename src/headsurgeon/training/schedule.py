@@ -34,12 +34,13 @@ def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
     """Linear warm-up over min(warmup, steps / 4) steps, then a cosine that ends at 0.
 
     Args:
-        step: zero-based. The first step already has a rate above 0, the last one too.
+        step: zero-based. The first step already has a rate above 0, unless `first_rate` is zero;
+            the last one has, too.
         steps: of the whole run.
     """
     warmup = min(settings.warmup, steps // 4)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
+        return settings.learning_rate * (step + (settings.first_rate == "above_zero")) / warmup
     progress = (step - warmup) / (steps - warmup)
     return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 

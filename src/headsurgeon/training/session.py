@@ -25,6 +25,7 @@ from headsurgeon.training.checkpoint import (
 from headsurgeon.training.contexts import Stop, computing
 from headsurgeon.training.dev_evaluation import evaluate_dev
 from headsurgeon.training.log import LOG_NAME, Run, cut_back, keep
+from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.run_folder import CHECKPOINTS, PATCH_NAME, write_result
 from headsurgeon.training.schedule import learning_rate, seed_of_step, total_steps, windows_of_step
 from headsurgeon.training.settings import TrainSettings
@@ -88,15 +89,7 @@ class Session:
         self.accelerator = Accelerator(device_placement=False)
         if self.accelerator.num_processes > 1:
             raise StateError("training runs in one process; start it without `accelerate launch`")
-        self.optimizer = torch.optim.AdamW(
-            self.slices.values(),
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-        )
-        self.accelerated = self.accelerator.prepare_optimizer(
-            self.optimizer, device_placement=False
-        )
+        self.optimiser = Optimiser(patient, settings)
         self.progress = Progress()
         self.append = append_line(folder / LOG_NAME)
         self.started = time.monotonic()
@@ -110,7 +103,7 @@ class Session:
         """Goes back to the last checkpoint, if there is one, and forgets what came after it."""
         if (self.checkpoints / LAST).exists():
             self.progress = load_checkpoint(
-                self.checkpoints, self.slices, self.optimizer, self.steps
+                self.checkpoints, self.slices, self.optimiser, self.steps
             )
         cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated)
         self.first_step = self.progress.step
@@ -166,14 +159,14 @@ class Session:
         tokens = self.train_windows.tokens[torch.from_numpy(chosen)]
         predicted = tokens.numel() - len(tokens)
         total = 0.0
-        self.optimizer.zero_grad()
+        self.optimiser.zero_grad()
         for batch in tokens.split(settings.batch_size):
             with computing(model, settings):
                 loss = next_token_loss(model, batch.to(model.device)) / predicted
             self.accelerator.backward(loss)
             total += loss.item()
             if self.stop.requested:
-                self.optimizer.zero_grad()
+                self.optimiser.zero_grad()
                 return
         norm = float(self.accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
         if not (isfinite(norm) and isfinite(total)):
@@ -182,10 +175,8 @@ class Session:
                 "last checkpoint is whole: start anew with a lower learning rate"
             )
         rate = learning_rate(step, self.steps, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.accelerated.step()
-        self.optimizer.zero_grad()
+        self.optimiser.step(rate)
+        self.optimiser.zero_grad()
         self.progress.step += 1
         self._report(total, rate, norm)
 
@@ -245,4 +236,4 @@ class Session:
                     "checkpoint is whole: start anew with a lower learning rate"
                 )
         keep(self.folder / LOG_NAME)
-        save_checkpoint(self.checkpoints, self.slices, self.optimizer, self.progress)
+        save_checkpoint(self.checkpoints, self.slices, self.optimiser, self.progress)

@@ -12,12 +12,26 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = Field(1e-3, gt=0, le=1e3, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, le=1e3, description="peak learning rate")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon orthogonalises the update of each head's Q, K, V and output matrix by "
+        "itself, in the size of AdamW's; biases stay with AdamW",
+    )
+    output_rate: float = Field(
+        1.0, gt=0, le=1e6, description="the output projection's columns learn at this multiple"
+    )
+    first_rate: Literal["above_zero", "zero"] = Field(
+        "above_zero",
+        description="rate of the first step of the warm-up; the paper's code starts at zero, so "
+        "that its first step changes nothing",
+    )
     weight_decay: float = Field(
         0.0, ge=0, le=1e3, description="decoupled weight decay, slices only"
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum")
     clip: float = Field(1.0, gt=0, le=1e30, description="largest gradient norm over all slices")
     batch_size: int = Field(8, ge=1, le=2**16, description="windows per forward pass")
     accumulation: int = Field(1, ge=1, le=2**16, description="forward passes per step")

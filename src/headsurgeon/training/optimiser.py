@@ -1,0 +1,135 @@
+"""What changes the slices in a step: AdamW, or Muon on each head's matrices and AdamW on the rest.
+
+A slice holds the rows or columns of many heads, and of BLOOM's heads queries, keys and values in
+turn; Muon's update is that of one matrix. So it is given views of the slices, one for each head and
+part, and each is orthogonalised on its own.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headsurgeon.operation import Patient
+from headsurgeon.training.settings import TrainSettings
+
+# what each keeps of a parameter, under torch's own names
+_MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
+
+
+class Optimiser:
+    """Steps of one run; the slices must stay where they are in memory.
+
+    Attributes:
+        parts: what is updated as one, by name: a slice under the name of its parameter, or one
+            head's matrix under a name such as `L5H14.query`.
+    """
+
+    def __init__(self, patient: Patient, settings: TrainSettings) -> None:
+        self._patient = patient
+        self._slices = patient.named_slices()
+        self._by_head = settings.optimizer == "muon"
+        whole = {
+            name: slice_
+            for name, slice_ in self._slices.items()
+            if not (self._by_head and slice_.ndim == 2)
+        }
+        matrices = {
+            name: nn.Parameter(view)
+            for name, view in (self._matrices(self._slices) if self._by_head else ())
+        }
+        outputs = {name for name in matrices if name.endswith(".output")} | patient.outputs()
+        self.parts = {**whole, **matrices}
+        self._optimizers: list[torch.optim.Optimizer] = []
+        if whole:
+            self._optimizers.append(
+                torch.optim.AdamW(
+                    _groups(whole, outputs, settings.output_rate),
+                    lr=settings.learning_rate,
+                    betas=(settings.beta1, settings.beta2),
+                    weight_decay=settings.weight_decay,
+                )
+            )
+        if matrices:
+            self._optimizers.append(
+                torch.optim.Muon(
+                    _groups(matrices, outputs, settings.output_rate),
+                    lr=settings.learning_rate,
+                    momentum=settings.momentum,
+                    weight_decay=settings.weight_decay,
+                    # an update as large as AdamW's, so that one rate suits both (arXiv:2502.16982)
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        self._of = {
+            part: optimizer
+            for optimizer in self._optimizers
+            for group in optimizer.param_groups
+            for part in group["params"]
+        }
+
+    def step(self, rate: float) -> None:
+        """Updates every part by its gradient; output columns at their multiple of `rate`."""
+        if self._by_head:
+            gradients = {
+                name: slice_.grad
+                for name, slice_ in self._slices.items()
+                if slice_.grad is not None
+            }
+            for name, gradient in self._matrices(gradients):
+                self.parts[name].grad = gradient
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for tensor in (*self._slices.values(), *self.parts.values()):
+            tensor.grad = None
+
+    def moments(self, name: str) -> tuple[str, ...]:
+        """What is kept of one part from the first step on."""
+        return _MOMENTS[type(self._of[self.parts[name]])]
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is kept, named `moment/part`; empty before the first step."""
+        return {
+            f"{moment}/{name}": value
+            for name, part in self.parts.items()
+            for moment, value in self._of[part].state[part].items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `state` gave; `tensors` may hold more."""
+        for name, part in self.parts.items():
+            self._of[part].state[part] = {
+                moment: _placed(moment, tensors[f"{moment}/{name}"], part)
+                for moment in self.moments(name)
+            }
+
+    def _matrices(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        for head in self._patient.head_tensors(values):
+            for part, view in head.weights.items():
+                yield f"{head.id}.{part}", view
+
+
+def _groups(
+    named: Mapping[str, nn.Parameter], outputs: set[str], factor: float
+) -> list[dict[str, Any]]:
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for name, part in named.items():
+        groups.setdefault(name in outputs, []).append(part)
+    return [
+        {"params": parts, "factor": factor if output else 1.0} for output, parts in groups.items()
+    ]
+
+
+def _placed(moment: str, value: Tensor, part: nn.Parameter) -> Tensor:
+    # AdamW keeps its counter on the CPU, also for parameters that are elsewhere; strides decide
+    # how products round, so they are those that the optimizer would have chosen
+    return value if moment == "step" else torch.zeros_like(part).copy_(value)
