@@ -14,6 +14,7 @@ from headsurgeon.heads import HeadId
 from headsurgeon.operation import Patient, operate
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import StepEvent, read_log
+from headsurgeon.training.contexts import masters
 from headsurgeon.training.log import read_entries
 from headsurgeon.training.memory import memory_plan
 from headsurgeon.training.optimiser import Optimiser
@@ -32,6 +33,8 @@ ARMS = {
     "muon-rates": ("bloom", {"optimizer": "muon", "output_rate": 4.0}),
     "rates": ("bloom", {"output_rate": 8.0}),
     "first-rate": ("bloom", {"first_rate": "zero"}),
+    "bf16-masters": ("bloom", {"masters": "bf16"}),
+    "bf16-muon": ("llama", {"masters": "bf16", "optimizer": "muon"}),
 }
 QUICK = {"statistics_windows": 0}
 
@@ -118,8 +121,7 @@ def test_under_muon_biases_take_adamws_step_and_have_its_moments() -> None:
 
 def test_muon_takes_less_memory_than_adamw() -> None:
     plans = {
-        name: memory_plan(patient(), short(optimizer=name, statistics_windows=0))
-        for name in ("adamw", "muon")
+        name: memory_plan(patient(), short(optimizer=name, **QUICK)) for name in ("adamw", "muon")
     }
     matrices_of = sum(s.nbytes for s in patient().slices() if s.ndim == 2)
     saved = plans["adamw"].evaluation - plans["muon"].evaluation
@@ -146,6 +148,62 @@ def test_output_columns_alone_learn_at_their_multiple_of_the_rate(
     for name, once in moved[1.0].items():
         times = 8.0 if name in outputs else 1.0
         torch.testing.assert_close(moved[8.0][name], times * once, rtol=1e-3, atol=1e-6)
+
+
+# --- masters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rate", "lost"), [(5e-5, 0.69), (1e-5, 0.92)])
+def test_bf16_masters_lose_most_unit_steps_that_fp32_masters_take(rate: float, lost: float) -> None:
+    share = {}
+    for kept in ("fp32", "bf16"):
+        subject = operate(pico("bloom"), WIDE)
+        settings = short(masters=kept)
+        generator = torch.Generator().manual_seed(0)
+        # Xavier uniform on one head's fused block of BLOOM-1b7 [3·128, 2048]
+        bound = (6 / (384 + 2048)) ** 0.5
+        fused = [name for name, slice_ in subject.named_slices().items() if slice_.ndim == 2]
+        fused = [name for name in fused if name not in subject.outputs()]
+        with torch.no_grad():
+            for name in fused:
+                subject.named_slices()[name].uniform_(-bound, bound, generator=generator)
+        with masters(subject.slices(), settings):
+            before = values(subject)
+            for slice_ in subject.slices():
+                slice_.grad = torch.ones_like(slice_)
+            Optimiser(subject, settings).step(rate)
+            after = values(subject)
+        still = torch.cat([(after[name] == before[name]).flatten() for name in fused])
+        share[kept] = float(still.float().mean())
+        # what starts at zero moves all the same
+        assert all(bool((after[name] != 0).all()) for name in subject.outputs())
+    assert share["bf16"] == pytest.approx(lost, abs=0.03)
+    assert share["fp32"] == 0.0
+
+
+def test_bf16_masters_hold_slices_and_both_moments_in_bf16(tmp_path: Path) -> None:
+    subject = patient()
+    run(subject, tmp_path / "run", masters="bf16")
+    held = end_state(tmp_path / "run")
+    assert {t.dtype for name, t in held.items() if not name.startswith("step/")} == {torch.bfloat16}
+    assert any(name.startswith("exp_avg_sq/") for name in held)
+    for slice_ in subject.slices():
+        assert slice_.dtype == torch.float32
+        assert torch.equal(slice_, slice_.bfloat16().float())
+    # what training saw last is what stays, and what the model computes with
+    for name, slice_ in subject.named_slices().items():
+        weight = subject.model.state_dict()[name]
+        assert torch.equal(subject.maps[name].read(weight), slice_)
+
+
+def test_bf16_masters_take_half_the_memory() -> None:
+    plans = {
+        name: memory_plan(patient(), short(masters=name, **QUICK)) for name in ("fp32", "bf16")
+    }
+    slices = sum(slice_.nbytes for slice_ in patient().slices())
+    saved = plans["fp32"].evaluation - plans["bf16"].evaluation
+    assert saved == pytest.approx(1.5 * slices, rel=0.02)
+    assert plans["fp32"].weights == plans["bf16"].weights
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -220,7 +278,7 @@ def test_a_run_from_before_these_settings_existed_is_resumed(tmp_path: Path) -> 
         run(patient(), tmp_path / "run", stop)
     path = tmp_path / "run" / "run.json"
     content = json.loads(path.read_text())
-    for name in ("optimizer", "output_rate", "first_rate", "momentum"):
+    for name in ("optimizer", "output_rate", "first_rate", "momentum", "masters"):
         del content["identity"]["settings"][name]
     path.write_text(json.dumps(content))
     assert run(patient(), tmp_path / "run").steps == STEPS
@@ -228,6 +286,6 @@ def test_a_run_from_before_these_settings_existed_is_resumed(tmp_path: Path) -> 
 
 def test_optimisers_and_rates_that_do_not_exist_are_refused_in_words() -> None:
     with pytest.raises(SettingsError, match=r"'adamw' or 'muon'.*'sgd'") as caught:
-        short(optimizer="sgd", output_rate=0.0, first_rate="low", momentum=1.0)
-    for name in ("output_rate", "first_rate", "momentum"):
+        short(optimizer="sgd", output_rate=0.0, first_rate="low", momentum=1.0, masters="fp8")
+    for name in ("output_rate", "first_rate", "momentum", "masters"):
         assert name in str(caught.value)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -67,6 +67,33 @@ def computing(model: PreTrainedModel, settings: TrainSettings) -> AbstractContex
     if settings.compute == "bf16":
         return torch.autocast(model.device.type, torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def masters(slices: Sequence[nn.Parameter], settings: TrainSettings) -> Iterator[None]:
+    """Holds the slices, and so their moments, in the precision that is wanted; afterwards in fp32.
+
+    In bf16 nothing keeps what an update loses: one below half a unit in the last place of a weight
+    does not move it, which at a rate of 5e-5 is the fate of 69 % of BLOOM-1b7's Xavier weights.
+    """
+    if settings.masters == "fp32":
+        yield
+        return
+    for slice_ in slices:
+        with torch.no_grad():
+            # in place as well, since that is what the layers notice
+            slice_.copy_(slice_.bfloat16())
+        _recast(slice_, torch.bfloat16)
+    try:
+        yield
+    finally:
+        for slice_ in slices:
+            _recast(slice_, torch.float32)
+
+
+def _recast(slice_: nn.Parameter, dtype: torch.dtype) -> None:
+    slice_.grad = None
+    slice_.data = slice_.data.to(dtype)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from headsurgeon.training.contexts import (
     computing,
     differentiable,
     gradient_checkpointing,
+    masters,
     own_randomness,
     stoppable,
     training_mode,
@@ -66,7 +67,8 @@ def train(
         stoppable() as stop,
     ):
         open_folder(folder, identity(patient, train_windows, dev_windows, settings), patient)
-        session = Session(patient, train_windows, dev_windows, folder, settings, on_step, stop)
-        session.resume()
-        session.run()
-        return session.finish()
+        with masters(patient.slices(), settings):
+            session = Session(patient, train_windows, dev_windows, folder, settings, on_step, stop)
+            session.resume()
+            session.run()
+            return session.finish()

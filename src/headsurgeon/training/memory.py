@@ -13,6 +13,7 @@ from headsurgeon.operation import Patient
 from headsurgeon.training.contexts import (
     computing,
     gradient_checkpointing,
+    masters,
     own_randomness,
     training_mode,
 )
@@ -65,7 +66,9 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     patient.require_open()
     slices = patient.slices()
     weights = sum(parameter.nbytes for parameter in patient.model.parameters())
-    slice_bytes = sum(slice_.nbytes for slice_ in slices)
+    slice_bytes = sum(slice_.numel() for slice_ in slices) * (
+        2 if settings.masters == "bf16" else 4
+    )
     # `revert` needs what the model held before, in its own precision
     stock = sum(
         slice_.numel() * patient.model.get_parameter(name).element_size()
@@ -76,6 +79,7 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     for slice_ in traced.slices():
         slice_.grad = None
     with (
+        masters(traced.slices(), settings),
         live_memory() as memory,
         training_mode(model),
         gradient_checkpointing(model, settings.gradient_checkpointing),
@@ -89,7 +93,7 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
         training = memory.peak
         evaluation = _evaluation(traced, settings, memory)
     return MemoryPlan(
-        weights=weights - slice_bytes,
+        weights=weights - sum(slice_.nbytes for slice_ in slices),
         training=slice_bytes + stock + training,
         evaluation=slice_bytes + stock + evaluation,
     )

@@ -50,12 +50,17 @@ class TrainSettings(BaseModel):
     )
     compute: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="precision of the forward pass; auto is the model's own; slices are fp32",
+        description="precision of the forward pass; auto is the model's own",
     )
     attention: Literal["auto", "stock", "fused"] = Field(
         "auto",
         description="stock is the model's own; fused is the same up to rounding, faster, in memory "
         "linear in the window; auto is fused for BLOOM, MPT and ALiBi-Falcon",
+    )
+    masters: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="precision of slices and moments; in bf16, as in the paper's code, an update "
+        "below half a unit in the last place of a weight is lost",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to hold fewer of them"
