@@ -17,6 +17,7 @@ ORDER = [
     "heads",
     "temporaries",
     "files",
+    "yaml_lines",
     "locks",
     "folders",
     "scores",

@@ -15,7 +15,9 @@ from typing import Any
 from headsurgeon.errors import InputError, WriteError
 from headsurgeon.temporaries import forget, remove_left_over, temporary_beside
 
-SCHEMA_VERSION = 1
+# The form of each kind of file, as it is written now; kinds that never changed are at 1.
+SCHEMA_VERSIONS: dict[str, int] = {}
+HEADER = ("kind", "schema", "headsurgeon")
 # bytes of the largest text file that is read; ours have a few thousand for every head
 MAX_TEXT = 2**30
 # levels of nesting in JSON; our own files have fewer than ten
@@ -24,7 +26,12 @@ MAX_DEPTH = 64
 
 def header(kind: str) -> dict[str, Any]:
     """The fields that open every JSON, YAML and safetensors file the package writes."""
-    return {"kind": kind, "schema": SCHEMA_VERSION, "headsurgeon": package_version()}
+    return {"kind": kind, "schema": schema_version(kind), "headsurgeon": package_version()}
+
+
+def schema_version(kind: str) -> int:
+    """The version of the form in which a kind of file is written, and up to which it is read."""
+    return SCHEMA_VERSIONS.get(kind, 1)
 
 
 def package_version() -> str:
@@ -186,22 +193,28 @@ def check_header(content: Any, kind: str, path: Path | str) -> None:
     Raises:
         InputError: as said; or the schema is no whole number from 1 on.
     """
-    shown = shorten(str(path), 300)
+    if fault := header_fault(content, kind):
+        raise InputError(f"{shorten(str(path), 300)}: {fault}")
+
+
+def header_fault(content: Any, kind: str) -> str | None:
+    """What is wrong with the header of a file's content, whatever its format; None if nothing."""
     found = content.get("kind") if isinstance(content, Mapping) else None
     if not isinstance(found, str) or found != kind:
         named = "none" if found is None else shorten(str(found))
-        raise InputError(f"{shown}: expected a headsurgeon {kind} file, found {named}")
-    schema = content.get("schema")
+        return f"expected a headsurgeon {kind} file, found {named}"
+    schema, known = content.get("schema"), schema_version(kind)
     if type(schema) is not int or schema < 1:
-        raise InputError(
-            f"{shown}: schema: expected a whole number from 1 to {SCHEMA_VERSION}, found "
-            f"{shorten(repr(schema))}"
+        shown = shorten(repr(schema))
+        return f"schema: expected a whole number from 1 to {known}, found {shown}"
+    if schema > known:
+        by = content.get("headsurgeon")
+        version = f" of version {shorten(by, 20)}" if isinstance(by, str) and by else ""
+        return (
+            f"written by a newer headsurgeon (schema {schema}{version}; this one reads up to "
+            f"schema {known}); upgrade the package"
         )
-    if schema > SCHEMA_VERSION:
-        raise InputError(
-            f"{shown}: written by a newer headsurgeon (schema {schema}, this one reads up to "
-            f"{SCHEMA_VERSION}); upgrade the package"
-        )
+    return None
 
 
 def shorten(text: str, longest: int = 80) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from headsurgeon.errors import InputError, WriteError
-from headsurgeon.files import SCHEMA_VERSION, header, replacing
+from headsurgeon.files import header, header_fault, replacing
 
 # what the libraries below raise on bytes that are not what they take them for
 _DAMAGE = (
@@ -65,22 +65,11 @@ def read_tensors(
         raise error(
             f"{path} is not a whole safetensors file ({cause}); it may be cut short: copy it again"
         ) from cause
-    if metadata.get("kind") != kind:
-        raise error(f"{path}: expected a headsurgeon {kind}, found another safetensors file")
     schema = metadata.get("schema", "")
     # the digits are counted first, since Python refuses to read thousands of them
-    if not (schema.isascii() and schema.isdecimal() and len(schema) <= 9):
-        raise error(
-            f"{path}: schema: expected a whole number of few digits, got {schema[:40]!r}; "
-            "copy the file again"
-        )
-    if not 1 <= int(schema) <= SCHEMA_VERSION:
-        raise error(
-            f"{path}: written by a newer headsurgeon (schema {schema}, this one reads "
-            f"up to {SCHEMA_VERSION}); upgrade the package"
-            if int(schema)
-            else f"{path}: schema: expected a number from 1 up, got {schema}; copy the file again"
-        )
+    whole = schema.isascii() and schema.isdecimal() and len(schema) <= 9
+    if fault := header_fault(metadata | {"schema": int(schema) if whole else schema}, kind):
+        raise error(f"{path}: {fault}")
     if metadata.get("content") != content:
         raise error(f"{path}: the content does not match its hash; copy the file again")
     return tensors, metadata

@@ -10,7 +10,7 @@ import yaml
 
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.errors import HeadError, InputError, PlanError
-from headsurgeon.files import SCHEMA_VERSION, header, read_text, write_text
+from headsurgeon.files import header, read_text, schema_version, write_text
 from headsurgeon.heads import STATISTICS, VERDICTS, HeadId
 from headsurgeon.planning.yaml_reader import Reader
 
@@ -242,12 +242,12 @@ def _check_header(reader: Reader, fields: Mapping[str, yaml.Node]) -> None:
     if kind not in (None, "plan"):
         reader.fault(fields["kind"], f"kind: expected plan, got {kind}")
     reader.text(fields, "headsurgeon")
-    schema = reader.integer(fields, "schema", least=1, default=SCHEMA_VERSION)
-    if schema > SCHEMA_VERSION:
+    schema = reader.integer(fields, "schema", least=1, default=1)
+    if schema > schema_version("plan"):
         # other faults may only be things this version does not know
         raise PlanError(
             f"{reader.name}: written by a newer headsurgeon (schema {schema}, this one reads up "
-            f"to {SCHEMA_VERSION}); upgrade the package"
+            f"to {schema_version('plan')}); upgrade the package"
         )
 
 
