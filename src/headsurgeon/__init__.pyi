@@ -1,4 +1,4 @@
-from .data.windowing import Windows as Windows
+from .data.window import Windows as Windows
 from .data.windowing import windows as windows
 from .diagnosis.diagnosis import Diagnosis as Diagnosis
 from .diagnosis.diagnosis import diagnose as diagnose

@@ -67,7 +67,7 @@ def operate(
     plan: Annotated[
         Path, typer.Option(metavar="FILE", help="A plan written by plan.", show_default=False)
     ],
-    corpus: options.Corpus,
+    corpora: options.Corpora,
     output: Annotated[
         Path,
         typer.Option(
@@ -77,6 +77,7 @@ def operate(
         ),
     ],
     loading: options.Loading,
+    weights: options.Weights = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -114,6 +115,7 @@ def operate(
     from headsurgeon.planning import Plan
 
     settings = _settings(preset, vars(training))
+    corpus = options.mixed_corpus(corpora, weights)
     check_folder(output)
     if output.exists():
         claim_folder(output, "run.json")

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, each described once."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ TEXT = "What to read"
 MACHINE = "Where to run"
 VERDICT = "What counts as sick"
 
+_SPEC = "text:GLOB, package:NAME or hf:DATASET\\[:CONFIG]\\[:SPLIT]\\[:COLUMN]"
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -28,8 +31,26 @@ Corpus = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
-        help="text:GLOB, package:NAME or hf:DATASET\\[:CONFIG]\\[:SPLIT]\\[:COLUMN]; "
-        "commas join several.",
+        help=f"{_SPEC}; A,B pools both, 2*A+B takes twice as many windows of A as of B.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+Corpora = Annotated[
+    list[str],
+    typer.Option(
+        "--corpus",
+        metavar="SPEC",
+        help=f"{_SPEC}; several --corpus are mixed, window by window.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="2,1,…",
+        help="How many windows of each --corpus, relative to the others; by default all alike.",
         rich_help_panel=TEXT,
         show_default=False,
     ),
@@ -191,6 +212,24 @@ class Reading:
     count: Count = 64
     first_token: FirstToken = "tokenizer"
     seed: Seed = 0
+
+
+def mixed_corpus(corpora: Sequence[str], weights: str | None) -> str:
+    """The SPEC of several corpora with weights such as `2,1`.
+
+    Raises:
+        CorpusError: a corpus that is not of the form.
+        SettingsError: weights that are no numbers, or not one per corpus.
+    """
+    from headsurgeon.data import mixture
+
+    try:
+        numbers = [float(part) for part in weights.split(",")] if weights else []
+    except ValueError:
+        raise SettingsError(
+            f"--weights: expected a number per --corpus, such as 2,1, got {weights!r}"
+        ) from None
+    return mixture(corpora, numbers)
 
 
 def memory_limits(text: str) -> dict[int | str, str]:

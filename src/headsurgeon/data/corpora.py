@@ -1,16 +1,15 @@
-"""A corpus SPEC → its documents.
+"""A corpus SPEC (`spec.py`) → its documents.
 
 `text:GLOB` files, `package:NAME` the source (or the bible) inside an installed package,
-`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]` a data set of the Hub or a local one (`hub.py`). Several
-SPECs are joined by commas. No installed package is ever imported: what is wanted is its text.
+`hf:DATASET…` a data set of the Hub or a local one (`hub.py`). No installed package is ever
+imported: what is wanted is its text.
 """
 
 import ast
 import glob
-import re
 import tokenize
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby, pairwise
@@ -18,9 +17,9 @@ from pathlib import Path, PurePath
 
 from headsurgeon.data.document import Document, content_key
 from headsurgeon.data.hub import hub_documents
+from headsurgeon.data.spec import Corpus, parse
 from headsurgeon.errors import CorpusError, HeadsurgeonWarning
 
-_FORMS = "text:GLOB, package:NAME or hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
 # files of rows, which datasets reads
 _ROWS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _TEST_FOLDERS = frozenset({"test", "tests"})
@@ -31,8 +30,7 @@ def documents(spec: str) -> Iterator[Document]:
     """The documents of a corpus, in a fixed order.
 
     Args:
-        spec: `text:GLOB`, `package:NAME`, `hf:DATASET[:CONFIG][:SPLIT][:COLUMN]`, or several of
-            them joined by commas. An empty CONFIG or SPLIT means the default.
+        spec: see `headsurgeon.data.spec`; of a mixture, all documents of all its corpora.
 
     Returns:
         One document per file, chapter, row, or article of a data set whose rows are lines.
@@ -41,12 +39,17 @@ def documents(spec: str) -> Iterator[Document]:
         CorpusError: the form is unknown, nothing matches, or a file is not text.
         NetworkError: the Hub was needed and could not be reached.
     """
-    for part in re.split(r",(?=\w+:)", spec):
-        kind, colon, name = part.strip().partition(":")
-        read = _READERS.get(kind)
-        if read is None or not colon or not name:
-            raise CorpusError(f"expected a corpus such as {_FORMS}, got {part.strip()!r}")
-        yield from read(name)
+    for component in parse(spec):
+        yield from documents_of(component.corpora)
+
+
+def documents_of(corpora: Iterable[Corpus]) -> Iterator[Document]:
+    """The same for SPECs that were read already."""
+    for corpus in corpora:
+        if corpus.kind == "hf":
+            yield from hub_documents(corpus)
+        else:
+            yield from _READERS[corpus.kind](corpus.fields[0])
 
 
 def _text_documents(pattern: str) -> Iterator[Document]:
@@ -175,5 +178,4 @@ def _bible_arguments(path: Path) -> tuple[str, Mapping[int, int]]:
 _READERS: Mapping[str, Callable[[str], Iterator[Document]]] = {
     "text": _text_documents,
     "package": _package_documents,
-    "hf": hub_documents,
 }

@@ -15,12 +15,14 @@ class Document:
         split_key: what decides the split; by default the id. Where names say nothing (files of any
             folder, rows of a data set) it is the content, so that copies never part.
         place: number of the row in its data set, for the order; None elsewhere.
+        corpus: the corpus of a mixture that it is of.
     """
 
     id: str
     text: str
     split_key: str = field(default="")
     place: int | None = None
+    corpus: str = ""
 
     @property
     def order(self) -> tuple[str, int, str, str]:

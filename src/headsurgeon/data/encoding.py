@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.errors import SettingsError
+
 # A tokenizer takes some hundred bytes per token while it works. A text below this is encoded in one
 # go; a longer one is cut where a single space or line break stands between two words, which byte-
 # level tokenizers do not notice. One that puts a space before every text does, once per piece.
@@ -39,6 +41,28 @@ class Encoder:
         between = np.array(self.separator if separated else [], dtype=np.int64)
         woven = [part for ids in self(texts) for part in (between, ids)][1:]
         return np.concatenate(woven)
+
+    def with_places(self, text: str) -> tuple[Int[np.ndarray, " token"], Int[np.ndarray, " token"]]:
+        """Ids of a text, and the character at which each token begins.
+
+        Raises:
+            SettingsError: the tokenizer does not tell where its tokens stand.
+        """
+        if not self._tokenizer.is_fast:
+            raise SettingsError(
+                "packing blank_lines needs a tokenizer that tells where its tokens stand (a fast "
+                "one); choose packing documents or separated"
+            )
+        ids, places, start = [], [], 0
+        for piece in pieces(text):
+            encoded = self._tokenizer(
+                piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            ids.append(np.array(encoded["input_ids"], dtype=np.int64))
+            begins = [begin + start for begin, _ in encoded["offset_mapping"]]
+            places.append(np.array(begins, dtype=np.int64))
+            start += len(piece)
+        return np.concatenate(ids), np.concatenate(places)
 
     def _long(self, text: str) -> Int[np.ndarray, " token"]:
         return np.concatenate([self._ids([piece])[0] for piece in pieces(text)])

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from headsurgeon.data.document import Document, content_key
+from headsurgeon.data.spec import Corpus
 from headsurgeon.errors import CorpusError, HeadsurgeonError, NetworkError
 
-_FORM = "hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
-# colons within brackets belong to a slice
-_COLON = re.compile(r":(?![^\[\]]*\])")
 _PREFIX = re.compile(r"(\w+)\[:(\d{1,15})\]")
 # WikiText has a row per line; an article begins with a heading of one pair of equals signs
 _ARTICLE = re.compile(r" = [^=\s](?:[^=]|=(?! $))* = \n?")
 _LOOKED_AT = 1000
 
 
-def hub_documents(name: str) -> Iterator[Document]:
+def hub_documents(corpus: Corpus) -> Iterator[Document]:
     """One document per row that has text, or per article where rows are the lines of articles.
 
     Raises:
@@ -31,10 +29,8 @@ def hub_documents(name: str) -> Iterator[Document]:
             read; names the row.
         NetworkError: the Hub was needed and could not be reached.
     """
-    parts = _COLON.split(name)
-    if len(parts) > 4 or not parts[0]:
-        raise CorpusError(f"expected {_FORM}, got hf:{name}")
-    dataset, config, split, column = (parts + [""] * 3)[:4]
+    name = str(corpus).removeprefix("hf:")
+    dataset, config, split, column = (*corpus.fields, "", "", "")[:4]
     split, column = split or "train", column or "text"
     local = Path(dataset).expanduser()
     known = local.resolve().name if local.exists() else dataset

@@ -1,100 +1,60 @@
-"""Documents → windows of equally many tokens, none of which crosses into another split."""
+"""Corpora → windows of equally many tokens, none of which crosses into another split."""
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
+from itertools import islice
 
-import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from headsurgeon.data.corpora import documents
+from headsurgeon.data.corpora import documents_of
 from headsurgeon.data.document import Document
 from headsurgeon.data.encoding import Encoder
+from headsurgeon.data.first_token import first_tokens
+from headsurgeon.data.mixing import turns
+from headsurgeon.data.packing import Run, check_packing, packed, separator_name
+from headsurgeon.data.spec import Component, mixture, parse
 from headsurgeon.data.splits import check_split, in_split
-from headsurgeon.errors import CorpusError, SettingsError
+from headsurgeon.data.window import Windows
+from headsurgeon.errors import CorpusError, HeadsurgeonWarning, SettingsError
 from headsurgeon.files import sha256_text
 
-# A document with more characters than this per window token is taken to fill a window without
-# tokenising it first; tokenizers in use make 2 to 6 characters into a token.
-_CHARACTERS_PER_TOKEN = 16
-_NO_TOKEN = "none"
 LONGEST = 2**24
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Equal windows of tokens and where they come from.
-
-    Attributes:
-        tokens: token ids; the added first token, if any, included.
-        documents: id of the document of each window; several joined short documents count as one,
-            named after the first and the last.
-        corpus: the corpus SPEC.
-        split: `train`, `dev` or `test`.
-        first_token: the token every window starts with, or `none` when nothing was added; the
-            names of several are joined. `windows` takes it back.
-        seed: seed of the selection.
-        corpus_hash: SHA-256 over ids and texts of all documents of the corpus in the split.
-        prefix: number of added tokens that every window starts with.
-        separator: what stands between short documents that were joined.
-    """
-
-    tokens: Int[Tensor, "count length"]
-    documents: tuple[str, ...]
-    corpus: str
-    split: str
-    first_token: str
-    seed: int
-    corpus_hash: str
-    prefix: int = 0
-    separator: str = ""
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def length(self) -> int:
-        """Tokens per window."""
-        return int(self.tokens.shape[1])
-
-    def take(self, count: int) -> "Windows":
-        """The first `count` windows, which are those that `count` would have selected."""
-        return replace(self, tokens=self.tokens[:count], documents=self.documents[:count])
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Documents that are cut into windows together; one, unless each is shorter than a window."""
-
-    id: str
-    texts: tuple[str, ...]
-    separated: bool = True
-
-
 def windows(
-    corpus: str,
+    corpus: str | Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     split: str = "dev",
     length: int = 256,
     count: int | None = None,
     seed: int = 0,
     first_token: str = "tokenizer",
+    *,
+    weights: Sequence[float] = (),
+    packing: str = "documents",
 ) -> Windows:
-    """Cuts a corpus into windows of `length` tokens, each inside one document.
+    """Cuts a corpus, or a mixture of several, into windows of `length` tokens.
 
-    Documents shorter than a window are joined in the order of their ids until they fill one, with
-    the tokenizer's end-of-sequence token between them, or a blank line where it has none; those of
-    packages with nothing, as the shipped models were trained. Texts
-    that differ in nothing but white space are in one split (`in_split`).
-    Windows are taken from the documents in turn, one from each before a second from any, so that a
-    small count still sees as many documents as it can. A larger count begins with the smaller
-    count's windows.
+    Texts that differ in nothing but white space are in one split, also across the corpora of a
+    mixture (`in_split`).
+
+    By default each window lies inside one document. Documents shorter than a window are joined in
+    the order of their ids until they fill one, with the tokenizer's end-of-sequence token between
+    them, or a blank line where it has none; those of packages with nothing, as the shipped models
+    were trained. Windows are taken from the documents in turn, one from each before a second from
+    any, so that a small count still sees as many documents as it can. A larger count begins with
+    the smaller count's windows.
+
+    In a mixture the corpora take turns by weight: among the first n windows each has its share of n
+    to within one window. The windows of each are, in their order, those that it gives alone, and
+    nothing but the weights decides whose turn it is; so runs with the same seed of windows see the
+    same tokens in the same order. The mixture ends when a corpus whose turn it is has no window
+    left, since the weights would not hold any longer.
 
     Args:
-        corpus: a SPEC, see `documents`.
+        corpus: a SPEC, see `headsurgeon.data.spec`, or several, which are mixed.
         tokenizer: a Hugging Face tokenizer.
         split: `train`, `dev` or `test`.
         length: tokens per window, first token included; at least 2.
@@ -102,79 +62,110 @@ def windows(
         seed: seed of the selection; it does not change the split.
         first_token: `tokenizer` adds what the tokenizer itself puts first, `none` adds nothing,
             anything else is a token of the vocabulary, such as `</s>`, or what `Windows` recorded.
+        weights: a positive number per corpus, relative to each other; by default all are alike.
+        packing: `documents`, `separated` or `blank_lines`, see `headsurgeon.data.packing`.
 
     Returns:
         The windows.
 
+    Warns:
+        HeadsurgeonWarning: a mixture that ends before `count`; copies, see `in_split`.
+
     Raises:
         CorpusError: no document in the split, less text than one window, or an unknown first token.
-        SettingsError: length, count or split out of range.
+        SettingsError: length, count, split, weights or packing out of range.
         NetworkError: the Hub was needed and could not be reached.
     """
     _check_settings(length, count, seed)
-    wanted_split = check_split(split)
-    prefix, prefix_name = _prefix(tokenizer, first_token)
+    wanted_split, wanted_packing = check_split(split), check_packing(packing)
+    prefix, prefix_name = first_tokens(tokenizer, first_token)
     body = length - len(prefix)
     if body < 1:
         raise SettingsError(f"length {length} leaves no room after first token {prefix_name}")
-    found = sorted(in_split(documents(corpus), wanted_split), key=lambda document: document.order)
-    if not any(document.text for document in found):
-        raise CorpusError(
-            f"{corpus} has no text in split {split}; 80 % of documents are in train, 10 % in dev, "
-            "10 % in test: add documents or choose another split"
-        )
+    spec = mixture(corpus, weights)
+    components = parse(spec)
+    found = in_split(_read(components), wanted_split)
+    parts = [_of(component, found, split) for component in components]
     encoder = Encoder(tokenizer)
-    rounds = _rounds(_sources(found, encoder, body), encoder, body, seed, count)
-    chosen = [(name, [*prefix, *chunk]) for name, chunk in rounds]
-    if not chosen:
-        tokens = sum(len(ids) for ids in encoder([document.text for document in found]))
-        raise CorpusError(
-            f"{corpus} has {tokens} tokens in split {split}, fewer than one window of {length}; "
-            "add text or choose a smaller --length"
-        )
+    runs = [packed(part, encoder, body, wanted_packing, seed) for part in parts]
+    taken = list(islice(_in_turn(components, runs), count))
+    if count is None or len(taken) < count:
+        # whose turn it was when there was nothing left
+        last = next(islice(turns([each.weight for each in components]), len(taken), None))
+        if last not in islice(turns([each.weight for each in components]), len(taken)):
+            raise CorpusError(_too_short(components[last], parts[last], encoder, split, length))
+        if len(components) > 1 and count is not None:
+            warnings.warn(
+                f"{components[last].spec} has no more windows of {length} tokens in split {split}, "
+                f"so the mixture ends after {len(taken)} of {count}; give it less weight, or "
+                "expect the windows to repeat in training",
+                category=HeadsurgeonWarning,
+                stacklevel=2,
+            )
     return Windows(
-        tokens=torch.tensor([ids for _, ids in chosen], dtype=torch.long),
-        documents=tuple(name for name, _ in chosen),
-        corpus=corpus,
+        tokens=torch.tensor([[*prefix, *ids] for _, ids in taken], dtype=torch.long),
+        documents=tuple(name for name, _ in taken),
+        corpus=spec,
         split=split,
         first_token=prefix_name,
         seed=seed,
-        corpus_hash=sha256_text([part for item in found for part in (item.id, item.text)]),
+        corpus_hash=_corpus_hash(components, parts),
         prefix=len(prefix),
-        separator=encoder.separator_name,
+        separator=separator_name(encoder, wanted_packing),
+        packing=wanted_packing,
     )
 
 
-def as_windows(tokens: Windows | Tensor) -> Windows:
-    """Windows as they are; the rows of a bare tensor of token ids as one document each.
+def _read(components: Sequence[Component]) -> Iterator[Document]:
+    """All documents of all corpora, each with the corpus it is of."""
+    for component in components:
+        for document in documents_of(component.corpora):
+            yield replace(document, corpus=component.spec)
 
-    Raises:
-        SettingsError: a tensor that does not hold integers, or not in two dimensions.
-    """
-    if isinstance(tokens, Windows):
-        return tokens
-    if not isinstance(tokens, Tensor):
-        raise SettingsError(
-            f"expected Windows or a tensor of token ids, got {type(tokens).__name__}; make one "
-            "with torch.tensor"
+
+def _of(component: Component, found: Sequence[Document], split: str) -> list[Document]:
+    """The documents of one corpus, in order."""
+    part = [document for document in found if document.corpus == component.spec]
+    if not any(document.text for document in part):
+        raise CorpusError(
+            f"{component.spec} has no text in split {split}; 80 % of documents are in train, 10 % "
+            "in dev, 10 % in test: add documents or choose another split"
         )
-    whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
-    if tokens.ndim != 2 or not whole:
-        kind = str(tokens.dtype).removeprefix("torch.")
-        raise SettingsError(
-            f"expected token ids as integers of shape [count, length], got {kind} of shape "
-            f"{list(tokens.shape)}; one window is tokens[None]"
-        )
-    ids = tokens.long()
-    content = ids.cpu().contiguous().numpy().tobytes()
-    return Windows(
-        tokens=ids,
-        documents=tuple(f"window-{index}" for index in range(len(ids))),
-        corpus="tokens",
-        split="none",
-        first_token=_NO_TOKEN,
-        seed=0,
-        corpus_hash=sha256(str(list(ids.shape)).encode() + content).hexdigest(),
+    return sorted(part, key=lambda document: document.order)
+
+
+def _in_turn(components: Sequence[Component], runs: Sequence[Iterator[Run]]) -> Iterator[Run]:
+    """One run of each corpus whose turn it is, until it has none."""
+    for index in turns([component.weight for component in components]):
+        run = next(runs[index], None)
+        if run is None:
+            return
+        name, ids = run
+        yield (f"{components[index].spec}::{name}" if len(components) > 1 else name), ids
+
+
+def _too_short(
+    component: Component, part: Sequence[Document], encoder: Encoder, split: str, length: int
+) -> str:
+    tokens = sum(len(ids) for ids in encoder([document.text for document in part]))
+    return (
+        f"{component.spec} has {tokens} tokens in split {split}, fewer than one window of "
+        f"{length}; add text or choose a smaller --length"
+    )
+
+
+def _corpus_hash(components: Sequence[Component], parts: Sequence[Sequence[Document]]) -> str:
+    hashes = [
+        sha256_text([text for item in part for text in (item.id, item.text)]) for part in parts
+    ]
+    if len(components) == 1:
+        return hashes[0]
+    return sha256_text(
+        [
+            text
+            for component, found in zip(components, hashes, strict=True)
+            for text in (str(component.weight), component.spec, found)
+        ]
     )
 
 
@@ -193,91 +184,3 @@ def _check_settings(length: int, count: int | None, seed: int) -> None:
         faults.append(f"seed: expected a number from 0 to 2^63 − 1, got {shortened(seed)}")
     if faults:
         raise SettingsError("; ".join(faults))
-
-
-def _prefix(tokenizer: PreTrainedTokenizerBase, first_token: str) -> tuple[list[int], str]:
-    """The ids put before each window, and their name."""
-    if first_token == _NO_TOKEN:
-        return [], _NO_TOKEN
-    if first_token in tokenizer.get_vocab() and first_token != "tokenizer":
-        return [tokenizer.get_vocab()[first_token]], first_token
-    own, name = _own_prefix(tokenizer)
-    # several tokens are recorded under their joined name, which is no token of the vocabulary
-    if first_token not in ("tokenizer", name):
-        raise CorpusError(
-            f"first token {first_token!r} is not in the tokenizer's vocabulary; expected "
-            "`tokenizer`, `none` or one of its tokens"
-        )
-    return own, name
-
-
-def _own_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
-    """What the tokenizer itself puts first, and its name."""
-    plain = tokenizer.encode("a", add_special_tokens=False)
-    with_special = tokenizer.encode("a", add_special_tokens=True)
-    for start in range(len(with_special) - len(plain) + 1):
-        if with_special[start : start + len(plain)] == plain:
-            ids = with_special[:start]
-            return ids, "".join(tokenizer.convert_ids_to_tokens(ids)) or _NO_TOKEN
-    return [], _NO_TOKEN
-
-
-def _sources(found: Sequence[Document], encoder: Encoder, body: int) -> list[_Source]:
-    """Long documents alone, short ones joined until they fill a window."""
-    limit = body * _CHARACTERS_PER_TOKEN
-    doubtful = [document for document in found if len(document.text) <= limit]
-    lengths = [len(ids) for ids in encoder([item.text for item in doubtful])]
-    sources = [_Source(item.id, (item.text,)) for item in found if len(item.text) > limit]
-    group: list[Document] = []
-    filled = 0
-    for document, size in zip(doubtful, lengths, strict=True):
-        if size >= body:
-            sources.append(_Source(document.id, (document.text,)))
-        elif size:
-            between = len(encoder.separator) if group and document.split_key else 0
-            filled += size + between
-            group.append(document)
-        if filled >= body:
-            sources.append(_joined(group))
-            group, filled = [], 0
-    return sorted(sources, key=lambda source: (source.id, source.texts))
-
-
-def _joined(group: Sequence[Document]) -> _Source:
-    first, last = group[0].id, group[-1].id
-    # files of a package and chapters are joined as they were when the shipped models were trained
-    separated = any(document.split_key for document in group)
-    return _Source(f"{first}+…+{last}", tuple(document.text for document in group), separated)
-
-
-def _rounds(
-    sources: Sequence[_Source],
-    encoder: Encoder,
-    body: int,
-    seed: int,
-    count: int | None,
-) -> Iterator[tuple[str, list[int]]]:
-    """Chunks of `body` tokens: one of each source, then a second of each, until `count`."""
-    order = np.random.default_rng(seed).permutation(len(sources))
-    waiting = [(sources[index].id, _chunks(sources[index], encoder, body, seed)) for index in order]
-    taken = 0
-    while waiting:
-        still = []
-        for name, chunks in waiting:
-            if taken == count:
-                return
-            chunk = next(chunks, None)
-            if chunk is not None:
-                still.append((name, chunks))
-                taken += 1
-                yield name, chunk
-        waiting = still
-
-
-def _chunks(source: _Source, encoder: Encoder, body: int, seed: int) -> Iterator[list[int]]:
-    """The whole chunks of a source in random order; tokenised when the first one is asked for."""
-    ids = encoder.joined(source.texts, source.separated)
-    # the source's own name seeds its order, so that it does not depend on which others were read
-    name = int.from_bytes(sha256(source.id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-    for chunk in np.random.default_rng([seed, name]).permutation(len(ids) // body):
-        yield ids[chunk * body : (chunk + 1) * body].tolist()

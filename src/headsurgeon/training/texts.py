@@ -1,5 +1,6 @@
 """The windows that a run trains and is evaluated on, cut out of a corpus as its settings say."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +11,12 @@ from headsurgeon.training.settings import TrainSettings
 
 
 def training_windows(
-    corpus: str, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
+    corpus: str | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TrainSettings,
+    *,
+    weights: Sequence[float] = (),
+    packing: str = "documents",
 ) -> tuple[Windows, Windows]:
     """Windows of the train split for the whole budget, and windows of the dev split.
 
@@ -18,15 +24,22 @@ def training_windows(
     same whatever the seeds, so that runs can be compared.
 
     Args:
-        corpus: a SPEC, see `headsurgeon.data.documents`.
+        corpus: a SPEC, see `headsurgeon.data.spec`, or several, which are mixed.
         tokenizer: the model's tokenizer.
         settings: length, first token, budget and `windows_seed` count.
+        weights, packing: as `headsurgeon.windows`; both parts are mixed and packed alike.
 
     Raises:
         CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`.
     """
     cut = partial(
-        windows, corpus, tokenizer, length=settings.length, first_token=settings.first_token
+        windows,
+        corpus,
+        tokenizer,
+        length=settings.length,
+        first_token=settings.first_token,
+        weights=weights,
+        packing=packing,
     )
     return (
         cut(split="train", count=windows_needed(settings), seed=settings.windows_seed),
