@@ -1,25 +1,26 @@
 """What every test runs under: no network, shapes checked on every call, one thread."""
 
 import os
+import signal
 
 # read when the libraries are imported, so it comes first
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 
-from jaxtyping import install_import_hook
+from tests.checking import check_annotations
 
-# Every annotation of the package is checked when its functions run, jaxtyping's shapes included;
-# an int where a float is annotated is fine, as it is for mypy.
-install_import_hook(
-    "headsurgeon", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
+check_annotations("headsurgeon")
 
 import torch
 from hypothesis import settings
 
 # pico models gain nothing from more threads, and sums come out the same on every machine
 torch.set_num_threads(1)
+
+# what started pytest may ignore them, as nohup and a shell's & do, and children would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("project", deadline=None, derandomize=True, database=None)
 settings.load_profile("project")

@@ -6,7 +6,8 @@ subclass or a patched function may compute something else under it. What is not 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -46,8 +47,10 @@ def check_code(model: PreTrainedModel) -> None:
             f"{type(model).__name__} under the name {model.config.model_type!r}, "
             f"which is {names} in transformers"
         )
+    # the classes of one model share most of what they inherit
+    foreign_method = cache(_foreign_method)
     for kind, name in kinds.items():
-        own = _own(kind)
+        own = _own(kind, foreign_method)
         if own is not None:
             _refuse(f"{own} of {kind.__module__}.{kind.__qualname__} (at {name or 'the top'})")
     for name, module in model.named_modules():
@@ -80,7 +83,7 @@ def _kinds(model: nn.Module) -> dict[type[nn.Module], str]:
     return found
 
 
-def _own(kind: type[nn.Module]) -> str | None:
+def _own(kind: type[nn.Module], foreign_method: Callable[[type], str | None]) -> str | None:
     """What a class computes in a way of its own; None if it only adds what the family never calls.
 
     The methods of a known class are its own as long as they were written where that class was.
@@ -89,12 +92,19 @@ def _own(kind: type[nn.Module]) -> str | None:
     if base is nn.Module and kind is not base:
         return "the forward"
     for owner in kind.__mro__:
-        for name, function in _functions(owner):
-            replaces = owner is not base and not _known(owner.__module__) and hasattr(base, name)
-            foreign = not _known(_origin(function))
-            if (replaces and name != "__init__") or (_known(owner.__module__) and foreign):
-                return f"the method {name}"
+        if _known(owner.__module__):
+            method = foreign_method(owner)
+        else:
+            methods = (name for name, _ in _functions(owner) if name != "__init__")
+            method = next((name for name in methods if hasattr(base, name)), None)
+        if method is not None:
+            return f"the method {method}"
     return None
+
+
+def _foreign_method(owner: type) -> str | None:
+    """The first method of a known class that was written elsewhere."""
+    return next((name for name, held in _functions(owner) if not _known(_origin(held))), None)
 
 
 def _functions(owner: type) -> Iterator[tuple[str, Any]]:
