@@ -45,9 +45,9 @@ def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
 
 def _plain(annotation: Any) -> Any:
     """The type of a field as the command line reads it: `int | None` is an int, names are text."""
-    if get_origin(annotation) is Literal:
-        return str
     kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if get_origin(annotation) in (Literal, tuple) or len(kinds) > 1:
+        return str
     return kinds[0] if kinds else annotation
 
 
@@ -215,7 +215,8 @@ def _show_dry_run(
     settings: TrainSettings,
     cost: float | None,
 ) -> None:
-    from headsurgeon.training.schedule import total_steps, windows_needed
+    from headsurgeon.training.schedule import last_step, windows_needed
+    from headsurgeon.training.snapshots import snapshot_bytes, snapshots_of
 
     windows = read_windows(
         corpus,
@@ -226,7 +227,7 @@ def _show_dry_run(
         seed=settings.windows_seed,
         first_token=settings.first_token,
     )
-    steps = total_steps(settings, len(windows))
+    steps = last_step(settings, len(windows))
     size = patient.change().parameters
     whole = sum(parameter.numel() for parameter in patient.model.parameters())
     layers = sorted({head.layer for head in patient.heads})
@@ -243,6 +244,10 @@ def _show_dry_run(
         f"of {windows.length}",
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
+    if settings.snapshots:
+        kept = snapshots_of(Path(), settings, len(windows), steps, size)
+        total = snapshot_bytes(settings, len(kept.steps), size)
+        lines["snapshots"] = f"at steps {', '.join(map(str, kept.steps))}: {_megabytes(total)}"
     if cost is not None:
         asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
         lines["ablating costs"] = (
@@ -284,12 +289,19 @@ def _show_run(
     losses = read_log(run)
     console = out()
     console.print(heading(f"{len(patient.heads)} heads trained on {run.tokens:,} tokens"))
+    best = f"{run.best_dev_loss:.4f} at best (step {run.best_step} of {run.steps}"
+    kept = (
+        ", kept)"
+        if run.kept_step == run.best_step
+        else f"), {run.kept_dev_loss:.4f} at step {run.kept_step}, kept"
+    )
     lines = {
-        "loss on dev text": f"{losses[0][1]:.4f} before training, {run.best_dev_loss:.4f} at best "
-        f"(step {run.best_step} of {run.steps}, kept)",
+        "loss on dev text": f"{losses[0][1]:.4f} before training, {best}{kept}",
         "patch": str(run.patch),
         "log": str(run.log),
     }
+    if run.snapshots:
+        lines["snapshots"] = f"{len(run.snapshots)} in {run.snapshots[0].parent}"
     console.print(facts(lines))
     reading: tuple[object, ...] = ()
     if settings.length != options.Reading().length:

@@ -48,6 +48,7 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
         patient.revert()
         raise
     patient.checked = checked
+    patient.step = content.step
     return patient
 
 

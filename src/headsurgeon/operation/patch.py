@@ -64,6 +64,7 @@ class PatchContent:
         seed: of the initialisation.
         fingerprints: of each tensor that the operation touched, before it.
         layout: which part of its parameter each slice takes.
+        step: the step of a training run that the slices are from; None where no run wrote it.
     """
 
     metadata: dict[str, str]
@@ -72,6 +73,7 @@ class PatchContent:
     seed: int
     fingerprints: dict[str, str]
     layout: dict[str, SliceLayout]
+    step: int | None
 
 
 def write_patch(
@@ -82,7 +84,8 @@ def write_patch(
     Metadata, all strings: `kind`, `schema`, `headsurgeon`, `model`, `fingerprint` (of the stock
     model) and `fingerprints` (of each touched tensor), `others` (of all other parameters
     together), `plan` (YAML), `seed`, `init`, `output_start`, `layout` (for each tensor the axis
-    and runs of indices it takes), `content` (SHA-256 of the values and of the other metadata).
+    and runs of indices it takes), `content` (SHA-256 of the values and of the other metadata); of
+    a training run also `step`.
 
     Raises:
         WriteError: the file could not be written; an earlier one stays.
@@ -114,7 +117,8 @@ def read_content(path: Path | str) -> PatchContent:
         raise PatchError(f"{path}: the patch has no {', '.join(missing)}; save it again")
     faults: list[str] = []
     plan = _plan(metadata["plan"], faults)
-    seed = _seed(metadata["seed"], faults)
+    seed = _whole("seed", metadata["seed"], faults)
+    step = _whole("step", metadata["step"], faults) if "step" in metadata else None
     for name, known in (("init", INITS), ("output_start", OUTPUT_STARTS)):
         if metadata[name] not in known:
             got = metadata[name][:40]
@@ -133,7 +137,7 @@ def read_content(path: Path | str) -> PatchContent:
     if faults or plan is None or seed is None or fingerprints is None or layout is None:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
-    return PatchContent(metadata, tensors, plan, seed, fingerprints, layout)
+    return PatchContent(metadata, tensors, plan, seed, fingerprints, layout, step)
 
 
 def _plan(text: str, faults: list[str]) -> Plan | None:
@@ -150,10 +154,10 @@ def _plan(text: str, faults: list[str]) -> Plan | None:
     return plan
 
 
-def _seed(text: str, faults: list[str]) -> int | None:
+def _whole(name: str, text: str, faults: list[str]) -> int | None:
     if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= HIGHEST_SEED:
         return int(text)
-    faults.append(f"seed: expected a whole number from 0 to {HIGHEST_SEED}, got {text[:40]!r}")
+    faults.append(f"{name}: expected a whole number from 0 to {HIGHEST_SEED}, got {text[:40]!r}")
     return None
 
 

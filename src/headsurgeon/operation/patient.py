@@ -69,6 +69,7 @@ class Patient:
         maps: which part of each parameter is a slice.
         state: `open`, `merged` or `reverted`.
         checked: of a patient made by `apply_patch`: what was compared with the patch's own base.
+        step: the step of a training run that the slices were last taken from; None before any.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Patient:
         self.maps = slice_maps(layout, plan.operated)
         self.state: State = "open"
         self.checked = ""
+        self.step: int | None = None
         self._stock = self._read()
         # what the model holds where the slices belong, unless they are in place
         self._written = self._stock
@@ -231,6 +233,8 @@ class Patient:
             "output_start": self.output_start,
             "layout": json.dumps(layout),
         }
+        if self.step is not None:
+            metadata["step"] = str(self.step)
         write_patch(path, tensors, metadata)
         return Path(path)
 

@@ -53,23 +53,29 @@ def save_checkpoint(
     slices: dict[str, nn.Parameter],
     optimiser: Optimiser,
     progress: Progress,
+    kept: int,
+    keep: str | int = "best",
 ) -> None:
-    """Writes what a run needs to go on; keeps the slices of the best evaluation beside it.
+    """Writes what a run needs to resume, and beside it the slices of `kept`, when that step comes.
 
-    The file of the best slices carries its step in its name and is written first: whatever moment
-    a run is killed at, the checkpoint never names a file that is not there.
+    Their file carries the step in its name and is written first: whatever moment a run is killed
+    at, the checkpoint never names a file that is not there.
+
+    Args:
+        kept: the step that the run would end with as things stand.
+        keep: the setting that chose it.
 
     Raises:
         WriteError: the previous checkpoint is untouched.
     """
     tensors = {f"slice/{name}": _kept(slice_) for name, slice_ in slices.items()}
-    best = folder / best_name(progress)
-    if progress.best_step == progress.step and not best.exists():
-        write_tensors(best, _KIND, tensors, {"progress": _text(progress)})
+    ending = folder / kept_name(keep, kept)
+    if kept == progress.step and not ending.exists():
+        write_tensors(ending, _KIND, tensors, {"progress": _text(progress)})
     tensors |= {name: _kept(value) for name, value in optimiser.state().items()}
     write_tensors(folder / LAST, _KIND, tensors, {"progress": _text(progress)})
     for other in folder.glob("best-*.safetensors"):
-        if other != best:
+        if other != ending:
             other.unlink()
 
 
@@ -93,21 +99,21 @@ def load_checkpoint(
     return progress
 
 
-def load_best(folder: Path, slices: dict[str, nn.Parameter], progress: Progress) -> None:
-    """Puts the slices of the best evaluation in place.
+def load_kept(folder: Path, slices: dict[str, nn.Parameter], kept: int, keep: str | int) -> None:
+    """Puts the slices that the run ends with in place.
 
     Raises:
         OutputError: their file is missing or damaged.
     """
-    path = folder / best_name(progress)
+    path = folder / kept_name(keep, kept)
     tensors, _ = read_tensors(path, _KIND, OutputError)
     _check_slices(slices, tensors, path)
     _put(slices, tensors)
 
 
-def best_name(progress: Progress) -> str:
-    """Name of the file with the best slices."""
-    return f"best-{progress.best_step:06d}.safetensors"
+def kept_name(keep: str | int, step: int) -> str:
+    """Name of the file with the slices that a run ends with, chosen as `keep` says."""
+    return f"{'best' if keep == 'best' else 'kept'}-{step:06d}.safetensors"
 
 
 def _progress(metadata: dict[str, str], steps: int, path: Path) -> Progress:

@@ -58,10 +58,13 @@ class Run:
         folder: the run's folder: `run.json`, `log.jsonl`, `checkpoint/`, `patch.safetensors`.
         steps: optimiser steps of the whole run.
         tokens: tokens read in them.
-        best_step: the step whose slices the patient and the patch hold.
+        best_step: the step with the lowest loss on dev text.
         best_dev_loss: loss on dev text at that step, nats per token.
         log: path of the log.
         patch: path of the patch.
+        kept_step: the step whose slices the patient and the patch hold, as `keep` says.
+        kept_dev_loss: loss on dev text at that step, nats per token.
+        snapshots: paths of the patches kept on the way, by step.
     """
 
     folder: Path
@@ -71,6 +74,15 @@ class Run:
     best_dev_loss: float
     log: Path
     patch: Path
+    kept_step: int
+    kept_dev_loss: float
+    snapshots: tuple[Path, ...] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """What `run.json` says of the outcome; paths are within the folder."""
+        numbers = ("steps", "tokens", "best_step", "best_dev_loss", "kept_step", "kept_dev_loss")
+        within = [path.relative_to(self.folder).as_posix() for path in self.snapshots]
+        return {name: getattr(self, name) for name in numbers} | {"snapshots": within}
 
 
 def read_entries(path: Path | str) -> list[dict[str, Any]]:
@@ -118,6 +130,18 @@ def read_log(run: Run) -> list[tuple[int, float]]:
     if not points:
         raise OutputError(f"{run.log} holds no evaluation; it was removed or cut since the run")
     return points
+
+
+def dev_loss_at(path: Path | str, step: int) -> float:
+    """Loss on dev text at a step that was evaluated, nats per token.
+
+    Raises:
+        OutputError: as for `read_entries`, or that evaluation is gone.
+    """
+    for entry in read_entries(path):
+        if entry["kind"] == "evaluation" and entry["step"] == step:
+            return float(entry["dev_loss"])
+    raise OutputError(f"{path} holds no evaluation at step {step}; it was cut since the run")
 
 
 def cut_back(path: Path | str, step: int, evaluated: int) -> None:

@@ -17,8 +17,10 @@ from headsurgeon.training.contexts import (
 )
 from headsurgeon.training.log import Run
 from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
+from headsurgeon.training.schedule import last_step
 from headsurgeon.training.session import OnStep, Session
 from headsurgeon.training.settings import TrainSettings
+from headsurgeon.training.snapshots import snapshots_of
 
 
 def train(
@@ -34,13 +36,14 @@ def train(
 
     When `output` holds the same run, it is resumed from its last checkpoint; on the CPU the result
     is bit for bit that of an uninterrupted run. Afterwards the patient holds the slices of the best
-    evaluation, which may be step 0.
+    evaluation, which may be step 0, or those that `settings.keep` names; `patient.step` says which.
 
     Args:
         patient: an open patient.
         train_windows, dev_windows: what is trained and evaluated on; `training_windows` cuts both
             out of a corpus as the settings say.
-        output: folder for `run.json`, `log.jsonl`, `checkpoint/` and `patch.safetensors`.
+        output: folder for `run.json`, `log.jsonl`, `checkpoint/`, `snapshots/` and
+            `patch.safetensors`.
         settings: how it is trained, such as `TrainSettings(max_tokens=200_000)`.
         on_step: called after every step.
 
@@ -66,9 +69,14 @@ def train(
         own_randomness(model),
         stoppable() as stop,
     ):
+        end = last_step(settings, len(train_windows))
+        parameters = sum(slice_.numel() for slice_ in patient.slices())
+        kept = snapshots_of(folder, settings, len(train_windows), end, parameters)
         open_folder(folder, identity(patient, train_windows, dev_windows, settings), patient)
         with masters(patient.slices(), settings):
-            session = Session(patient, train_windows, dev_windows, folder, settings, on_step, stop)
+            session = Session(
+                patient, train_windows, dev_windows, folder, settings, on_step, stop, kept
+            )
             session.resume()
             session.run()
             return session.finish()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from headsurgeon import files
 from headsurgeon.attention.choice import choose_attention
@@ -47,7 +48,7 @@ def identity(
         "attention": choose_attention(patient.model, settings.attention, training=True),
         "train": _describe(train),
         "dev": _describe(dev),
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(mode="json"),
         "weights": weight_hashes(patient),
         "config": configuration(patient),
     }
@@ -133,12 +134,7 @@ def _describe(windows: Windows) -> dict[str, Any]:
 
 def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     # hundreds of hashes are told in one line
-    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
-    given = found.get("settings")
-    if isinstance(given, dict):
-        # a run from before a setting existed was what its default is
-        found = {**found, "settings": {**defaults, **given}}
-    rest = ({**found, "weights": None}, {**wanted, "weights": None})
+    rest = (_completed(found) | {"weights": None}, {**wanted, "weights": None})
     before, now = _flat(rest[0]), _flat(rest[1])
     faults = [
         f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
@@ -154,6 +150,14 @@ def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pat
             f"{folder} holds another run; choose another folder, or the same settings and model:"
             "\n  " + "\n  ".join(faults)
         )
+
+
+def _completed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity written before a setting existed says what the setting was: its default."""
+    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    settings = found.get("settings")
+    known = settings if isinstance(settings, dict) else {}
+    return {**found, "settings": to_jsonable_python(defaults) | known}
 
 
 def _shown(content: dict[str, Any], name: str) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int
 
+from headsurgeon.errors import SettingsError
 from headsurgeon.training.settings import TrainSettings
 
 
@@ -20,6 +21,23 @@ def total_steps(settings: TrainSettings, windows: int) -> int:
     if settings.epochs is not None:
         limits.append(math.floor(settings.epochs * windows / settings.windows_per_step))
     return max(1, min(limits))
+
+
+def last_step(settings: TrainSettings, windows: int) -> int:
+    """The step a run ends at: that of the budget, or an earlier one that is named.
+
+    Raises:
+        SettingsError: the step to stop at or to keep lies beyond the end.
+    """
+    steps = total_steps(settings, windows)
+    end = steps if settings.stop is None else settings.stop
+    if end > steps:
+        raise SettingsError(f"stop: step {end} lies beyond the budget, which ends at step {steps}")
+    if isinstance(settings.keep, int) and settings.keep > end:
+        raise SettingsError(
+            f"keep: step {settings.keep} lies beyond the end of the run, step {end}"
+        )
+    return end
 
 
 def windows_needed(settings: TrainSettings) -> int | None:

@@ -18,17 +18,24 @@ from headsurgeon.operation import Patient
 from headsurgeon.training.checkpoint import (
     LAST,
     Progress,
-    load_best,
     load_checkpoint,
+    load_kept,
     save_checkpoint,
 )
 from headsurgeon.training.contexts import Stop, computing
 from headsurgeon.training.dev_evaluation import evaluate_dev
-from headsurgeon.training.log import LOG_NAME, Run, cut_back, keep
+from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.run_folder import CHECKPOINTS, PATCH_NAME, write_result
-from headsurgeon.training.schedule import learning_rate, seed_of_step, total_steps, windows_of_step
+from headsurgeon.training.schedule import (
+    last_step,
+    learning_rate,
+    seed_of_step,
+    total_steps,
+    windows_of_step,
+)
 from headsurgeon.training.settings import TrainSettings
+from headsurgeon.training.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Session:
         settings: TrainSettings,
         on_step: OnStep | None,
         stop: Stop,
+        snapshots: Snapshots,
     ) -> None:
         self.patient = patient
         self.train_windows = train_windows
@@ -83,7 +91,9 @@ class Session:
         self.settings = settings
         self.on_step = on_step
         self.stop = stop
+        self.snapshots = snapshots
         self.steps = total_steps(settings, len(train_windows))
+        self.end = last_step(settings, len(train_windows))
         self.slices = patient.named_slices()
         # where the model is, is its own affair: `cpu=True` would bind the whole process
         self.accelerator = Accelerator(device_placement=False)
@@ -99,12 +109,19 @@ class Session:
     def checkpoints(self) -> Path:
         return self.folder / CHECKPOINTS
 
+    @property
+    def kept_step(self) -> int:
+        """The step whose slices the run ends with, as things stand."""
+        keep = self.settings.keep
+        if isinstance(keep, int):
+            return keep
+        return self.progress.best_step if keep == "best" else self.end
+
     def resume(self) -> None:
         """Goes back to the last checkpoint, if there is one, and forgets what came after it."""
         if (self.checkpoints / LAST).exists():
-            self.progress = load_checkpoint(
-                self.checkpoints, self.slices, self.optimiser, self.steps
-            )
+            self.progress = load_checkpoint(self.checkpoints, self.slices, self.optimiser, self.end)
+        self.snapshots.cut_back(self.progress.step)
         cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated)
         self.first_step = self.progress.step
 
@@ -118,7 +135,8 @@ class Session:
             while True:
                 evaluated = self._evaluate_if_due()
                 due = self.progress.step % self.settings.checkpoint_every == 0
-                finished = self.progress.evaluated == self.steps
+                finished = self.progress.evaluated == self.end
+                self.snapshots.keep(self.patient, self.progress.step)
                 if evaluated or due or finished or self.stop.requested:
                     self._save()
                 if finished:
@@ -129,25 +147,29 @@ class Session:
                     self._step()
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped by {self.stop.reason} at step {self.progress.step} of {self.steps}; the "
+                f"stopped by {self.stop.reason} at step {self.progress.step} of {self.end}; the "
                 f"same command with the same output folder ({self.folder}) goes on from there"
             ) from None
 
     def finish(self) -> Run:
-        """The best slices in place, the patch on disk, the result in `run.json`."""
-        load_best(self.checkpoints, self.slices, self.progress)
+        """The slices to end with in place, the patch on disk, the result in `run.json`."""
+        kept = self.kept_step
+        load_kept(self.checkpoints, self.slices, kept, self.settings.keep)
+        self.patient.step = kept
         patch = self.patient.save(self.folder / PATCH_NAME)
         run = Run(
             folder=self.folder,
-            steps=self.steps,
-            tokens=self.steps * self.settings.tokens_per_step,
+            steps=self.end,
+            tokens=self.end * self.settings.tokens_per_step,
             best_step=self.progress.best_step,
             best_dev_loss=float(self.progress.best_loss or 0.0),
             log=self.folder / LOG_NAME,
             patch=patch,
+            kept_step=kept,
+            kept_dev_loss=dev_loss_at(self.folder / LOG_NAME, kept),
+            snapshots=self.snapshots.paths,
         )
-        numbers = ("steps", "tokens", "best_step", "best_dev_loss")
-        write_result(self.folder, {name: getattr(run, name) for name in numbers})
+        write_result(self.folder, run.figures())
         return run
 
     def _step(self) -> None:
@@ -186,13 +208,13 @@ class Session:
         done = progress.step - self.first_step
         event = StepEvent(
             step=progress.step,
-            steps=self.steps,
+            steps=self.end,
             loss=loss,
             learning_rate=rate,
             gradient_norm=norm,
             tokens=progress.step * per_step,
             tokens_per_second=done * per_step / seconds,
-            seconds_left=(self.steps - progress.step) * seconds / done,
+            seconds_left=(self.end - progress.step) * seconds / done,
             dev_loss=progress.dev_loss,
             healthy=progress.healthy,
             heads=len(self.patient.layout.attention_layers) * self.patient.layout.heads,
@@ -207,7 +229,8 @@ class Session:
 
     def _evaluate_if_due(self) -> bool:
         progress = self.progress
-        due = progress.step % self.settings.evaluate_every == 0 or progress.step == self.steps
+        named = (self.end, self.kept_step, *self.snapshots.steps)
+        due = progress.step % self.settings.evaluate_every == 0 or progress.step in named
         if not due or progress.evaluated == progress.step or self.stop.requested:
             return False
         found = evaluate_dev(
@@ -236,4 +259,11 @@ class Session:
                     "checkpoint is whole: start anew with a lower learning rate"
                 )
         keep(self.folder / LOG_NAME)
-        save_checkpoint(self.checkpoints, self.slices, self.optimiser, self.progress)
+        save_checkpoint(
+            self.checkpoints,
+            self.slices,
+            self.optimiser,
+            self.progress,
+            self.kept_step,
+            self.settings.keep,
+        )

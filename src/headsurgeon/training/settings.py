@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from headsurgeon.errors import SettingsError
+from headsurgeon.training.moments import Moments, as_step
 
 
 class TrainSettings(BaseModel):
@@ -73,6 +74,16 @@ class TrainSettings(BaseModel):
         8, ge=0, le=2**20, description="of these, windows on which heads are measured; 0 for none"
     )
     checkpoint_every: int = Field(20, ge=1, le=2**31, description="steps between checkpoints")
+    stop: int | None = Field(
+        None, ge=1, le=2**31, description="step to end at, on the rates of the whole budget"
+    )
+    keep: Literal["best", "last"] | int = Field(
+        "best", description="slices to end with: best on dev text, last, or those of a step"
+    )
+    snapshots: Moments = Field(
+        (), description="steps and passes to keep a patch of and to evaluate, as 0,5,10,epoch:1"
+    )
+    snapshot_dtype: Literal["bf16", "fp32"] = Field("fp32", description="precision of snapshots")
     first_token: str = Field(
         "tokenizer", max_length=1000, description="first token of every window"
     )
@@ -94,6 +105,11 @@ class TrainSettings(BaseModel):
         if self.max_tokens is None and self.epochs is None:
             raise ValueError("a budget is needed: max_tokens, epochs, or both")
         return self
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _kept(cls, value: Any) -> Any:
+        return value if value in ("best", "last") else as_step(value)
 
     @property
     def windows_per_step(self) -> int:

@@ -1,0 +1,67 @@
+"""Moments of a run by name: steps such as 40, passes over the training text such as `epoch:0.5`."""
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+LATEST = 2**31
+_EPOCH = re.compile(r"epoch:([0-9]{1,7}(?:\.[0-9]{1,6})?)")
+
+
+def as_step(value: Any) -> int:
+    """A step, given as a whole number or in digits.
+
+    Raises:
+        ValueError: anything else; pydantic tells the user.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LATEST:
+        raise ValueError("expected best, last, or a step, a whole number from 0 up")
+    return value
+
+
+def as_moments(value: Any) -> tuple[int | str, ...]:
+    """Steps ascending, then passes ascending, each once; a text lists them between commas.
+
+    Raises:
+        ValueError: something that is neither a step nor `epoch:NUMBER`; pydantic tells the user.
+    """
+    items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("expected a list such as 0,5,10,epoch:1")
+    steps: set[int] = set()
+    epochs: set[float] = set()
+    for item in items:
+        match = _EPOCH.fullmatch(item) if isinstance(item, str) else None
+        if match is not None:
+            epochs.add(float(match[1]))
+            continue
+        try:
+            steps.add(as_step(item))
+        except ValueError:
+            raise ValueError(
+                f"expected steps from 0 up and passes such as epoch:1, got {str(item)[:40]!r}"
+            ) from None
+    return (*sorted(steps), *(f"epoch:{epoch:.15g}" for epoch in sorted(epochs)))
+
+
+def step_of(moment: int | str, windows: int, windows_per_step: int) -> int:
+    """The step that a moment names: the last one that lies wholly within that many passes.
+
+    It is counted as a budget in passes is, so `epoch:1` is the end of a run of one pass.
+
+    Args:
+        moment: a step or `epoch:NUMBER`.
+        windows: of the training text.
+        windows_per_step: read in an optimiser step.
+    """
+    if isinstance(moment, int):
+        return moment
+    return math.floor(float(moment.removeprefix("epoch:")) * windows / windows_per_step)
+
+
+# what a field of settings that lists moments accepts
+Moments = Annotated[tuple[int | str, ...], BeforeValidator(as_moments)]
