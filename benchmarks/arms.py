@@ -37,7 +37,7 @@ class Arm:
 
 
 def ours(model: BloomForCausalLM, plan: Plan, head: bool, checkpointed: bool = False) -> Arm:
-    """Slices, fused attention and the loss in blocks, as `headsurgeon.train` puts them together."""
+    """Slices, fast attention and the loss in blocks, as `headsurgeon.train` puts them together."""
     patient = operate(model, plan)
     model.train()
     slices = patient.slices()
@@ -51,7 +51,7 @@ def ours(model: BloomForCausalLM, plan: Plan, head: bool, checkpointed: bool = F
     inner = _step(loss, slices, optimizer)
 
     def step(batch: Tensor) -> None:
-        with attending(model, "fused"), gradient_checkpointing(model, checkpointed):
+        with attending(model, "fast"), gradient_checkpointing(model, checkpointed):
             inner(batch)
 
     name = "ours-checkpointed" if checkpointed else "ours"

@@ -20,9 +20,9 @@ from transformers import BloomForCausalLM
 
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
-from headsurgeon.attention import fused_attention
-from headsurgeon.attention.tiled import tiled_rows
+from headsurgeon.attention import fast_attention
 from headsurgeon.attention.tiled_attention import tiled_attention
+from headsurgeon.attention.tiled_statistics import tiled_statistics
 
 
 def with_maps(model: BloomForCausalLM, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
@@ -56,7 +56,7 @@ def whole(layers: int, length: int, head: bool, rounds: int) -> dict[str, Any]:
     batch = tokens(length)
 
     def plain() -> None:
-        with fused_attention(model):
+        with fast_attention(model):
             model.base_model(batch, use_cache=False)
 
     arms: dict[str, Callable[[], Any]] = {
@@ -90,7 +90,7 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
     lowest = torch.finfo(torch.float32).min
     mask = torch.full((length, length), lowest).triu(1)[None, None]
     arms = {
-        "ours": lambda: tiled_rows(query, key, bias, scale, value),
+        "ours": lambda: tiled_statistics(query, key, bias, scale, value),
         "maps": lambda: attention_with_maps(query, key, value, alibi, mask),
         "plain": lambda: tiled_attention(query, key, value, bias, scale),
     }

@@ -18,7 +18,7 @@ PROVENANCE = Provenance(
     seed=0,
     corpus_hash="0" * 64,
     dtype="float32",
-    attention="blocked",
+    attention="blocks",
 )
 
 

@@ -51,7 +51,7 @@ def llama() -> PreTrainedModel:
 
 # name: the model, and settings that differ from those below
 RUNS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "bloom-fused": (bloom, {}),
+    "bloom-fast": (bloom, {}),
     "bloom-stock": (bloom, {"attention": "stock"}),
     # statistics of many windows at once, through whole attention maps: the evaluation is the peak
     "bloom-stock-evaluation": (

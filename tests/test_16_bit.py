@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
-from headsurgeon.measurement.one_head import attention_map
+from headsurgeon.measurement.one_head_map import attention_map
 from tests.pico import pico, tokens
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_models_own_forward(family: str, dtype: torch.dt
 def test_masses_are_those_of_the_models_own_maps(family: str, dtype: torch.dtype) -> None:
     model, ids = peaked(family, dtype), tokens(1, 600)
     stats = hs.measure(model, ids)
-    assert stats.provenance.attention == "blocked"
+    assert stats.provenance.attention == "blocks"
     np.testing.assert_allclose(stats.first_token_mass, own_masses(model, ids), atol=2e-3)
 
 
@@ -61,9 +61,9 @@ def test_blooms_rounding_of_its_bias_is_seen_and_can_be_left_out() -> None:
     own = own_masses(model, ids)
     error = {
         attention: np.abs(hs.measure(model, ids, attention=attention).first_token_mass - own).max()
-        for attention in ("stock", "fused")
+        for attention in ("stock", "fast")
     }
-    assert error["stock"] < 0.1 * error["fused"]
+    assert error["stock"] < 0.1 * error["fast"]
 
 
 def test_one_heads_map_is_that_of_the_models_own_forward() -> None:
@@ -78,5 +78,5 @@ def test_autocast_counts_as_16_bit() -> None:
     model, ids = pico("bloom"), tokens(1, 60)
     with torch.autocast("cpu", torch.bfloat16):
         assert hs.evaluate(model, ids).attention == "stock"
-        assert hs.measure(model, ids).provenance.attention == "blocked"
-    assert hs.evaluate(model, ids).attention == "fused"
+        assert hs.measure(model, ids).provenance.attention == "blocks"
+    assert hs.evaluate(model, ids).attention == "tiles"

@@ -9,18 +9,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headsurgeon.arch import Projection
-from headsurgeon.attention import fused, lse, tiles
-from headsurgeon.attention.blocked import blocked_rows
-from headsurgeon.attention.fold import fold_bias, folded_attention, padded, widen
-from headsurgeon.attention.fused import fused_available, fused_rows
-from headsurgeon.attention.rows import RowStatistics
-from headsurgeon.attention.split import merge_heads, split_heads
-from headsurgeon.attention.tiled import tiled_rows
+from headsurgeon.attention import kernel_statistics as kernel_module
+from headsurgeon.attention import private_operators, tiled_scores
+from headsurgeon.attention.blocked_statistics import blocked_statistics
+from headsurgeon.attention.folded_bias import fold_bias, padded, widen
+from headsurgeon.attention.kernel_attention import kernel_attention
+from headsurgeon.attention.kernel_statistics import kernel_available, kernel_statistics
+from headsurgeon.attention.row_statistics import RowStatistics
+from headsurgeon.attention.split_heads import merge_heads, split_heads
 from headsurgeon.attention.tiled_attention import tiled_attention
+from headsurgeon.attention.tiled_statistics import tiled_statistics
 from headsurgeon.errors import StateError
 
 OnePass = Callable[..., tuple[RowStatistics, Tensor | None]]
-ONE_PASS = [tiled_rows, fused_rows]
+ONE_PASS = [tiled_statistics, kernel_statistics]
 FIELDS = ("first_token", "entropy", "distance", "previous", "local")
 
 
@@ -61,7 +63,7 @@ def test_one_pass_gives_the_statistics_of_the_blocked_path(
         "staircase": staircase(slopes, rows),
         "none": torch.zeros(heads, rows),
     }[kind]
-    reference = blocked_rows(query, key, bias, 0.3)
+    reference = blocked_statistics(query, key, bias, 0.3)
     found, output = one_pass(query, key, bias, 0.3, value)
     for name in FIELDS:
         torch.testing.assert_close(
@@ -75,7 +77,7 @@ def test_one_pass_gives_the_statistics_of_the_blocked_path(
 def test_head_means_agree_to_1e_4_over_long_windows(one_pass: OnePass) -> None:
     query, key, value = drawn((1, 8, 2048, 64))
     bias = geometric(8)[:, None] * torch.arange(2048)
-    reference = blocked_rows(query, key, bias, 0.125)
+    reference = blocked_statistics(query, key, bias, 0.125)
     found, _ = one_pass(query, key, bias, 0.125, value)
     for name in ("first_token", "entropy", "previous", "local"):
         difference = getattr(found, name).mean(-1) - getattr(reference, name).mean(-1)
@@ -107,12 +109,12 @@ def test_the_cut_into_tiles_does_not_matter(
 ) -> None:
     query, key, value = drawn((batch, heads, rows, 4), size=2.0)
     bias = geometric(heads)[:, None] * torch.arange(rows)
-    reference = blocked_rows(query, key, bias, 0.5)
+    reference = blocked_statistics(query, key, bias, 0.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "ROWS", tile)
-        patch.setattr(tiles, "NUMBERS", numbers)
-        found, output = tiled_rows(query, key, bias, 0.5, value)
-        without, nothing = tiled_rows(query, key, bias, 0.5)
+        patch.setattr(tiled_scores, "ROWS", tile)
+        patch.setattr(tiled_scores, "NUMBERS", numbers)
+        found, output = tiled_statistics(query, key, bias, 0.5, value)
+        without, nothing = tiled_statistics(query, key, bias, 0.5)
         leaves = [part.requires_grad_() for part in (query, key, value)]
         attended = tiled_attention(*leaves, bias, 0.5)
         gradients = torch.autograd.grad(attended.sum(), leaves)
@@ -132,7 +134,7 @@ def test_the_cut_into_tiles_does_not_matter(
 def test_tiles_of_a_broken_model_show_it() -> None:
     query, key, _ = drawn((1, 2, 8, 4))
     key[:, 1, 3] = torch.nan
-    found, _ = tiled_rows(query, key, torch.zeros(2, 8), 0.5)
+    found, _ = tiled_statistics(query, key, torch.zeros(2, 8), 0.5)
     assert found.first_token[:, 0].isfinite().all()
     assert found.first_token[:, 1, 3:].isnan().all()
 
@@ -140,9 +142,9 @@ def test_tiles_of_a_broken_model_show_it() -> None:
 def test_groups_of_heads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = drawn((2, 5, 40, 16))
     bias = geometric(5)[:, None] * torch.arange(40)
-    whole, output = fused_rows(query, key, bias, 0.25, value)
-    monkeypatch.setattr(fused, "GROUP_NUMBERS", 2 * 40 * padded(34) * 2)
-    parts, pieces = fused_rows(query, key, bias, 0.25, value)
+    whole, output = kernel_statistics(query, key, bias, 0.25, value)
+    monkeypatch.setattr(kernel_module, "GROUP_NUMBERS", 2 * 40 * padded(34) * 2)
+    parts, pieces = kernel_statistics(query, key, bias, 0.25, value)
     torch.testing.assert_close(pieces, output)
     for name in FIELDS:
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
@@ -194,7 +196,7 @@ def test_widening_adds_features_and_zeros() -> None:
 def test_folded_attention_is_biased_causal_attention(rows: int) -> None:
     query, key, value = drawn((2, 4, rows, 12))
     bias = geometric(4)[:, None] * torch.arange(rows)
-    actual = folded_attention(query, key, value, fold_bias(bias, 0.3, torch.float32), 0.3)
+    actual = kernel_attention(query, key, value, fold_bias(bias, 0.3, torch.float32), 0.3)
     expected = dense(query, key, bias, 0.3) @ value.double()
     torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=1e-5)
 
@@ -203,7 +205,7 @@ def test_gradients_flow_through_the_fold() -> None:
     leaves = [part.requires_grad_() for part in drawn((1, 3, 33, 8))]
     bias = geometric(3)[:, None] * torch.arange(33)
     weights = torch.randn(1, 3, 33, 8, generator=torch.Generator().manual_seed(5))
-    ours = folded_attention(*leaves, fold_bias(bias, 0.4, torch.float32), 0.4)
+    ours = kernel_attention(*leaves, fold_bias(bias, 0.4, torch.float32), 0.4)
     gradients = torch.autograd.grad((ours * weights).sum(), leaves)
     query, key, value = leaves
     theirs = (dense(query, key, bias, 0.4) @ value.double() * weights).sum()
@@ -215,7 +217,7 @@ def test_bf16_folded_attention_is_nearer_to_fp32_than_a_rounded_bias() -> None:
     query, key, value = (part.bfloat16() for part in drawn((1, 8, 512, 32)))
     bias = geometric(8)[:, None] * torch.arange(512)
     exact = dense(query, key, bias, 0.177) @ value.double()
-    folded = folded_attention(query, key, value, fold_bias(bias, 0.177, torch.bfloat16), 0.177)
+    folded = kernel_attention(query, key, value, fold_bias(bias, 0.177, torch.bfloat16), 0.177)
     rounded = dense(query, key, bias.bfloat16().float(), 0.177) @ value.double()
     assert (folded.double() - exact).abs().mean() < (rounded - exact).abs().mean()
 
@@ -224,50 +226,56 @@ def test_autocast_does_not_round_the_bias_of_fp32_queries() -> None:
     query, key, value = drawn((1, 4, 256, 16))
     bias = geometric(4)[:, None] * torch.arange(256)
     folded = fold_bias(bias, 0.25, torch.float32)
-    plain = folded_attention(query, key, value, folded, 0.25)
+    plain = kernel_attention(query, key, value, folded, 0.25)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = folded_attention(query, key, value, folded, 0.25)
+        cast = kernel_attention(query, key, value, folded, 0.25)
     assert torch.equal(cast, plain)
 
 
 @pytest.fixture
 def fresh_check() -> object:
-    fused._checked.cache_clear()
+    kernel_module._checked.cache_clear()
     yield None
-    fused._checked.cache_clear()
+    kernel_module._checked.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_check")
 class TestSelfCheck:
     def test_it_passes_on_the_cpu(self) -> None:
-        assert fused_available(torch.device("cpu"))
+        assert kernel_available(torch.device("cpu"))
 
     def test_a_device_without_operator_fails_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lse, "OPERATORS", {})
-        assert not fused_available(torch.device("cpu"))
+        monkeypatch.setattr(private_operators, "OPERATORS", {})
+        assert not kernel_available(torch.device("cpu"))
         query, key, _ = drawn((1, 1, 4, 8))
         with pytest.raises(StateError, match="blocked"):
-            fused_rows(query, key, torch.zeros(1, 4), 1.0)
+            kernel_statistics(query, key, torch.zeros(1, 4), 1.0)
 
     def test_a_vanished_operator_fails_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(lse.OPERATORS, "cpu", ("_no_such_operator", lse._cpu))
-        assert not fused_available(torch.device("cpu"))
+        monkeypatch.setitem(
+            private_operators.OPERATORS, "cpu", ("_no_such_operator", private_operators._cpu)
+        )
+        assert not kernel_available(torch.device("cpu"))
 
     def test_a_changed_signature_fails_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def changed(operator: object, *_: object) -> None:
             operator("nothing it knows")
 
-        monkeypatch.setitem(lse.OPERATORS, "cpu", (lse.OPERATORS["cpu"][0], changed))
-        assert not fused_available(torch.device("cpu"))
+        monkeypatch.setitem(
+            private_operators.OPERATORS, "cpu", (private_operators.OPERATORS["cpu"][0], changed)
+        )
+        assert not kernel_available(torch.device("cpu"))
 
     @pytest.mark.parametrize("wrong", ["output", "lse"])
     def test_other_numbers_fail_it(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
         def off(operator: object, *inputs: object) -> tuple[Tensor, Tensor]:
-            output, logsum = lse._cpu(operator, *inputs)
+            output, logsum = private_operators._cpu(operator, *inputs)
             return (output * 1.01, logsum) if wrong == "output" else (output, logsum + 0.01)
 
-        monkeypatch.setitem(lse.OPERATORS, "cpu", (lse.OPERATORS["cpu"][0], off))
-        assert not fused_available(torch.device("cpu"))
+        monkeypatch.setitem(
+            private_operators.OPERATORS, "cpu", (private_operators.OPERATORS["cpu"][0], off)
+        )
+        assert not kernel_available(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

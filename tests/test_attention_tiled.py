@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headsurgeon.attention import tiled_attention as module
-from headsurgeon.attention.tiled_attention import tiled_attention, tiles_serve
-from headsurgeon.attention.tiles import NUMBERS, ROWS, TiledScores
+from headsurgeon.attention.tiled_attention import tiled_attention, tiles_are_faster
+from headsurgeon.attention.tiled_scores import NUMBERS, ROWS, TiledScores
 from headsurgeon.errors import StateError
 from tests.test_attention import dense, drawn, geometric
 
@@ -132,7 +132,7 @@ def test_tiles_cover_every_row_of_every_head_once_and_fit_the_scratch_memory(
     assert (seen == 1).all()
 
 
-def test_tiles_serve_fp32_on_a_cpu() -> None:
-    assert tiles_serve(torch.zeros(1))
-    assert not tiles_serve(torch.zeros(1, dtype=torch.bfloat16))
-    assert not tiles_serve(torch.zeros(1, device="meta"))
+def test_tiles_are_for_fp32_on_a_cpu() -> None:
+    assert tiles_are_faster(torch.device("cpu"), torch.float32)
+    assert not tiles_are_faster(torch.device("cpu"), torch.bfloat16)
+    assert not tiles_are_faster(torch.device("meta"), torch.float32)

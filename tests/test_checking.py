@@ -8,7 +8,7 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from headsurgeon.arch import Projection
-from headsurgeon.attention.split import split_heads
+from headsurgeon.attention.split_heads import split_heads
 from tests.checking import checked, names_a_shape
 
 

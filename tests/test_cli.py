@@ -97,12 +97,12 @@ class TestTheWholeWay:
         assert re.search(r"slope +\.250 \.062 \.016 \.004", said)
         assert re.search(r"L1 .*D.*D.* 2\n", said)
         assert "an untrained head would have mass" in said
-        assert "in one pass with the statistics (tiled); float32" in said
+        assert "in one pass with the statistics (tiles); float32" in said
         assert "headsurgeon plan out/diagnosis.json --rule sick" in said
 
     def test_plan_prices_heads_with_the_attention_asked_for(self, clinic: Path) -> None:
         options = ("--rule", "sick", "-o", "priced.yaml", "--cost-count", "2", "--overwrite")
-        for asked, used in (("auto", "fused"), ("stock", "stock"), ("fused", "fused")):
+        for asked, used in (("auto", "tiles"), ("stock", "stock"), ("fast", "tiles")):
             said = run("plan", "out", *options, "--attention", asked)
             assert said.exit_code == 0, said.stderr
             assert f"with attention {used}" in " ".join(said.stderr.split())

@@ -63,7 +63,7 @@ def test_a_long_text_is_cut_and_says_so_and_shared_keys_are_named(clinic: Path) 
         (("sick", "L0H0", *TEXT, "--length", "1"), "at least 2 tokens"),
         (("sick", "L0H0", *TEXT, "--first-token", "<none>"), "not in the tokenizer's vocabulary"),
         (("sick", "L0H0", *TEXT, "--output", "head.pdf"), "ends in .png"),
-        (("sick", "L0H0", *TEXT, "--attention", "fused"), "the model's own forward"),
+        (("sick", "L0H0", *TEXT, "--attention", "fast"), "the model's own forward"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(

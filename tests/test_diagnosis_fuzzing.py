@@ -96,3 +96,12 @@ def test_the_file_as_it_was_written_is_read(tmp_path: Path) -> None:
     diagnosis = hs.Diagnosis.from_dict(copy.deepcopy(CONTENT))
     diagnosis.save(tmp_path / "diagnosis.json")
     assert hs.Diagnosis.load(tmp_path / "diagnosis.json").to_dict() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now"), [("blocked", "blocks"), ("tiled", "tiles"), ("fused", "kernel")]
+)
+def test_an_earlier_name_of_the_attention_that_ran_is_read(earlier: str, now: str) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["provenance"]["attention"] = earlier
+    assert hs.Diagnosis.from_dict(content).stats.provenance.attention == now

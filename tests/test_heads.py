@@ -48,9 +48,7 @@ def stats(documents: tuple[str, ...], seed: int = 0) -> HeadStats:
         documents=documents,
         slopes=np.ones((2, 3)),
         null_mass=np.zeros((2, 3)),
-        provenance=Provenance(
-            "m", "c", "dev", 8, len(documents), "none", 0, "h", "fp32", "blocked"
-        ),
+        provenance=Provenance("m", "c", "dev", 8, len(documents), "none", 0, "h", "fp32", "blocks"),
     )
 
 

@@ -14,6 +14,7 @@ MAX_LINES = 400
 ORDER = [
     "errors",
     "printable",
+    "attention_kinds",
     "heads",
     "temporaries",
     "files",

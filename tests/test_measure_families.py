@@ -12,8 +12,8 @@ from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, ModelError, SettingsError
 from headsurgeon.heads import QUANTILE_LEVELS, HeadStats
 from headsurgeon.measurement import measure
-from headsurgeon.measurement.capture import LayerCapture
-from headsurgeon.measurement.interface import listening
+from headsurgeon.measurement.attention_interface import listening
+from headsurgeon.measurement.layer_capture import LayerCapture
 from tests.pico import tokens
 from tests.pico_families import NAMES, VARIANTS, pico_family, pico_gemma3_with_images
 
@@ -148,14 +148,14 @@ def test_outputs_and_scales_are_those_of_the_layout(name: str) -> None:
     maps = maps_of(model, ids)
 
     def check(layer: int, capture: LayerCapture) -> None:
-        assert capture.terms is not None
+        assert capture.score_terms is not None
         context = torch.tensor(maps[layer]).float() @ capture.value
         torch.testing.assert_close(capture.context, context, atol=1e-5, rtol=0.0)
-        assert (capture.terms.sinks is not None) == layout.learned_sinks
-        assert capture.terms.softcap == layout.softcap
+        assert (capture.score_terms.sinks is not None) == layout.learned_sinks
+        assert capture.score_terms.softcap == layout.softcap
         # OPT scales its queries itself, and this GPT-2 divides by the layer's number
         scale = {"opt": 1.0, "opt-nobias": 1.0, "gpt2-inverse": layout.scale / (layer + 1)}
-        assert capture.terms.scale == pytest.approx(scale.get(name, layout.scale))
+        assert capture.score_terms.scale == pytest.approx(scale.get(name, layout.scale))
 
     with torch.no_grad(), listening(model, layout, check):
         model.base_model(input_ids=ids, use_cache=False)
@@ -203,12 +203,12 @@ def test_results_say_whether_any_layer_was_measured_in_one_pass() -> None:
     expected = {"llama": True, "qwen2-window": True, "gemma2": False, "mistral": False}
     for name, possible in expected.items():
         found = measure(pico_family(name), tokens(length=LENGTH)).provenance.attention
-        assert found == ("tiled" if possible else "blocked")
+        assert found == ("tiles" if possible else "blocks")
 
 
-def test_fused_is_refused_where_no_layer_can_be_fused() -> None:
-    with pytest.raises(SettingsError, match="attention='stock'"):
-        measure(pico_family("gemma2"), tokens(length=LENGTH), attention="fused")
+def test_fast_is_refused_where_no_layer_can_be_fast() -> None:
+    with pytest.raises(SettingsError, match="attention 'stock'"):
+        measure(pico_family("gemma2"), tokens(length=LENGTH), attention="fast")
 
 
 def test_attention_that_cannot_be_listened_to_is_refused() -> None:

@@ -9,7 +9,7 @@ from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, HeadError, ModelError, SettingsError
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
-from headsurgeon.measurement.one_head import attention_map
+from headsurgeon.measurement.one_head_map import attention_map
 from tests.dense import dense_layers
 from tests.pico import PICO, pico, tokens
 from tests.pico_families import NAMES, pico_family

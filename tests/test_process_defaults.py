@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
-from headsurgeon.measurement.one_head import attention_map
+from headsurgeon.measurement.one_head_map import attention_map
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family
 

@@ -13,7 +13,8 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation import Recovery, ablate, empirical_null, recovery
 from headsurgeon.heads import HeadId
-from headsurgeon.measurement.capture import LayerCapture, capturing
+from headsurgeon.measurement.layer_capture import LayerCapture
+from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico

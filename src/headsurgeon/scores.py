@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from headsurgeon.attention_kinds import AttentionRan
 from headsurgeon.errors import InputError, SettingsError
 
 DRAWS = 10_000
@@ -78,7 +79,7 @@ class Evaluation:
         documents: ids, in order of first appearance.
         document_nll: summed negative log-likelihood of each document, nats.
         document_tokens: predicted tokens of each document, length − 1 per window.
-        attention: `stock` is the model's own; `fused` equals it up to rounding.
+        attention: what ran: `stock`, `tiles` or `kernel`, see `headsurgeon.attention_kinds`.
     """
 
     model: str
@@ -93,7 +94,7 @@ class Evaluation:
     documents: tuple[str, ...]
     document_nll: Float[np.ndarray, " document"]
     document_tokens: Float[np.ndarray, " document"]
-    attention: str = "stock"
+    attention: AttentionRan = "stock"
 
     @property
     def document_mean(self) -> Float[np.ndarray, " document"]:

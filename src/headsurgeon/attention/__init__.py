@@ -1,14 +1,22 @@
-"""Ways to run attention.
+"""Ways to run attention, and to take statistics of its rows, without holding attention maps.
 
-"Fused" is what a user asks for: attention without maps, in tiles for fp32 on a CPU, by a kernel
-elsewhere.
+`attention_kinds.py`, one folder up, has the words for what is asked for and what ran.
 
-- `rows.py` says what a pass over the attention rows yields; `blocked.py` is the exact reference;
-- `tiles.py` cuts scores to fit a processor's cache; `tiled.py` takes statistics from such tiles,
-  `tiled_attention.py` is attention itself, forward and backward;
-- `fold.py` turns a key bias into features, so that stock fused kernels compute ALiBi;
-- `fused.py` gets the same statistics from such a kernel; `lse.py` adapts the private operators;
-- `swap.py` runs a model's forward and backward passes that way; `split.py` finds the heads.
+Statistics of the rows (`row_statistics.py` says which), by three ways with one result:
+
+- `blocked_statistics.py`: in blocks of queries; exact for any mask, and the reference;
+- `tiled_statistics.py`: in tiles that fit a processor's cache (`tiled_scores.py`);
+- `kernel_statistics.py`: by one call of a fused kernel (`private_operators.py`).
+
+Attention itself, with a bias on the keys, forward and backward:
+
+- `tiled_attention.py`: in such tiles;
+- `kernel_attention.py`: by PyTorch's fused kernel, the bias as features (`folded_bias.py`);
+- `biased_attention.py`: by whichever of the two is faster.
+
+A whole model: `choice.py` decides, `fast_passes.py` switches it over for a while, with the
+forwards in `fast_modules.py`, for the families in `fast_families.py`; `split_heads.py` finds the
+heads among a projection's features.
 """
 
 import lazy_loader

@@ -1,3 +1,3 @@
-from .fused import fused_available as fused_available
-from .swap import FUSED_FAMILIES as FUSED_FAMILIES
-from .swap import fused_attention as fused_attention
+from .choice import attending as attending
+from .choice import choose_attention as choose_attention
+from .fast_passes import fast_attention as fast_attention

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.tiles import TILED_DEVICES, TiledScores
+from headsurgeon.attention.tiled_scores import TILED_DEVICES, TiledScores
 from headsurgeon.errors import StateError
 
 # Probabilities below this are 0. Far below what fp32 can add to 1; products of still smaller ones
@@ -44,8 +44,8 @@ def tiled_attention(
     """
     dtypes = {part.dtype for part in (query, key, value, key_bias)}
     if dtypes != {torch.float32}:
-        found = ", ".join(sorted(map(str, dtypes)))
-        raise StateError(f"tiles compute in fp32, got {found}; use folded_attention")
+        names = ", ".join(sorted(map(str, dtypes)))
+        raise StateError(f"tiles compute in fp32, got {names}; use kernel_attention")
     joined = (part.flatten(0, 1).contiguous() for part in (query, key, value))
     # autocast would make the products of fp32 tensors bf16
     with torch.autocast(query.device.type, enabled=False):
@@ -53,12 +53,12 @@ def tiled_attention(
     return output.view(*query.shape[:3], value.shape[-1])
 
 
-def tiles_serve(query: Tensor) -> bool:
-    """Whether tiles are the fast way for such queries, rather than PyTorch's fused kernel.
+def tiles_are_faster(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether attention on that device, in that precision, is faster in tiles than by a kernel.
 
-    In bf16 and fp16 they are not: a kernel then uses what the processor has for these.
+    In bf16 and fp16 it is not: a kernel then uses what the processor has for these.
     """
-    return query.device.type in TILED_DEVICES and query.dtype == torch.float32
+    return device.type in TILED_DEVICES and dtype == torch.float32
 
 
 @torch.library.custom_op("headsurgeon::tiled_attention", mutates_args=())

@@ -60,7 +60,7 @@ def inspect(
     from headsurgeon.diagnosis import diagnose
     from headsurgeon.heads import HeadId, check_heads
     from headsurgeon.measurement import measure
-    from headsurgeon.measurement.one_head import attention_map
+    from headsurgeon.measurement.one_head_map import attention_map
 
     place = HeadId.parse(head)
     _check(output, length, loading.attention)

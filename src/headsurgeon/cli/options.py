@@ -138,8 +138,8 @@ BatchSize = Annotated[
 Attention = Annotated[
     str,
     typer.Option(
-        help="stock is the model's own; fused is the same without maps, up to rounding; auto is "
-        "fused where there is one, and stock in 16 bit, where rounding counts.",
+        help="stock is the model's own; fast is the same without maps, up to rounding; auto is "
+        "fast where there is one, and stock in 16 bit, where rounding counts.",
         rich_help_panel=MACHINE,
     ),
 ]

@@ -66,7 +66,7 @@ def _ran(provenance: "Provenance") -> str:
     """Which attention the statistics come from."""
     own = "the model's own, statistics in blocks"
     ours = f"in one pass with the statistics ({provenance.attention})"
-    return f"{own if provenance.attention == 'blocked' else ours}; {provenance.dtype}"
+    return f"{own if provenance.attention == 'blocks' else ours}; {provenance.dtype}"
 
 
 def _findings(diagnosis: "Diagnosis") -> dict[str, str]:

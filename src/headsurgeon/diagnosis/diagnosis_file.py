@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from headsurgeon.attention_kinds import AttentionRan, ran_in_diagnosis
 from headsurgeon.diagnosis.verdicts import Thresholds, classify
 from headsurgeon.errors import InputError, ModelError, SettingsError
 from headsurgeon.files import shorten, write_text
@@ -74,7 +75,7 @@ class _Provenance(_Read):
     seed: int = Field(ge=0, lt=2**63)
     corpus_hash: str
     dtype: str
-    attention: str
+    attention: Annotated[AttentionRan, BeforeValidator(ran_in_diagnosis)]
     family: str = ""
 
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
-from headsurgeon.attention.choice import AttentionChoice
+from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.loss import evaluate
 from headsurgeon.evaluation.lower_layers import Prefix
 from headsurgeon.heads import HeadId, check_heads, parse_heads
-from headsurgeon.measurement.capture import LayerCapture, capturing
+from headsurgeon.measurement.layer_capture import LayerCapture
+from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.planning import AblationMode, Plan
 from headsurgeon.scores import Estimate, Evaluation, difference

@@ -12,7 +12,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention.choice import AttentionChoice, attending
+from headsurgeon.attention.choice import attending
+from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
@@ -38,8 +39,8 @@ def evaluate(
         windows: equal windows, or bare token ids [count, length]; each window starts without
             knowledge of the one before.
         batch_size: windows per forward pass; by default about 4,096 tokens.
-        attention: `stock`, `fused`, or `auto`: the model's own forward in 16 bit, where ours rounds
-            less than the model that will run; see `headsurgeon.attention.choice`.
+        attention: `stock`, `fast`, or `auto`: the model's own forward in 16 bit, where ours rounds
+            less than the model that will run; see `headsurgeon.attention_kinds`.
 
     Raises:
         ModelError: a loss is not a finite number; names the window and its document.

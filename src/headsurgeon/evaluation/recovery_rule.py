@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from transformers import PreTrainedModel
 
-from headsurgeon.attention.choice import AttentionChoice
+from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StateError

@@ -11,13 +11,15 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import Observed
-from headsurgeon.attention.rows import RowStatistics
+from headsurgeon.attention.row_statistics import RowStatistics
+from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
-from headsurgeon.measurement.attention_path import Attention, Path, choose_path, measuring
-from headsurgeon.measurement.capture import LayerCapture, capturing
-from headsurgeon.measurement.interface import listening
+from headsurgeon.measurement.attention_interface import listening
+from headsurgeon.measurement.layer_capture import LayerCapture
+from headsurgeon.measurement.measured_attention import choose_measured, measuring
+from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.measurement.untrained_head import null_mass
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.weights import ordinary, precision
@@ -35,7 +37,7 @@ def measure(
     windows: Windows | Tensor,
     *,
     batch_size: int | None = None,
-    attention: Attention = "auto",
+    attention: AttentionChoice = "auto",
 ) -> HeadStats:
     """Measures every head of `model` on `windows`.
 
@@ -52,37 +54,37 @@ def measure(
             document each.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock` runs the model's own forward and takes the statistics in blocks, exactly;
-            `fused` takes both from one pass, in memory linear in the window (equal to 1e-4 in
-            fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fused` where
+            `fast` takes both from one pass, in memory linear in the window (equal to 1e-4 in
+            fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fast` where
             attention is nothing but causal with a bias on the keys, save where that would take the
             place of a model's own forward in 16 bit, which rounds otherwise.
 
     Returns:
-        The statistics, one value per window and head; `provenance.attention` says `blocked` (the
-        stock forward), `tiled` (one pass, in tiles of scores; on a CPU) or `fused` (one pass of a
+        The statistics, one value per window and head; `provenance.attention` says `blocks` (the
+        stock forward), `tiles` (one pass, in tiles of scores; on a CPU) or `kernel` (one pass of a
         kernel that has passed its self-check on this device).
 
     Raises:
         UnsupportedModel: no layout describes the model.
         SettingsError: tokens that are not [count, length], windows shorter than 2 tokens, or longer
-            than the model can read; `fused` asked for where it is not available.
+            than the model can read; `fast` asked for where it is not available.
         ModelError: weights or activations that are not finite, or masks that the layout does not
             describe.
     """
     layout = layout_of(model)
-    chosen = as_windows(windows)
-    tokens = chosen.tokens
+    windows = as_windows(windows)
+    tokens = windows.tokens
     check_windows(tokens, layout, model)
     count, length = tokens.shape
     shape = (count, layout.layers, layout.heads)
     values = {name: np.full(shape, np.nan) for name in STATISTICS}
     quantiles = np.full((*shape, len(QUANTILE_LEVELS)), np.nan)
-    path = choose_path(model, layout, attention, length)
+    ran = choose_measured(model, layout, attention, length)
     observe = OBSERVE[layout.observed]
     sinks: dict[int, Tensor] = {}
     done = 0
 
-    with torch.no_grad(), evaluating(model), measuring(model, layout, path, length) as rows_of:
+    with torch.no_grad(), evaluating(model), measuring(model, layout, ran, length) as rows_of:
 
         def on_layer(layer: int, capture: LayerCapture) -> None:
             batch = slice(done, done + len(capture.query))
@@ -93,8 +95,8 @@ def measure(
             for name, value in measured.items():
                 values[name][batch, layer] = value.cpu().double().numpy()
             quantiles[batch, layer] = spread.cpu().double().numpy()
-            if capture.terms is not None and capture.terms.sinks is not None:
-                sinks[layer] = capture.terms.sinks.detach()
+            if capture.score_terms is not None and capture.score_terms.sinks is not None:
+                sinks[layer] = capture.score_terms.sinks.detach()
 
         with observe(model, layout, on_layer):
             for batch in batches(tokens, batch_size):
@@ -105,10 +107,10 @@ def measure(
     return HeadStats(
         values=values,
         row_quantiles=quantiles,
-        documents=chosen.documents,
+        documents=windows.documents,
         slopes=np.tile(np.array(layout.slopes, dtype=np.float64), (layout.layers, 1)),
         null_mass=null_mass(layout, length, sinks),
-        provenance=_provenance(model, chosen, path),
+        provenance=_provenance(model, windows, ran),
     )
 
 
@@ -150,7 +152,7 @@ def _output_norms(capture: LayerCapture) -> Float[Tensor, "batch head"]:
     return squared.clamp(min=0.0).sqrt().mean(-1)
 
 
-def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provenance:
+def _provenance(model: PreTrainedModel, windows: Windows, ran: AttentionRan) -> Provenance:
     return Provenance(
         model=model_id(model),
         corpus=windows.corpus,
@@ -161,7 +163,7 @@ def _provenance(model: PreTrainedModel, windows: Windows, path: Path) -> Provena
         seed=windows.seed,
         corpus_hash=windows.corpus_hash,
         dtype=precision(model),
-        attention=path,
+        attention=ran,
         family=str(model.config.model_type),
     )
 

@@ -9,11 +9,11 @@ import numpy as np
 from torch import no_grad
 
 from headsurgeon.attention.choice import attending
+from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import classify
 from headsurgeon.errors import OperationError
 from headsurgeon.measurement import measure
-from headsurgeon.measurement.attention_path import Attention
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.models.loss import token_nll
 from headsurgeon.operation import Patient
@@ -42,7 +42,7 @@ def evaluate_dev(
     dev: Windows,
     statistics_windows: int,
     computing: AbstractContextManager[Any],
-    attention: Attention = "auto",
+    attention: AttentionChoice = "auto",
 ) -> DevResult:
     """Loss on all dev windows, and statistics of all heads on the first few of them.
 

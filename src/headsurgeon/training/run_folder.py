@@ -15,6 +15,7 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation import Patient
+from headsurgeon.training.contexts import computing
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.weights import configuration, differing, environment, weight_hashes
 
@@ -38,6 +39,8 @@ def identity(
     patient: Patient, train: Windows, dev: Windows, settings: TrainSettings
 ) -> dict[str, Any]:
     """All that decides what comes out of a run; two runs that agree here are the same run."""
+    with computing(patient.model, settings):
+        ran = choose_attention(patient.model, settings.attention, training=True)
     return {
         "fingerprint": patient.base_fingerprint,
         "heads": [str(head) for head in patient.heads],
@@ -45,7 +48,7 @@ def identity(
         "output_start": patient.output_start,
         "init_seed": patient.seed,
         "dtype": str(patient.model.dtype).removeprefix("torch."),
-        "attention": choose_attention(patient.model, settings.attention, training=True),
+        "attention": ran,
         "train": _describe(train),
         "dev": _describe(dev),
         "settings": settings.model_dump(mode="json"),
@@ -134,8 +137,8 @@ def _describe(windows: Windows) -> dict[str, Any]:
 
 def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     # hundreds of hashes are told in one line
-    rest = (_completed(found) | {"weights": None}, {**wanted, "weights": None})
-    before, now = _flat(rest[0]), _flat(rest[1])
+    before = _comparable(_completed(found) | {"weights": None})
+    now = _comparable({**wanted, "weights": None})
     faults = [
         f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
         for name in sorted(set(before) | set(now))
@@ -158,6 +161,19 @@ def _completed(found: Mapping[str, Any]) -> dict[str, Any]:
     settings = found.get("settings")
     known = settings if isinstance(settings, dict) else {}
     return {**found, "settings": to_jsonable_python(defaults) | known}
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without nesting, and with fast attention as one thing.
+
+    Tiles or kernel follow from device and precision, which have entries of their own; earlier
+    versions wrote `fused` for both, and for what was asked.
+    """
+    flat = _flat(identity)
+    for name in ("attention", "settings.attention"):
+        if flat.get(name) in ("tiles", "kernel", "fused"):
+            flat[name] = "fast"
+    return flat
 
 
 def _shown(content: dict[str, Any], name: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from headsurgeon.attention_kinds import FUSED_IS_FAST, AttentionChoice
 from headsurgeon.errors import SettingsError
 from headsurgeon.training.moments import Moments, as_step
 
@@ -53,10 +54,10 @@ class TrainSettings(BaseModel):
         "auto",
         description="precision of the forward pass; auto is the model's own",
     )
-    attention: Literal["auto", "stock", "fused"] = Field(
+    attention: AttentionChoice = Field(
         "auto",
-        description="stock is the model's own; fused is the same up to rounding, faster, in memory "
-        "linear in the window; auto is fused for BLOOM, MPT and ALiBi-Falcon",
+        description="stock is the model's own; fast is the same up to rounding, faster, in memory "
+        "linear in the window; auto is fast for BLOOM, MPT and ALiBi-Falcon",
     )
     masters: Literal["fp32", "bf16"] = Field(
         "fp32",
@@ -99,6 +100,13 @@ class TrainSettings(BaseModel):
         except ValidationError as error:
             faults = [_fault(item) for item in error.errors()]
             raise SettingsError("training settings:\n  " + "\n  ".join(faults)) from error
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _not_by_its_earlier_name(cls, attention: Any) -> Any:
+        if attention == "fused":
+            raise ValueError(FUSED_IS_FAST)
+        return attention
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "TrainSettings":

@@ -1,8 +1,8 @@
 """The one place that knows PyTorch's private fused operators, which also return the log-sum-exp.
 
 Their public face, `scaled_dot_product_attention`, keeps the log-sum-exp to itself. Private
-operators may change or vanish with any release: `fused.fused_available` compares them with the
-exact path before they are used, and nobody else calls them.
+operators may change or vanish with any release: `kernel_available` in `kernel_statistics.py`
+compares them with exact statistics before they are used, and nobody else calls them.
 """
 
 from collections.abc import Callable

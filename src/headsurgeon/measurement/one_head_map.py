@@ -7,10 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention.blocked import masked
+from headsurgeon.attention.blocked_statistics import masked
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import HeadId, check_heads
-from headsurgeon.measurement.capture import LayerCapture
+from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measuring import OBSERVE
 from headsurgeon.models.forward import check_windows, evaluating, usual_defaults
 
@@ -72,7 +72,7 @@ def _probabilities(
     held_in: torch.dtype,
 ) -> Float[Tensor, "row key"]:
     """The map of one head of the first window; terms in the order in which attention has them."""
-    terms = capture.terms
+    terms = capture.score_terms
     scores = capture.query[0, head].float() @ capture.key[0, head].float().T
     scores = scores * (scale if terms is None else terms.scale)
     if terms is not None and terms.softcap is not None:

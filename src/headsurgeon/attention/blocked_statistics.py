@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.rows import RowStatistics
+from headsurgeon.attention.row_statistics import RowStatistics
 
 BLOCK = 128
 
 
-def blocked_rows(
+def blocked_statistics(
     query: Float[Tensor, "batch head row width"],
     key: Float[Tensor, "batch head row width"],
     key_bias: Float[Tensor, "head row"],

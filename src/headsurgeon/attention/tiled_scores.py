@@ -1,8 +1,8 @@
 """Causal scores with a bias on the keys, in tiles that fit the processor's cache.
 
 Where no kernel keeps scores in registers, a tile of scores that stays in the cache is the next best
-thing: every pass over it costs little. Statistics (`tiled.py`) and attention itself
-(`tiled_attention.py`) are both made of such passes.
+thing: every pass over it costs little. Statistics
+(`tiled_statistics.py`) and attention itself (`tiled_attention.py`) are both made of such passes.
 """
 
 import math
@@ -65,7 +65,7 @@ class TiledScores:
         self._bias = (key_bias / UNIT).repeat(len(query) // len(key_bias), 1)[:, None]
         # added rather than filled in by a mask, which takes several times as long
         self._later = query.new_full((ROWS, ROWS), -torch.inf).triu(1)
-        # memory that is asked for anew for every tile comes from the system, page by page
+        # memory that is allocated again for every tile comes from the system, page by page
         largest = max((math.prod(tile.shape) for tile in self), default=0)
         self._scratch = query.new_empty(held, largest)
 

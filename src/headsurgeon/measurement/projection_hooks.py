@@ -1,4 +1,4 @@
-"""Listening to a forward pass: queries, keys, values and head outputs of each layer, by hooks.
+"""Listening at the projections: queries, keys, values and head outputs of each layer, by hooks.
 
 The model computes what it always computes; the hooks only look. They are gone when the context
 ends, also when it ends with an exception.
@@ -6,52 +6,13 @@ ends, also when it ends with an exception.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsurgeon.arch import Layout, Projection
-from headsurgeon.attention.split import shared_heads, split_heads
-from headsurgeon.models.weights import weight_of
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What else the model handed to attention in one layer.
-
-    Attributes:
-        scale: factor on query·key.
-        mask: boolean or additive, [batch or 1, head or 1, row, key]; None means causal.
-        softcap: limit of the scores, if any.
-        sinks: score of each head's learned sink, if any.
-    """
-
-    scale: float
-    mask: Tensor | None
-    softcap: float | None
-    sinks: Float[Tensor, " head"] | None
-
-
-@dataclass(frozen=True)
-class LayerCapture:
-    """What one attention layer computed.
-
-    Attributes:
-        query, key, value: per query head; grouped keys and values are repeated for their heads.
-        context: each head's output before the output projection.
-        output_weight: each head's columns of the output projection.
-        terms: the rest of the call, where the model was observed at the attention interface.
-    """
-
-    query: Float[Tensor, "batch head row width"]
-    key: Float[Tensor, "batch head row width"]
-    value: Float[Tensor, "batch head row width"]
-    context: Float[Tensor, "batch head row width"]
-    output_weight: Float[Tensor, "head hidden width"]
-    terms: Terms | None = None
+from headsurgeon.attention.split_heads import shared_heads, split_heads
+from headsurgeon.measurement.layer_capture import LayerCapture, output_weight
 
 
 @contextmanager
@@ -118,11 +79,3 @@ def _report(
         on_layer(layer, capture)
 
     return hook
-
-
-def output_weight(
-    module: nn.Module, layout: Layout, dtype: torch.dtype
-) -> Float[Tensor, "head hidden width"]:
-    """Each head's columns of an output projection that is given inputs of `dtype`."""
-    weight = weight_of(module, layout.output.axis == 0, dtype)
-    return torch.stack([weight.narrow(1, start, layout.head_dim) for start in layout.output.starts])

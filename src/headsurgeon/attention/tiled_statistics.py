@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.rows import RowStatistics
-from headsurgeon.attention.tiles import UNIT, TiledScores
+from headsurgeon.attention.row_statistics import RowStatistics
+from headsurgeon.attention.tiled_scores import UNIT, TiledScores
 
 # exp2 below this is a denormal number, on which some processors are many times slower.
 LOWEST = -115.0
 
 
-def tiled_rows(
+def tiled_statistics(
     query: Float[Tensor, "batch head row width"],
     key: Float[Tensor, "batch head row width"],
     key_bias: Float[Tensor, "head row"],
@@ -33,7 +33,7 @@ def tiled_rows(
         value: averaged by the probabilities; leave out where the output is not wanted.
 
     Returns:
-        The same statistics as `blocked_rows`, and the attention output (fp32) or None.
+        The same statistics as `blocked_statistics`, and the attention output (fp32) or None.
     """
     batch, heads, rows, width = query.shape
     queries = query.float().reshape(-1, rows, width)

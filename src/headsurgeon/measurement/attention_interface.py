@@ -17,12 +17,12 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from headsurgeon.arch import Layout
-from headsurgeon.attention.split import shared_heads, split_heads
+from headsurgeon.attention.split_heads import shared_heads, split_heads
 from headsurgeon.errors import ModelError, SettingsError
-from headsurgeon.measurement.capture import LayerCapture, Terms, output_weight
+from headsurgeon.measurement.layer_capture import LayerCapture, ScoreTerms, output_weight
 
 STOCK = ("eager", "sdpa")
-Call = tuple[Tensor, Tensor, Tensor, Terms]
+Call = tuple[Tensor, Tensor, Tensor, ScoreTerms]
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _noting(heard: list[Call], stock: str) -> Callable[..., tuple[Tensor, Tensor
         **named: Any,
     ) -> tuple[Tensor, Tensor | None]:
         scale = named.get("scaling")
-        terms = Terms(
+        terms = ScoreTerms(
             scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
             mask=attention_mask,
             softcap=named.get("softcap"),
@@ -129,7 +129,7 @@ def _report(
                 value=shared_heads(value.detach(), layout.heads),
                 context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
                 output_weight=output_weight(module, layout, inputs[0].dtype),
-                terms=terms,
+                score_terms=terms,
             ),
         )
 

@@ -3,7 +3,7 @@
 With q̃_t = [q_t, a] and k̃_j = [k_j, (b_j − b_c)/(a·scale)], scale·q̃·k̃ is the biased score less
 the constant b_c, which softmax ignores. So a stock fused kernel runs ALiBi with `is_causal=True`.
 Any bias that depends on the key alone can be folded, whether straight (BLOOM, MPT) or a staircase
-(Falcon).
+(Falcon). `kernel_attention.py` and `kernel_statistics.py` run on it.
 """
 
 import math
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 # Kernels are fastest, and some only work, with widths that are multiples of this.
 WIDTH_STEP = 8
@@ -82,29 +81,3 @@ def widen(
     features = folded.key_features.to(key.dtype).expand(batch, heads, rows, parts)
     zeros = query.new_zeros((1, 1, 1, 1)).expand(batch, heads, rows, spare)
     return torch.cat((query, constant, zeros), -1), torch.cat((key, features, zeros), -1)
-
-
-def folded_attention(
-    query: Float[Tensor, "batch head row width"],
-    key: Float[Tensor, "batch head row width"],
-    value: Float[Tensor, "batch head row width"],
-    folded: FoldedBias,
-    scale: float,
-) -> Float[Tensor, "batch head row width"]:
-    """Causal attention with a key bias through PyTorch's own fused attention; differentiable.
-
-    Args:
-        folded: the bias, made by `fold_bias` with the same `scale` and the dtype of `query`.
-        scale: factor on query·key.
-    """
-    width = query.shape[-1]
-    total = padded(width + folded.key_features.shape[-1])
-    wide_query, wide_key = widen(query, key, folded, total)
-    # a value of another width than the keys would lose the fused kernel on the CPU
-    wide_value = functional.pad(value, (0, total - width))
-    # autocast would round the one-part feature of fp32 queries
-    with torch.autocast(query.device.type, enabled=False):
-        context = functional.scaled_dot_product_attention(
-            wide_query, wide_key, wide_value, is_causal=True, scale=scale
-        )
-    return context[..., :width]

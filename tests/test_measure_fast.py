@@ -10,19 +10,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention import tiles
+from headsurgeon.attention import tiled_scores
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import STATISTICS, HeadStats
-from headsurgeon.measurement import attention_path as path_module
-from headsurgeon.measurement import measure
+from headsurgeon.measurement import measure, measured_attention
 from tests.pico import PICO, pico, tokens
 
 
-@pytest.fixture(params=["tiled", "fused"])
+@pytest.fixture(params=["tiles", "kernel"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What `attention="fused"` then means on the CPU: its tiles, or the kernel of other devices."""
-    if request.param == "fused":
-        monkeypatch.setattr(path_module, "TILED_DEVICES", frozenset())
+    """What `attention="fast"` then means on the CPU: its tiles, or the kernel of other devices."""
+    if request.param == "kernel":
+        monkeypatch.setattr(measured_attention, "TILED_DEVICES", frozenset())
     return request.param
 
 
@@ -34,14 +33,14 @@ def largest_difference(one: HeadStats, other: HeadStats, name: str) -> float:
 @pytest.mark.parametrize("family", list(PICO))
 @pytest.mark.parametrize("heads", [4, 6])
 @pytest.mark.parametrize("length", [2, 3, 50])
-def test_fused_statistics_are_the_exact_ones(family: str, heads: int, length: int) -> None:
+def test_fast_statistics_are_the_exact_ones(family: str, heads: int, length: int) -> None:
     model, ids = pico(family, heads=heads, hidden=8 * heads), tokens(batch=3, length=length)
     exact = measure(model, ids, attention="stock")
-    fused = measure(model, ids, attention="fused")
+    fast = measure(model, ids, attention="fast")
     for name in STATISTICS:
-        assert largest_difference(fused, exact, name) < 1e-4, name
-    np.testing.assert_allclose(fused.row_quantiles, exact.row_quantiles, atol=1e-4)
-    np.testing.assert_array_equal(fused.null_mass, exact.null_mass)
+        assert largest_difference(fast, exact, name) < 1e-4, name
+    np.testing.assert_allclose(fast.row_quantiles, exact.row_quantiles, atol=1e-4)
+    np.testing.assert_array_equal(fast.null_mass, exact.null_mass)
 
 
 @pytest.mark.usefixtures("path")
@@ -50,17 +49,17 @@ def test_they_still_are_over_long_windows(family: str) -> None:
     model = pico(family, layers=1, **({"max_seq_len": 1024} if family == "mpt" else {}))
     ids = tokens(batch=1, length=1024)
     exact = measure(model, ids, attention="stock")
-    fused = measure(model, ids, attention="fused")
+    fast = measure(model, ids, attention="fast")
     for name in set(STATISTICS) - {"mean_distance"}:
-        assert largest_difference(fused, exact, name) < 1e-4, name
+        assert largest_difference(fast, exact, name) < 1e-4, name
     # tokens, up to a thousand of them
-    assert largest_difference(fused, exact, "mean_distance") < 1e-3
+    assert largest_difference(fast, exact, "mean_distance") < 1e-3
 
 
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("family", ["bloom", "mpt", "falcon-new"])
-def test_in_bf16_fused_statistics_are_at_least_as_near_to_fp32_as_stock_ones(family: str) -> None:
-    errors = {"stock": 0.0, "fused": 0.0}
+def test_in_bf16_fast_statistics_are_at_least_as_near_to_fp32_as_stock_ones(family: str) -> None:
+    errors = {"stock": 0.0, "fast": 0.0}
     for seed in range(3):
         model, ids = pico(family, seed=seed, hidden=64), tokens(length=300, seed=seed)
         low = copy.deepcopy(model).bfloat16()
@@ -70,10 +69,10 @@ def test_in_bf16_fused_statistics_are_at_least_as_near_to_fp32_as_stock_ones(fam
             for name in ("first_token_mass", "entropy", "previous_token_mass", "local_mass"):
                 error = np.abs(found.mean(name) - exact.mean(name)).mean()
                 errors[attention] += error / np.abs(exact.mean(name)).mean()
-    assert errors["fused"] <= errors["stock"]
+    assert errors["fast"] <= errors["stock"]
 
 
-@pytest.mark.parametrize("attention", ["fused", "stock"])
+@pytest.mark.parametrize("attention", ["fast", "stock"])
 def test_statistics_are_fp32_where_the_model_runs_under_autocast(
     attention: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,29 +85,33 @@ def test_statistics_are_fp32_where_the_model_runs_under_autocast(
 
         return called
 
-    monkeypatch.setattr(path_module, "blocked_rows", noting(path_module.blocked_rows))
-    monkeypatch.setitem(path_module.ONE_PASS, path, noting(path_module.ONE_PASS[path]))
+    monkeypatch.setattr(
+        measured_attention, "blocked_statistics", noting(measured_attention.blocked_statistics)
+    )
+    monkeypatch.setitem(
+        measured_attention.ONE_PASS, path, noting(measured_attention.ONE_PASS[path])
+    )
     with torch.autocast("cpu", torch.bfloat16):
         measure(pico("bloom", layers=2), tokens(), attention=attention)
     assert cast == [False, False]
 
 
-@pytest.mark.parametrize("attention", ["auto", "fused", "stock"])
+@pytest.mark.parametrize("attention", ["auto", "fast", "stock"])
 def test_results_say_which_attention_was_used(attention: str, path: str) -> None:
     found = measure(pico("mpt"), tokens(), attention=attention).provenance.attention
-    assert found == ("blocked" if attention == "stock" else path)
+    assert found == ("blocks" if attention == "stock" else path)
 
 
 def test_without_a_trusted_kernel_tiles_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path_module, "TILED_DEVICES", frozenset())
-    monkeypatch.setattr(path_module, "fused_available", lambda device: False)
-    assert measure(pico("bloom"), tokens()).provenance.attention == "tiled"
+    monkeypatch.setattr(measured_attention, "TILED_DEVICES", frozenset())
+    monkeypatch.setattr(measured_attention, "kernel_available", lambda device: False)
+    assert measure(pico("bloom"), tokens()).provenance.attention == "tiles"
 
 
 def test_an_unknown_choice_lists_the_known_ones() -> None:
     model = pico("bloom")
-    with pytest.raises(SettingsError, match="auto, fused, stock"):
-        path_module.choose_path(model, layout_of(model), "flash", 8)
+    with pytest.raises(SettingsError, match="auto, stock, fast"):
+        measured_attention.choose_measured(model, layout_of(model), "flash", 8)
 
 
 @pytest.mark.usefixtures("path")
@@ -116,7 +119,7 @@ def test_no_map_is_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
     # every tensor that an operator returns is seen; a map would have rows·rows numbers per head
     rows = 1024
     # a tile has the same size whatever the window; here it must be smaller than a map
-    monkeypatch.setattr(tiles, "NUMBERS", 2**16)
+    monkeypatch.setattr(tiled_scores, "NUMBERS", 2**16)
     largest: list[int] = [0]
 
     class Watch(TorchDispatchMode):
@@ -132,7 +135,7 @@ def test_no_map_is_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
         model = pico(family, layers=1, **longer)
         measure(model, tokens(batch=1, length=8))
         with Watch():
-            measure(model, tokens(batch=1, length=rows), attention="fused")
+            measure(model, tokens(batch=1, length=rows), attention="fast")
         assert largest[0] < rows * rows, family
 
 

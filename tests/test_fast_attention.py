@@ -1,4 +1,4 @@
-"""A model inside `fused_attention`: the same model, only faster, and itself again afterwards."""
+"""A model inside `fast_attention`: the same model, only faster, and itself again afterwards."""
 
 import copy
 from typing import Any
@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention import fused_attention
-from headsurgeon.attention import swap as swap_module
+from headsurgeon.attention import biased_attention as biased_attention_module
+from headsurgeon.attention import fast_attention
 from headsurgeon.attention import tiled_attention as tiled_attention_module
 from headsurgeon.errors import UnsupportedModel
 from tests.pico import PICO, pico, tokens
@@ -22,21 +22,21 @@ from tests.test_measure import traces
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry per layer that ran without maps: by what."""
     seen: list[str] = []
-    for name in ("folded_attention", "tiled_attention"):
-        original = getattr(swap_module, name)
+    for name in ("kernel_attention", "tiled_attention"):
+        original = getattr(biased_attention_module, name)
 
         def counted(*given: object, name: str = name, original: Any = original) -> Tensor:
             seen.append(name)
             return original(*given)
 
-        monkeypatch.setattr(swap_module, name, counted)
+        monkeypatch.setattr(biased_attention_module, name, counted)
     return seen
 
 
-@pytest.fixture(params=["tiled_attention", "folded_attention"])
+@pytest.fixture(params=["tiled_attention", "kernel_attention"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a CPU runs in fp32, and what everything else runs."""
-    if request.param == "folded_attention":
+    if request.param == "kernel_attention":
         monkeypatch.setattr(tiled_attention_module, "TILED_DEVICES", frozenset())
     return str(request.param)
 
@@ -55,11 +55,11 @@ def test_logits_are_the_stock_ones(
     model = pico(family, heads=heads, hidden=8 * heads)
     ids = tokens(batch=3, length=length)
     stock = logits(model, ids)
-    with fused_attention(model):
-        fused = logits(model, ids)
+    with fast_attention(model):
+        fast = logits(model, ids)
     assert calls == [way] * model.config.num_hidden_layers
     largest = max(1.0, float(stock.abs().max()))
-    torch.testing.assert_close(fused, stock, atol=1e-5 * largest, rtol=0.0)
+    torch.testing.assert_close(fast, stock, atol=1e-5 * largest, rtol=0.0)
 
 
 def test_the_implementation_that_was_configured_is_put_back() -> None:
@@ -67,7 +67,7 @@ def test_the_implementation_that_was_configured_is_put_back() -> None:
     stock = logits(pico("falcon-mq"), ids)
     # its own logits are no reference: Falcon's eager forward adds the bias twice
     model = pico("falcon-mq", attn_implementation="eager")
-    with fused_attention(model):
+    with fast_attention(model):
         torch.testing.assert_close(logits(model, ids), stock, atol=1e-5, rtol=0.0)
     assert model.config._attn_implementation == "eager"
 
@@ -82,15 +82,15 @@ def test_gradients_are_the_stock_ones(
     stock = gradients(model, ids)
     if checkpointing:
         model.activation_checkpointing_enable()
-    with fused_attention(model):
-        fused = gradients(model, ids)
-    # a checkpointed layer runs again, and fused again, in backward
+    with fast_attention(model):
+        fast = gradients(model, ids)
+    # a checkpointed layer runs again, and fast again, in backward
     assert calls == [way] * model.config.num_hidden_layers * (1 + checkpointing)
-    assert stock.keys() == fused.keys()
+    assert stock.keys() == fast.keys()
     for name, gradient in stock.items():
         size = max(1e-3, float(gradient.abs().max()))
         torch.testing.assert_close(
-            fused[name], gradient, atol=2e-5 * size, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            fast[name], gradient, atol=2e-5 * size, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_left_afterwards(family: str) -> None:
     model, ids = pico(family), tokens()
     before = traces(model)
     stock = logits(model, ids)
-    with fused_attention(model):
+    with fast_attention(model):
         logits(model, ids)
         assert traces(model)[-1] == before[-1], "the configuration changes only during a call"
     assert traces(model) == before
@@ -121,7 +121,7 @@ def test_nothing_is_left_afterwards(family: str) -> None:
 def test_nothing_is_left_after_an_exception() -> None:
     model = pico("mpt")
     before = traces(model)
-    with pytest.raises(IndexError), fused_attention(model):
+    with pytest.raises(IndexError), fast_attention(model):
         model(torch.full((1, 4), 10_000))
     assert traces(model) == before
 
@@ -129,10 +129,10 @@ def test_nothing_is_left_after_an_exception() -> None:
 def test_contexts_nest() -> None:
     model, ids = pico("bloom"), tokens()
     before = traces(model)
-    with fused_attention(model):
+    with fast_attention(model):
         outer = logits(model, ids)
         inside = traces(model)[:-2]
-        with fused_attention(model):
+        with fast_attention(model):
             assert torch.equal(logits(model, ids), outer)
         assert traces(model)[:-2] == inside
         assert torch.equal(logits(model, ids), outer)
@@ -144,9 +144,9 @@ def test_hidden_dropout_of_bloom_stays() -> None:
     torch.manual_seed(0)
     stock = logits(model, ids)
     torch.manual_seed(0)
-    with fused_attention(model):
-        fused = logits(model, ids)
-    torch.testing.assert_close(fused, stock, atol=1e-5, rtol=0.0)
+    with fast_attention(model):
+        fast = logits(model, ids)
+    torch.testing.assert_close(fast, stock, atol=1e-5, rtol=0.0)
 
 
 class TestStockCalls:
@@ -158,7 +158,7 @@ class TestStockCalls:
         mask = torch.ones_like(ids)
         mask[1, 6:] = 0
         stock = logits(model, ids, attention_mask=mask)
-        with fused_attention(model):
+        with fast_attention(model):
             assert torch.equal(logits(model, ids, attention_mask=mask), stock)
         assert not calls
 
@@ -166,9 +166,9 @@ class TestStockCalls:
     def test_a_mask_without_padding_is_no_mask(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens(batch=2, length=9)
         stock = logits(model, ids)
-        with fused_attention(model):
-            fused = logits(model, ids, attention_mask=torch.ones_like(ids))
-        torch.testing.assert_close(fused, stock, atol=1e-5, rtol=0.0)
+        with fast_attention(model):
+            fast = logits(model, ids, attention_mask=torch.ones_like(ids))
+        torch.testing.assert_close(fast, stock, atol=1e-5, rtol=0.0)
         assert calls
 
     @pytest.mark.parametrize("family", list(PICO))
@@ -176,29 +176,29 @@ class TestStockCalls:
         model, ids = pico(family), tokens(batch=1, length=6)
         asked = {"max_new_tokens": 8, "do_sample": False, "use_cache": True}
         stock = model.generate(ids, **asked)
-        with fused_attention(model):
+        with fast_attention(model):
             assert torch.equal(model.generate(ids, **asked), stock)
         assert not calls
 
-    def test_generation_without_a_cache_is_fused(self, calls: list[str]) -> None:
+    def test_generation_without_a_cache_is_fast(self, calls: list[str]) -> None:
         model, ids = pico("bloom"), tokens(batch=1, length=6)
         asked = {"max_new_tokens": 8, "do_sample": False, "use_cache": False}
         stock = model.generate(ids, **asked)
-        with fused_attention(model):
+        with fast_attention(model):
             assert torch.equal(model.generate(ids, **asked), stock)
         assert calls
 
     def test_a_cache_that_was_not_asked_for_is_not_made(self) -> None:
         model, ids = pico("bloom"), tokens()
         assert model.config.use_cache
-        with fused_attention(model), torch.no_grad():
+        with fast_attention(model), torch.no_grad():
             assert model(ids).past_key_values is None
             assert model(ids, use_cache=True).past_key_values is not None
 
     @pytest.mark.parametrize("family", ["bloom", "mpt"])
     def test_attention_maps(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family), tokens()
-        with fused_attention(model), torch.no_grad():
+        with fast_attention(model), torch.no_grad():
             maps = model(ids, output_attentions=True, use_cache=False).attentions
         assert maps[0].shape[-1] == ids.shape[1]
         assert not calls
@@ -206,7 +206,7 @@ class TestStockCalls:
     @pytest.mark.parametrize("family", ["bloom", "falcon-rw"])
     def test_training_with_attention_dropout(self, family: str, calls: list[str]) -> None:
         model, ids = pico(family, attention_dropout=0.1).train(), tokens()
-        with fused_attention(model):
+        with fast_attention(model):
             logits(model, ids)
             assert not calls
             logits(model.eval(), ids)
@@ -214,13 +214,13 @@ class TestStockCalls:
 
     def test_training_mpt_with_attention_dropout(self, calls: list[str]) -> None:
         model, ids = pico("mpt", attn_config={"attn_pdrop": 1}).train(), tokens()
-        with fused_attention(model):
+        with fast_attention(model):
             logits(model, ids)
         assert not calls
 
     def test_windows_longer_than_the_model_reads_fail_as_before(self) -> None:
         model, ids = pico("mpt", max_seq_len=16), tokens(length=17)
-        with fused_attention(model), pytest.raises(RuntimeError):
+        with fast_attention(model), pytest.raises(RuntimeError):
             logits(model, ids)
 
 
@@ -236,7 +236,7 @@ def test_layers_put_in_place_of_the_projections_are_called() -> None:
         def forward(self, hidden: Tensor) -> Tensor:
             return 2.0 * self.linear(hidden)
 
-    with fused_attention(model):
+    with fast_attention(model):
         parent = model.get_submodule(layout.query.path(0).rpartition(".")[0])
         name = layout.query.path(0).rpartition(".")[2]
         before = logits(model, ids)
@@ -248,22 +248,22 @@ def test_layers_put_in_place_of_the_projections_are_called() -> None:
 
 @pytest.mark.parametrize("family", ["bloom", "mpt", "falcon-rw"])
 def test_in_bf16_it_is_no_further_from_fp32_than_stock(family: str) -> None:
-    errors = {"stock": 0.0, "fused": 0.0}
+    errors = {"stock": 0.0, "fast": 0.0}
     for seed in range(3):
         model, ids = pico(family, seed=seed, hidden=64), tokens(length=400, seed=seed)
         exact = logits(model, ids)
         low = copy.deepcopy(model).bfloat16()
         errors["stock"] += float((logits(low, ids).float() - exact).square().mean())
-        with fused_attention(low):
-            errors["fused"] += float((logits(low, ids).float() - exact).square().mean())
+        with fast_attention(low):
+            errors["fast"] += float((logits(low, ids).float() - exact).square().mean())
     # how products in bf16 are rounded differs between processors, by far less than a tenth; what is
     # at stake is a factor: BLOOM's own rounding of its bias makes its error ten times ours
-    assert errors["fused"] <= 1.1 * errors["stock"]
+    assert errors["fast"] <= 1.1 * errors["stock"]
 
 
 def test_another_family_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=11))
-    with pytest.raises(UnsupportedModel), fused_attention(model):
+    with pytest.raises(UnsupportedModel), fast_attention(model):
         pass
 
 
@@ -271,7 +271,7 @@ def test_contexts_may_close_in_any_order_and_leave_no_name_behind() -> None:
     names = set(ALL_MASK_ATTENTION_FUNCTIONS.keys())
     first, second = pico("bloom"), pico("bloom")
     ids = tokens(2, 8)
-    outer, inner = fused_attention(first), fused_attention(second)
+    outer, inner = fast_attention(first), fast_attention(second)
     outer.__enter__()
     inner.__enter__()
     outer.__exit__(None, None, None)

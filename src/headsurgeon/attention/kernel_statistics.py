@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.blocked import blocked_rows
-from headsurgeon.attention.fold import centred, fold_bias, padded, widen
-from headsurgeon.attention.lse import attend_with_lse
-from headsurgeon.attention.rows import RowStatistics
+from headsurgeon.attention.blocked_statistics import blocked_statistics
+from headsurgeon.attention.folded_bias import centred, fold_bias, padded, widen
+from headsurgeon.attention.private_operators import attend_with_lse
+from headsurgeon.attention.row_statistics import RowStatistics
 from headsurgeon.errors import StateError
 
 # Numbers held per temporary; heads are taken in groups that stay below it.
 GROUP_NUMBERS = 2**21
-# Largest difference from the exact path that the self-check accepts.
+# Largest difference from the exact statistics that the self-check accepts.
 TOLERANCE = 1e-4
 
 
-def fused_rows(
+def kernel_statistics(
     query: Float[Tensor, "batch head row width"],
     key: Float[Tensor, "batch head row width"],
     key_bias: Float[Tensor, "head row"],
@@ -46,10 +46,10 @@ def fused_rows(
         value: averaged along with the rest; leave out where the output is not wanted.
 
     Returns:
-        The same statistics as `blocked_rows`, and the attention output (fp32) or None.
+        The same statistics as `blocked_statistics`, and the attention output (fp32) or None.
 
     Raises:
-        StateError: no fused operator on this device; ask `fused_available` first.
+        StateError: no such operator on this device; ask `kernel_available` first.
     """
     batch, heads, rows, width = query.shape
     bias = centred(key_bias.float())
@@ -95,7 +95,8 @@ def _group(
     attended = attend_with_lse(wide_query, wide_key, averaged, scale)
     if attended is None:
         raise StateError(
-            f"no fused attention operator on {query.device.type!r}; use the blocked path"
+            f"no attention operator on {query.device.type!r} returns the log-sum-exp; use "
+            "blocked_statistics"
         )
     mean, lse = attended
     mean_score = (query * mean[..., value_width:keys_end]).sum(-1) * scale + mean[..., keys_end]
@@ -130,11 +131,12 @@ def _mass_back(
     return mass
 
 
-def fused_available(device: torch.device) -> bool:
-    """Whether the fused path works on this kind of device, found out once by comparing it.
+def kernel_available(device: torch.device) -> bool:
+    """Whether `kernel_statistics` works on this kind of device, found out once by comparing it.
 
-    Random queries and keys with a steep and a shallow bias go through both paths; a missing
-    operator, one that fails, or a difference above 1e-4 means that tiles have to serve.
+    Random queries and keys with a steep and a shallow bias go through it and through
+    `blocked_statistics`; a missing operator, one that fails, or a difference above 1e-4 means that
+    tiles have to serve.
     """
     return _checked(device.type)
 
@@ -149,9 +151,9 @@ def _checked(device_type: str) -> bool:
     )
     bias = torch.tensor([0.5, 0.01])[:, None] * torch.arange(rows)
     scale = width**-0.5
-    reference = blocked_rows(query, key, bias, scale)
+    reference = blocked_statistics(query, key, bias, scale)
     try:
-        found, output = fused_rows(
+        found, output = kernel_statistics(
             query.to(device_type),
             key.to(device_type),
             bias.to(device_type),
