@@ -35,7 +35,7 @@ def plan(layers: int) -> Plan:
     """7 of 16 heads in three quarters of the layers, a fifth of them left alone below."""
     first = round(layers * 5 / LAYERS)
     chosen = range(first, min(layers, first + round(layers * 18 / LAYERS)))
-    heads = tuple(PlannedHead(HeadId(layer, head)) for layer in chosen for head in SICK_HEADS)
+    heads = tuple(PlannedHead(id=HeadId(layer, head)) for layer in chosen for head in SICK_HEADS)
     return Plan(model="bloom-560m-shape", rule="heads", heads=heads)
 
 

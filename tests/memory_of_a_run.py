@@ -86,7 +86,7 @@ def main(name: str, folder: str) -> None:
     if name.startswith("llama"):
         # all four heads that read the first keys and values
         heads += [HeadId(layer, 3) for layer in range(1, layers)]
-    plan = Plan("any", "heads", tuple(PlannedHead(head) for head in heads))
+    plan = Plan(model="any", rule="heads", heads=tuple(PlannedHead(id=head) for head in heads))
     text = windows_of(torch.randint(5, VOCABULARY, (8, settings.length)), corpus="train")
     dev = windows_of(torch.randint(5, VOCABULARY, (settings.dev_windows, settings.length)))
     # libraries load code and set workspaces up at their first use, which is not the run's doing

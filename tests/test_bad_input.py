@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,7 @@ def test_nan_weights_are_named_by_diagnose_and_by_operate(clinic: Path) -> None:
     tensor = "transformer.h.1.self_attention.query_key_value.weight"
     arguments = ("diagnose", "broken", *READING, "--output", "new")
     refused(clinic, 2, *arguments, says=("NaN", tensor))
-    replace(Plan.load(clinic / "plan.yaml"), fingerprint=None).save(clinic / "plan.yaml")
+    Plan.load(clinic / "plan.yaml").replace(fingerprint=None).save(clinic / "plan.yaml")
     arguments = ("operate", "broken", "--plan", "plan.yaml", *TRAINING, "--output", "new", "--yes")
     refused(clinic, 2, *arguments, says=("NaN", tensor))
 

@@ -1,6 +1,5 @@
 """Every family × operate, train two steps, merge, revert, patch, price; measured in between."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from tests.pico_families import NAMES, pico_family
 
 # With two key/value heads L1H0 and L1H1 are a whole group, L0H2 is one of two.
 HEADS = (HeadId(0, 2), HeadId(1, 0), HeadId(1, 1))
-PLAN = Plan("pico", "heads", tuple(PlannedHead(head) for head in HEADS))
+PLAN = Plan(model="pico", rule="heads", heads=tuple(PlannedHead(id=head) for head in HEADS))
 
 
 def state_of(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -108,7 +107,7 @@ def test_every_family_is_operated_trained_merged_reverted_and_patched(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_and_its_slice_gradients_are_the_models_own(name: str) -> None:
     model, batch = pico_family(name), tokens(2, 12)
-    patient = operate(model, replace(PLAN, output_start="keep-output", init="none"))
+    patient = operate(model, PLAN.replace(output_start="keep-output", init="none"))
     logits = model(batch).logits[:, :-1].float()
     own = nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), batch[:, 1:].reshape(-1))
     own.backward()
@@ -129,7 +128,7 @@ def test_slice_gradients_are_those_of_the_whole_weights(name: str) -> None:
     next_token_sum.backward()
     whole = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    patient = operate(model, replace(PLAN, output_start="keep-output", init="none"))
+    patient = operate(model, PLAN.replace(output_start="keep-output", init="none"))
     model(batch, labels=batch).loss.backward()
     for key, slice_ in patient.named_slices().items():
         torch.testing.assert_close(

@@ -107,7 +107,7 @@ def test_naming_a_head_of_it_says_why_not(found: Diagnosis) -> None:
     with pytest.raises(HeadError, match=why):
         plan(found, "heads", heads=["L0H0", "L2H1"])
     with pytest.raises(HeadError, match=why):
-        hs.operate(model, Plan("pico", "heads", (PlannedHead(HeadId(2, 1)),)))
+        hs.operate(model, Plan(model="pico", rule="heads", heads=(PlannedHead(id=HeadId(2, 1)),)))
     with pytest.raises(HeadError, match=why):
         hs.ablate(model, ["L2H1"], tokens(2, 12))
 

@@ -18,6 +18,7 @@ ORDER = [
     "heads",
     "temporaries",
     "files",
+    "records",
     "yaml_lines",
     "locks",
     "folders",

@@ -1,6 +1,5 @@
 """A model larger than its memory limit: read from the disk layer by layer, measured the same."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +82,8 @@ def test_a_model_that_does_not_fit_is_not_operated_on_and_stays_as_it_was(
     twice: tuple[PreTrainedModel, PreTrainedModel], tmp_path: Path
 ) -> None:
     whole, limited = twice
-    plan = Plan("unnamed", "heads", (PlannedHead(HeadId(0, 1)),))
-    patch = hs.operate(whole, replace(plan, model=whole.name_or_path)).save(tmp_path / "patch")
+    plan = Plan(model="unnamed", rule="heads", heads=(PlannedHead(id=HeadId(0, 1)),))
+    patch = hs.operate(whole, plan.replace(model=whole.name_or_path)).save(tmp_path / "patch")
     modules = [type(module) for module in limited.modules()]
     places = {name: value.device for name, value in limited.named_parameters()}
     with pytest.raises(ModelError, match=r"offloaded.*without max_memory"):

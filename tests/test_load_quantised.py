@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +168,9 @@ def test_a_checkpoint_stored_in_few_bits_loads_as_any_other(tmp_path: Path, form
     expected, found = hs.measure(packed, batch), hs.measure(again, batch)
     np.testing.assert_array_equal(found.first_token_mass, expected.first_token_mass)
     with pytest.raises(ModelError, match="quantised"):
-        hs.operate(again, Plan("unnamed", "heads", (PlannedHead(HeadId(0, 1)),)))
+        hs.operate(
+            again, Plan(model="unnamed", rule="heads", heads=(PlannedHead(id=HeadId(0, 1)),))
+        )
 
 
 class Packed(nn.Linear):
@@ -205,7 +206,9 @@ def test_a_weight_of_whatever_form_is_read_through_its_module() -> None:
     np.testing.assert_allclose(found.output_norm, expected.output_norm, rtol=0.02)
     with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.o_proj\.weight is quantised"):
         # other layers are not operated on either
-        hs.operate(model, Plan("unnamed", "heads", (PlannedHead(HeadId(0, 1)),)))
+        hs.operate(
+            model, Plan(model="unnamed", rule="heads", heads=(PlannedHead(id=HeadId(0, 1)),))
+        )
 
 
 @pytest.mark.skipif(WITHOUT_BITSANDBYTES, reason="bitsandbytes is not installed")
@@ -221,8 +224,8 @@ def test_operate_and_merge_refuse_a_checkpoint_stored_in_few_bits_and_write_noth
     tokenizer.save_pretrained("packed")
     write_text(tmp_path / "docs")
     whole, _ = hs.load("whole")
-    plan = Plan("packed", "heads", (PlannedHead(HeadId(1, 1)),))
-    hs.operate(whole, replace(plan, model="whole")).save("patch")
+    plan = Plan(model="packed", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)),))
+    hs.operate(whole, plan.replace(model="whole")).save("patch")
     Path("plan.yaml").write_text(plan.to_yaml(), encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     for words in (

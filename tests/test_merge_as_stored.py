@@ -21,7 +21,9 @@ from headsurgeon.planning import Plan, PlannedHead
 from tests.clinic import checkpoint, run
 from tests.pico import pico
 
-PLAN = Plan("", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))
+PLAN = Plan(
+    model="", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)), PlannedHead(id=HeadId(2, 2)))
+)
 QUERY = "transformer.h.1.self_attention.query_key_value.weight"
 MLP = "transformer.h.0.mlp.dense_h_to_4h.weight"
 

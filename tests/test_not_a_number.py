@@ -61,14 +61,14 @@ def test_a_plan_with_a_number_that_is_none_is_neither_written_nor_read(
 ) -> None:
     def plan(value: float) -> Plan:
         head = PlannedHead(
-            HeadId(0, 1),
+            id=HeadId(0, 1),
             statistics={"entropy": value if place == "statistics" else 1.25},
             ablation_cost=value if place == "ablation_cost" else 1.25,
         )
         return Plan(
-            "m",
-            "heads",
-            (head,),
+            model="m",
+            rule="heads",
+            heads=(head,),
             thresholds={"sink": value if place == "thresholds" else 1.25},
             joint_cost=value if place == "joint_cost" else 1.25,
         )

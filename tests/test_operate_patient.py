@@ -1,6 +1,5 @@
 """A patient's states, what it refuses, and how its heads start."""
 
-from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
@@ -33,8 +32,8 @@ STEPS = st.lists(st.sampled_from(["merge", "revert", "reopen", "disturb"]), max_
 
 
 def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero-output") -> Plan:
-    planned = tuple(PlannedHead(HeadId.parse(head)) for head in heads)
-    return Plan("pico", "heads", planned, init=init, output_start=output_start)
+    planned = tuple(PlannedHead(id=HeadId.parse(head)) for head in heads)
+    return Plan(model="pico", rule="heads", heads=planned, init=init, output_start=output_start)
 
 
 def state_of(patient: Patient) -> dict[str, Tensor]:
@@ -290,7 +289,7 @@ def test_seeds_repeat_and_differ_and_leave_the_global_generator_alone() -> None:
 
 
 def test_seed_and_starts_come_from_the_plan_unless_given() -> None:
-    planned = replace(plan("L1H1"), seed=11, init="xavier_normal", output_start="keep-output")
+    planned = plan("L1H1").replace(seed=11, init="xavier_normal", output_start="keep-output")
     patient = operate(pico("bloom"), planned)
     assert (patient.seed, patient.init, patient.output_start) == (
         11,
@@ -324,7 +323,7 @@ def test_heads_out_of_range_are_named() -> None:
 
 
 def test_a_plan_that_only_watches_is_refused() -> None:
-    watching = Plan("pico", "band", (PlannedHead(HeadId(1, 1), role="watch"),))
+    watching = Plan(model="pico", rule="band", heads=(PlannedHead(id=HeadId(1, 1), role="watch"),))
     with pytest.raises(PlanError, match="operates on no head"):
         operate(pico("bloom"), watching)
 
@@ -335,17 +334,17 @@ def test_a_plan_for_other_weights_is_refused_with_both_fingerprints() -> None:
     model = pico("bloom")
     found = fingerprint(model, layout_of(model))
     with pytest.raises(PlanError, match=f"{expected}.*{found}"):
-        operate(model, replace(plan("L1H1"), fingerprint=expected))
-    operate(model, replace(plan("L1H1"), fingerprint=found))
+        operate(model, plan("L1H1").replace(fingerprint=expected))
+    operate(model, plan("L1H1").replace(fingerprint=found))
 
 
 def test_a_plan_may_be_edited_in_every_way_and_still_fits_its_model() -> None:
     model = pico("bloom")
-    made = replace(plan("L1H1", "L2H2"), fingerprint=fingerprint(model, layout_of(model)))
-    fewer = replace(made, heads=made.heads[:1])
-    more = replace(made, heads=(PlannedHead(HeadId(0, 3)), *made.heads))
-    watching = replace(made, heads=(made.heads[0], replace(made.heads[1], role="watch")))
-    promoted = replace(watching, heads=(replace(made.heads[0], role="watch"), made.heads[1]))
+    made = plan("L1H1", "L2H2").replace(fingerprint=fingerprint(model, layout_of(model)))
+    fewer = made.replace(heads=made.heads[:1])
+    more = made.replace(heads=(PlannedHead(id=HeadId(0, 3)), *made.heads))
+    watching = made.replace(heads=(made.heads[0], made.heads[1].replace(role="watch")))
+    promoted = watching.replace(heads=(made.heads[0].replace(role="watch"), made.heads[1]))
     for edited in (made, fewer, more, watching, promoted):
         patient = operate(model, edited)
         assert patient.base_fingerprint == made.fingerprint
@@ -358,13 +357,13 @@ def test_without_a_fingerprint_the_model_is_known_by_its_name(tmp_path: Path) ->
     model.name_or_path = "org/other"
     with pytest.raises(PlanError, match=r"made for pico.*org/other"):
         operate(model, plan("L1H1"))
-    operate(model, replace(plan("L1H1"), model="org/other")).revert()
-    operate(model, replace(plan("L1H1"), model="unnamed")).revert()
+    operate(model, plan("L1H1").replace(model="org/other")).revert()
+    operate(model, plan("L1H1").replace(model="unnamed")).revert()
     found = fingerprint(model, layout_of(model))
-    operate(model, replace(plan("L1H1"), fingerprint=found)).revert()
+    operate(model, plan("L1H1").replace(fingerprint=found)).revert()
     (tmp_path / "model").mkdir()
     model.name_or_path = f"{tmp_path}/model/"
-    operate(model, replace(plan("L1H1"), model=f"{tmp_path}/./model")).revert()
+    operate(model, plan("L1H1").replace(model=f"{tmp_path}/./model")).revert()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

@@ -34,8 +34,8 @@ FAMILIES = sorted(PICO)
 
 
 def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero-output") -> Plan:
-    planned = tuple(PlannedHead(HeadId.parse(head)) for head in sorted(heads))
-    return Plan("pico", "heads", planned, init=init, output_start=output_start)
+    planned = tuple(PlannedHead(id=HeadId.parse(head)) for head in sorted(heads))
+    return Plan(model="pico", rule="heads", heads=planned, init=init, output_start=output_start)
 
 
 def stock_bytes(model: PreTrainedModel) -> dict[str, Tensor]:

@@ -29,7 +29,9 @@ from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, pico, tokens
 
 FAMILIES = sorted(PICO)
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))
+PLAN = Plan(
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)), PlannedHead(id=HeadId(2, 2)))
+)
 
 
 def patient_with_patch(family: str, folder: Path) -> tuple[Patient, Path]:
@@ -97,8 +99,8 @@ def test_the_metadata_says_what_the_patch_is_and_where_it_belongs(tmp_path: Path
 
 def test_a_patch_holds_little_more_than_its_slices(tmp_path: Path) -> None:
     model = pico("bloom", hidden=128, heads=4, layers=4)
-    heads = tuple(PlannedHead(HeadId(layer, head)) for layer in range(4) for head in (1, 3))
-    patient = operate(model, Plan("pico", "heads", heads))
+    heads = tuple(PlannedHead(id=HeadId(layer, head)) for layer in range(4) for head in (1, 3))
+    patient = operate(model, Plan(model="pico", rule="heads", heads=heads))
     values = sum(slice_.numel() for slice_ in patient.slices())
     whole = patient.save(tmp_path / "fp32.safetensors").stat().st_size
     half = patient.save(tmp_path / "bf16.safetensors", dtype=torch.bfloat16).stat().st_size
@@ -299,7 +301,9 @@ def test_patches_of_different_layers_can_be_applied_one_after_the_other(tmp_path
     stock = fingerprint(base, layout_of(base))
     paths = []
     for layer in (0, 2):
-        plan = Plan("pico", "heads", (PlannedHead(HeadId(layer, 1)),), fingerprint=stock)
+        plan = Plan(
+            model="pico", rule="heads", heads=(PlannedHead(id=HeadId(layer, 1)),), fingerprint=stock
+        )
         patient = operate(base, plan)
         paths.append(patient.save(tmp_path / f"{layer}.safetensors"))
         patient.revert()

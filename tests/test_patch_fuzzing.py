@@ -17,7 +17,9 @@ from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico
 
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(1, 3))))
+PLAN = Plan(
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)), PlannedHead(id=HeadId(1, 3)))
+)
 DENSE = "transformer.h.1.self_attention.dense.weight"
 DEEP = "[" * 50_000 + "]" * 50_000
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from headsurgeon.errors import PlanError
 from headsurgeon.heads import VERDICTS, HeadId
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.planning.plan import HEAD_STATISTICS
 from headsurgeon.planning.planning import plan
-from headsurgeon.planning.yaml_reader import Reader
 from tests.head_stats import diagnosis_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -47,7 +47,7 @@ plan_fields = st.fixed_dictionaries(
 def test_a_plan_comes_back_exactly_with_every_head_on_a_line_of_its_own(
     fields: dict, heads: dict
 ) -> None:
-    planned = tuple(PlannedHead(HeadId(*key), **heads[key]) for key in sorted(heads))
+    planned = tuple(PlannedHead(id=HeadId(*key), **heads[key]) for key in sorted(heads))
     original = Plan(heads=planned, **fields)
     text = original.to_yaml()
     assert Plan.from_yaml(text) == original
@@ -82,7 +82,7 @@ def test_a_short_plan_written_by_hand_is_enough() -> None:
     assert found == Plan(
         model="bigscience/bloom-560m",
         rule="heads",
-        heads=(PlannedHead(HeadId(2, 3)), PlannedHead(HeadId(5, 14))),
+        heads=(PlannedHead(id=HeadId(2, 3)), PlannedHead(id=HeadId(5, 14))),
     )
 
 
@@ -130,7 +130,7 @@ def test_numbers_may_be_written_as_people_write_them() -> None:
         ),
         ("  sink: 0.5", "  sink: half", "  sink", "sink: expected a finite number, got 'half'"),
         ("notes:", "notes: none\nheads:", "notes", "notes: expected a list, got 'none'"),
-        ("kind: plan", "kind: patch", "kind", "kind: expected plan, got patch"),
+        ("kind: plan", "kind: patch", "kind", "expected a headsurgeon plan file, found patch"),
         ("- {head: L0H1", "- {head: 0H1", "- {head: 0H1", "expected a head such as L5H14"),
         ("- {head: L0H1", "- {hed: L0H1", "- {hed", "a head: unknown key 'hed'; known are head"),
         ("- {head: L0H1", "- L0H1\n- {head: L0H1", "- L0H1", "expected `name: value` pairs"),
@@ -197,7 +197,7 @@ def test_without_the_model_any_head_may_be_planned() -> None:
         ("kind: plan\nmodel: m\n", "heads: expected at least one"),
         ("kind: plan\nmodel: m\nheads: []\n", "line 3: heads: expected at least one"),
         ("kind: plan\nmodel: m\nheads: L0H0\n", "heads: expected a list, got 'L0H0'"),
-        ("model: m\nheads: [{head: L0H0}]\n", "kind is missing"),
+        ("model: m\nheads: [{head: L0H0}]\n", "expected a headsurgeon plan file, found none"),
         ("kind: plan\nmodel: m\nheads: [{role: watch}]\n", "line 3: head is missing"),
         ("kind: plan\nmodel: m\n? [a]\n: 1\nheads: [{head: L0H0}]\n", "unknown key a list"),
         ("&a [*a]", "expected `name: value` pairs, got a list"),
@@ -237,20 +237,57 @@ def test_a_file_that_cannot_be_read_is_a_plan_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "message"),
+    ("fields", "message"),
     [
-        (PlannedHead(HeadId(0, 1), statistics={"beauty": 1.0}), "L0H1: .* cannot hold beauty"),
-        (PlannedHead(HeadId(0, 1), verdict="ill"), "verdict 'ill'"),
+        ({"statistics": {"beauty": 1.0}}, "statistics.beauty: expected one of first_token_mass, "),
+        ({"verdict": "ill"}, "verdict: expected one of , healthy, sink, .*, got 'ill'"),
+        ({"role": "cut"}, "role: expected one of operate, watch, got 'cut'"),
+        ({"ablation_cost": "0.5"}, "ablation_cost: expected a finite number, got '0.5'"),
+        ({"id": "5H1"}, "expected a head such as L5H14"),
+        ({"role": "cut", "verdict": "ill"}, "role: .*; verdict: "),
     ],
 )
-def test_what_could_not_be_read_again_is_not_written(head: PlannedHead, message: str) -> None:
+def test_what_could_not_be_read_again_cannot_be_built(fields: dict, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        Plan(model="m", rule="heads", heads=(head,)).to_yaml()
+        PlannedHead(**{"id": HeadId(0, 1), **fields})
 
 
-def test_the_reader_says_which_line_a_node_is_on() -> None:
-    reader = Reader("\n\na: 1", "text")
-    assert reader.line(reader.root) == 3
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": True}, "seed: expected a whole number from 0 to 2"),
+        ({"seed": 1.0}, "seed: expected a whole number from 0 to 2"),
+        ({"seed": -1}, "seed: expected a whole number from 0 to 2"),
+        ({"joint_cost": "0.5"}, "joint_cost: expected a finite number, got '0.5'"),
+        ({"model": None}, "model: expected text, got None"),
+        ({"thresholds": {"snk": 0.5}}, "thresholds.snk: expected one of sink, dead, low_entropy"),
+        ({"notes": "none"}, "notes: expected a list, got 'none'"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_plan_guesses_no_types_and_names_what_it_cannot_hold(fields: dict, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Plan(**{"model": "m", "heads": (), **fields})
+
+
+def test_a_plan_is_frozen_and_its_changed_copy_is_validated_again() -> None:
+    original = Plan(model="m", heads=(PlannedHead(id=HeadId(0, 1)),))
+    with pytest.raises(ValidationError, match="frozen"):
+        original.seed = 1
+    assert original.replace(seed=7) == Plan(model="m", heads=original.heads, seed=7)
+    with pytest.raises(PlanError, match="seed: expected a whole number"):
+        original.replace(seed=-7)
+    with pytest.raises(PlanError, match="sed"):
+        original.replace(sed=7)
+
+
+@settings(max_examples=30)
+@given(plan_fields, st.dictionaries(head_ids, head_fields, max_size=3))
+def test_a_plan_comes_back_from_its_plain_data_and_from_json(fields: dict, heads: dict) -> None:
+    planned = tuple(PlannedHead(id=HeadId(*key), **heads[key]) for key in heads)
+    original = Plan(heads=planned, **fields)
+    assert Plan.model_validate(original.model_dump()) == original
+    assert Plan.model_validate_json(original.model_dump_json()) == original
 
 
 def test_a_plan_says_how_its_costs_were_taken_and_older_ones_meant_zero() -> None:

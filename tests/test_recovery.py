@@ -1,7 +1,5 @@
 """Recovered means function: random heads are not, heads that work again are."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ from tests.pico import pico
 from tests.stand_ins import windows_of
 
 HEADS = (HeadId(1, 2), HeadId(2, 3))
-PLAN = Plan("pico", "heads", tuple(PlannedHead(head) for head in HEADS))
+PLAN = Plan(model="pico", rule="heads", heads=tuple(PlannedHead(id=head) for head in HEADS))
 
 
 def with_part(model: PreTrainedModel, part: str, factor: float) -> None:
@@ -91,7 +89,7 @@ def first_key(model: PreTrainedModel, head: HeadId) -> Tensor:
 def test_reinitialised_untrained_heads_count_as_none_recovered(
     text: Windows, init: str, output_start: str
 ) -> None:
-    patient = operate(asleep(), replace(PLAN, init=init, output_start=output_start), seed=7)
+    patient = operate(asleep(), PLAN.replace(init=init, output_start=output_start), seed=7)
     found = recovery(patient, text)
     assert found.was_sick.all()
     assert found.left_sick.all()  # which is why leaving the sick class proves nothing
@@ -139,7 +137,7 @@ def test_the_costs_are_those_that_ablation_measures(text: Windows) -> None:
 
 
 def test_the_null_of_the_gradient_only_control_is_still_untrained(text: Windows) -> None:
-    patient = operate(asleep(), replace(PLAN, init="none", output_start="keep-output"))
+    patient = operate(asleep(), PLAN.replace(init="none", output_start="keep-output"))
     patient.revert()
     null = empirical_null(patient, text, (1, 2, 3))
     masses = np.array([[n.first_token_mass[head] for head in HEADS] for n in null])
@@ -148,7 +146,7 @@ def test_the_null_of_the_gradient_only_control_is_still_untrained(text: Windows)
 
 def test_a_plan_that_operates_on_nothing_has_nothing_to_recover(text: Windows) -> None:
     patient = operate(working_model(), PLAN)
-    patient.plan = Plan("pico", "heads", ())
+    patient.plan = Plan(model="pico", rule="heads", heads=())
     with pytest.raises(StateError, match="no head"):
         recovery(patient, text)
 

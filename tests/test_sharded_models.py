@@ -16,7 +16,9 @@ from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import pico, tokens
 
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))
+PLAN = Plan(
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)), PlannedHead(id=HeadId(2, 2)))
+)
 PROJECTION = "transformer.h.1.self_attention.query_key_value"
 
 

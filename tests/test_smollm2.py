@@ -208,8 +208,8 @@ def test_one_step_of_training_moves_the_heads_of_one_group_and_nothing_else(
 ) -> None:
     model, tokenizer = real
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    heads = tuple(PlannedHead(HeadId(29, head)) for head in (6, 7, 8))
-    patient = hs.operate(model, Plan(SPEC, "heads", heads), seed=0)
+    heads = tuple(PlannedHead(id=HeadId(29, head)) for head in (6, 7, 8))
+    patient = hs.operate(model, Plan(model=SPEC, rule="heads", heads=heads), seed=0)
     # Q, K, V and output columns of three heads that share one key/value head
     assert sum(slice_.numel() for slice_ in patient.slices()) == (3 + 1 + 1 + 3) * 64 * 576
     windows = text_windows(real, "package:networkx", length=64, count=2)

@@ -30,12 +30,12 @@ def test_a_plan_holds_the_limits_of_its_diagnosis_also_as_a_file() -> None:
     plan = plan_at(0.7)
     assert [str(head) for head in plan.operated] == ["L0H1"]
     assert Plan.from_yaml(plan.to_yaml()).limits == Thresholds(sink=0.7)
-    assert Plan("m", "heads", ()).limits == Thresholds()
+    assert Plan(model="m", rule="heads", heads=()).limits == Thresholds()
 
 
 def test_limits_that_make_no_sense_are_refused_when_they_are_used() -> None:
     with pytest.raises(SettingsError, match="thresholds"):
-        _ = Plan("m", "heads", (), thresholds={"sink": 1.5}).limits
+        _ = Plan(model="m", rule="heads", heads=(), thresholds={"sink": 1.5}).limits
 
 
 @pytest.mark.parametrize(("sink", "fell_sick"), [(0.5, 1), (0.7, 1), (0.78, 0)])
@@ -47,10 +47,10 @@ def test_drift_judges_by_the_limits_of_the_plan(sink: float, fell_sick: int) -> 
 
 def test_watched_heads_are_counted_apart_from_those_outside() -> None:
     heads = (
-        PlannedHead(hs.HeadId(0, 1)),
-        PlannedHead(hs.HeadId(1, 0), role="watch"),
+        PlannedHead(id=hs.HeadId(0, 1)),
+        PlannedHead(id=hs.HeadId(1, 0), role="watch"),
     )
-    found = drift(stats_of(BEFORE), stats_of(AFTER), Plan("m", "band", heads))
+    found = drift(stats_of(BEFORE), stats_of(AFTER), Plan(model="m", rule="band", heads=heads))
     assert found.watched == (hs.HeadId(1, 0),)
     assert found.zones["watched"] == {"heads": 1, "could_drift": 1, "drifted": 1}
     # L0H0 lies in the lowest operated layer, but it did change, so it could
@@ -66,7 +66,7 @@ def test_recovery_and_training_judge_by_the_limits_of_the_plan(tmp_path) -> None
     head = hs.HeadId(*map(int, np.unravel_index(masses.argmax(), masses.shape)))
     assert masses.max() < 0.5
     below = float(masses.max()) - 1e-3
-    plan = Plan("m", "heads", (PlannedHead(head),), thresholds={"sink": below})
+    plan = Plan(model="m", rule="heads", heads=(PlannedHead(id=head),), thresholds={"sink": below})
     found = recovery(hs.operate(model, plan), windows_of(tokens(2, 16)), null_seeds=(1, 2))
     assert found.was_sick.tolist() == [True]
     assert _pick(masses, [head]) < 0.5
@@ -74,7 +74,9 @@ def test_recovery_and_training_judge_by_the_limits_of_the_plan(tmp_path) -> None
     fresh = pico("bloom")
     counted = []
     for limits in ({}, {"sink": 0.0, "dead": 0.95}):
-        patient = hs.operate(fresh, Plan("m", "heads", (PlannedHead(head),), thresholds=limits))
+        patient = hs.operate(
+            fresh, Plan(model="m", rule="heads", heads=(PlannedHead(id=head),), thresholds=limits)
+        )
         settings = train_settings(
             length=16, max_tokens=16, batch_size=1, dev_windows=2, statistics_windows=2
         )

@@ -41,7 +41,9 @@ from headsurgeon.training import (
 from headsurgeon.training.log import read_entries
 from tests.pico import VOCABULARY, pico
 
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)), PlannedHead(HeadId(2, 2))))
+PLAN = Plan(
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)), PlannedHead(id=HeadId(2, 2)))
+)
 STEPS = 7
 
 

@@ -13,7 +13,9 @@ from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, VOCABULARY, pico, tokens
 
 FAMILIES = sorted(PICO)
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)),), output_start="keep-output")
+PLAN = Plan(
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)),), output_start="keep-output"
+)
 
 
 # of the 24 tokens that are predicted

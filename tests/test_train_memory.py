@@ -20,7 +20,7 @@ from tests.pico import PICO, pico
 from tests.pico_families import NAMES, pico_family
 from tests.test_train_loop import patient, short
 
-PLAN = Plan("pico", "heads", (PlannedHead(HeadId(1, 1)),))
+PLAN = Plan(model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)),))
 TOLERANCE = 0.2
 # own fused attention with grouped and with separate projections; sliding windows and soft-capping
 # observed at the interface; transposed weights

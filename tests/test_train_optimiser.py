@@ -24,7 +24,9 @@ from tests.pico_families import pico_family
 from tests.test_train_loop import STEPS, end_state, patient, run, same, short
 
 # heads 0 and 1 share keys and values where they are shared at all
-WIDE = Plan("pico", "heads", tuple(PlannedHead(HeadId(1, head)) for head in (0, 1, 3)))
+WIDE = Plan(
+    model="pico", rule="heads", heads=tuple(PlannedHead(id=HeadId(1, head)) for head in (0, 1, 3))
+)
 FAMILIES = ["bloom", "gpt2", "llama", "falcon-new"]
 # settings, and the family they are tried on
 ARMS = {

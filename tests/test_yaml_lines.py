@@ -139,7 +139,6 @@ def test_further_checks_have_their_lines_beside_the_faults_of_the_model() -> Non
     ("head", "message"),
     [
         ("kind: plan\n", "line 1: expected a headsurgeon study file, found plan"),
-        ("", "line 1: expected a headsurgeon study file, found none"),
         ("kind: study\nschema: two\n", "line 2: schema: expected a whole number from 1 to 1"),
         ("kind: study\nschema: 99\nheadsurgeon: 7.1\n", "line 2: written by a newer headsurgeon"),
     ],
@@ -149,6 +148,15 @@ def test_a_header_that_does_not_fit_is_the_only_fault(head: str, message: str) -
     assert message in found
     assert "unknown" not in found
     assert read("kind: study\nschema: 1\nheadsurgeon: 0.1\nname: m", kind="study").name == "m"
+
+
+def test_a_header_that_is_missing_is_one_fault_of_all() -> None:
+    assert fault("sed: 1\nname: m", kind="study").splitlines() == [
+        "study.yaml has 2 faults:",
+        "  line 1: expected a headsurgeon study file, found none",
+        "  line 1: the study: unknown key 'sed'; known are kind, schema, headsurgeon, name, seed, "
+        "quick, sources, parts, by_name, only, free",
+    ]
 
 
 def test_the_exception_is_the_one_asked_for() -> None:

@@ -61,7 +61,7 @@ def main() -> None:
         for rate in PLANTED_GRID if settings.planted else GRID:
             patient_model, _ = load(settings.ceiling if name == "ceiling" else settings.model)
             run = train(
-                operate(patient_model, replace(arm.plan, model=""), seed=settings.seed),
+                operate(patient_model, arm.plan.replace(model=""), seed=settings.seed),
                 train,
                 dev[TEST].take(DEV_WINDOWS),
                 output=folder / f"{name}-{rate:g}-{settings.max_tokens}",

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from headsurgeon.errors import InputError
 from headsurgeon.files import HEADER, header_fault, shorten
+from headsurgeon.records import literals, message_of
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -43,17 +44,6 @@ _SCALARS: dict[str, tuple[str, list[str], Callable[[str], Any]]] = {
         list("-+.0123456789"),
         lambda text: float(re.sub("[.](?=[inIN])", "", text)),
     ),
-}
-_EXPECTED = {
-    "string_type": "text",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a finite number",
-    "finite_number": "a finite number",
-    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
-    **dict.fromkeys(("dict_type", "mapping_type"), "`name: value` pairs"),
-    **dict.fromkeys(("model_type", "model_attributes_type"), "`name: value` pairs"),
 }
 
 
@@ -129,12 +119,12 @@ class _Reading(Generic[Model]):
         """The model, or None when there are faults."""
         if isinstance(self.content, dict) and self.kind is not None:
             content: dict[str, Any] = {"schema": 1} | self.content
-            fault = header_fault(content, self.kind)
-            if fault is not None:
-                # what a file of another kind, or a newer one, holds is not for us to judge
+            if fault := header_fault(content, self.kind):
                 field = "schema" if content.get("kind") == self.kind else "kind"
-                self.faults = {(self.line((field,)), fault)}
-                return None
+                self.faults.add((self.line((field,)), fault))
+                if "kind" in content:
+                    # what a file of another kind, or a newer one, holds is not for us to judge
+                    return None
         for location, message in check(self.content, self.line) if check else ():
             self.faults.add((self.line(location), message))
         found, errors = self.attempt()
@@ -152,9 +142,18 @@ class _Reading(Generic[Model]):
         if self.kind is not None and isinstance(content, dict):
             content = {key: value for key, value in content.items() if key not in HEADER}
         try:
-            return self.model.model_validate(content), []
+            # past an `__init__` of the model's own, which may have another exception for faults
+            validator = self.model.__pydantic_validator__
+            found: Model = validator.validate_python(
+                content, self_instance=self.model.__new__(self.model)
+            )
+            return found, []
         except ValidationError as problem:
             return None, problem.errors(include_url=False)
+        except InputError as problem:
+            # a model within that has an exception of its own, which does not say where
+            self.faults.add((_line(self.root), str(problem)))
+            return None, []
 
     def plain(self, node: yaml.Node, location: Location, known: dict[yaml.Node, Any]) -> Any:
         """Plain data of a node; an alias gives the same object again, so that none multiply."""
@@ -226,7 +225,7 @@ class _Reading(Generic[Model]):
             location = location[:-1] if of_key else location
             known = _names(self.model, location[:-1])
             if of_key:
-                known = _listed(detail["expected"])
+                known = literals(detail["expected"])
             elif len(location) == 1 and self.kind is not None:
                 known = (*HEADER, *known)
             key = self.key(location)
@@ -238,12 +237,9 @@ class _Reading(Generic[Model]):
         if kind == "missing" or (node.tag == _NULL and location and path == location):
             self.faults.add((_line(node), f"{location[-1]} is missing"))
             return
-        expected = _EXPECTED.get(kind)
-        if kind == "literal_error":
-            expected = f"one of {', '.join(_listed(detail['expected']))}"
-        message = found["msg"].removeprefix("Value error, ")
-        if expected or message.startswith("expected "):
-            message = f"{f'expected {expected}' if expected else message}, got {_shown(node)}"
+        message = message_of(found)
+        if message.startswith("expected "):
+            message = f"{message}, got {_shown(node)}"
         names = [part for part in path if isinstance(part, str)]
         self.faults.add(
             (_line(node), f"{names[-1] if names else _title(self.model, ())}: {message}")
@@ -278,11 +274,6 @@ def _model_at(kind: Any, location: Location) -> type[BaseModel] | None:
             if found := _model_at(part, rest):
                 return found
     return None
-
-
-def _listed(expected: str) -> tuple[str, ...]:
-    """The literals that pydantic lists as `'a', 'b' or 'c'`."""
-    return tuple(expected.replace("'", "").replace(" or ", ", ").split(", "))
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,7 +1,7 @@
 """The arms: who is trained, from which start, at which rate; all on the same tokens in order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -59,13 +59,13 @@ def arms(plan: Plan, settings: DemoSettings) -> dict[str, Arm]:
     The control trains the same slices from the weights they have: whatever surgery brings over it
     is due to starting anew. The ceiling does the same to the twin, since extra tokens help all.
     """
-    kept = replace(plan, init="none", output_start="keep-output")
+    kept = plan.replace(init="none", output_start="keep-output")
     found = {
         "surgery": Arm("surgery", plan, settings.surgery_rate),
         "control": Arm("control", kept, settings.control_rate),
     }
     if settings.ceiling is not None:
-        twin = replace(kept, model=settings.ceiling, fingerprint=None, joint_cost=None)
+        twin = kept.replace(model=settings.ceiling, fingerprint=None, joint_cost=None)
         found["ceiling"] = Arm("ceiling", twin, settings.ceiling_rate)
     return found
 

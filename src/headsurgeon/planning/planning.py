@@ -117,7 +117,7 @@ def plan(
         return result
     from headsurgeon.models.fingerprint import fingerprint
 
-    return replace(result, fingerprint=fingerprint(model, layout))
+    return result.replace(fingerprint=fingerprint(model, layout))
 
 
 def _check_model(diagnosis: Diagnosis, layout: Layout, family: str | None) -> None:
