@@ -326,7 +326,7 @@ def test_heads_the_model_does_not_have_are_all_named() -> None:
 
 
 def test_every_rule_has_one_line_that_says_what_it_chooses() -> None:
-    assert all((rule.choose.__doc__ or "").splitlines()[0].endswith(".") for rule in RULES.values())
+    assert all((rule.select.__doc__ or "").splitlines()[0].endswith(".") for rule in RULES.values())
 
 
 def of_model(family: str, mass: float = 0.9) -> tuple[Plan, object, object]:

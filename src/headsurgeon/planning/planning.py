@@ -13,7 +13,7 @@ from headsurgeon.errors import PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
 from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
-from headsurgeon.planning.rules import RULES, Choice, Cost, Request
+from headsurgeon.planning.rules import RULES, Cost, RuleOptions, SelectedHeads
 
 _QUANTISED = (
     "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that "
@@ -68,7 +68,7 @@ def plan(
             nothing to operate on.
         HeadError: a named head that the model does not have, or in a layer without attention.
     """
-    request = Request(
+    options = RuleOptions(
         heads=None if heads is None else parse_heads(heads),
         band=band,
         layers=layers,
@@ -78,7 +78,7 @@ def plan(
         max_cost=max_cost,
         ablation_mode=ablation_mode,
     )
-    _check(diagnosis, rule, request)
+    _check(diagnosis, rule, options)
     if not diagnosis.sick and rule not in ("heads", "column"):
         raise PlanError(
             f"the diagnosis found no sick head, so rule {rule} has nothing to operate on; "
@@ -88,19 +88,19 @@ def plan(
         layout = layout or layout_of(model)
     if layout is not None:
         _check_model(diagnosis, layout, None if model is None else model.config.model_type)
-    choice = RULES[rule].choose(diagnosis, request)
+    selected = RULES[rule].select(diagnosis, options)
     if cost is not None:
-        choice = _with_costs(choice, cost)
+        selected = _with_costs(selected, cost)
     frozen = model is not None and quantised(model) is not None
     notes = (
         _measured_on(diagnosis),
-        *choice.notes,
-        *_borderline(diagnosis, choice),
-        *(remarks_on(layout, choice.operate) if layout is not None else ()),
+        *selected.notes,
+        *_borderline(diagnosis, selected),
+        *(remarks_on(layout, selected.operate) if layout is not None else ()),
         *((_QUANTISED,) if frozen else ()),
     )
-    planned = [_planned(diagnosis, head, "operate", choice) for head in choice.operate]
-    planned += [_planned(diagnosis, head, "watch", choice) for head in choice.watch]
+    planned = [_planned(diagnosis, head, "operate", selected) for head in selected.operate]
+    planned += [_planned(diagnosis, head, "watch", selected) for head in selected.watch]
     result = Plan(
         model=diagnosis.stats.provenance.model,
         rule=rule,
@@ -110,7 +110,7 @@ def plan(
         output_start=output_start,
         seed=seed,
         ablation_mode=ablation_mode,
-        joint_cost=choice.joint_cost,
+        joint_cost=selected.joint_cost,
         notes=notes,
     )
     if model is None or layout is None or frozen:
@@ -168,51 +168,53 @@ def remarks_on(layout: Layout, operated: Sequence[HeadId]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check(diagnosis: Diagnosis, rule: str, request: Request) -> None:
+def _check(diagnosis: Diagnosis, rule: str, options: RuleOptions) -> None:
     if rule not in RULES:
         raise PlanError(f"no rule {rule!r}; known are {', '.join(RULES)}")
     needs, takes = RULES[rule].needs, RULES[rule].takes
     faults = [
-        f"rule {rule} needs {name}" for name in sorted(needs) if getattr(request, name) is None
+        f"rule {rule} needs {name}" for name in sorted(needs) if getattr(options, name) is None
     ]
     for name in ("heads", "band", "layers", "column"):
-        if getattr(request, name) is not None and name not in needs | takes:
+        if getattr(options, name) is not None and name not in needs | takes:
             faults.append(f"rule {rule} does not use {name}; leave it out or choose another rule")
     layer_count, head_count = diagnosis.stats.shape
-    faults += _range_fault("band", request.band, head_count)
-    faults += _range_fault("layers", request.layers, layer_count)
-    if request.column is not None and not 0 <= request.column < head_count:
-        faults.append(f"column: expected a head index 0–{head_count - 1}, got {request.column}")
-    if not 0.0 <= request.max_cost < np.inf:
+    faults += _range_fault("band", options.band, head_count)
+    faults += _range_fault("layers", options.layers, layer_count)
+    if options.column is not None and not 0 <= options.column < head_count:
+        faults.append(f"column: expected a head index 0–{head_count - 1}, got {options.column}")
+    if not 0.0 <= options.max_cost < np.inf:
         faults.append(
-            f"max_cost: expected a finite number of nats, 0 or more, got {request.max_cost}"
+            f"max_cost: expected a finite number of nats, 0 or more, got {options.max_cost}"
         )
-    if not 0 <= request.seed < 2**63:
-        faults.append(f"seed: expected 0 to 2^63 - 1, got {request.seed}")
+    if not 0 <= options.seed < 2**63:
+        faults.append(f"seed: expected 0 to 2^63 - 1, got {options.seed}")
     if faults:
         raise PlanError("; ".join(faults))
     attending = np.flatnonzero(diagnosis.stats.attends).tolist()
-    check_heads(request.heads or (), layer_count, head_count, attending)
+    check_heads(options.heads or (), layer_count, head_count, attending)
 
 
-def _range_fault(name: str, found: tuple[int, int] | None, size: int) -> list[str]:
-    if found is None or 0 <= found[0] <= found[1] < size:
+def _range_fault(name: str, given: tuple[int, int] | None, size: int) -> list[str]:
+    if given is None or 0 <= given[0] <= given[1] < size:
         return []
-    return [f"{name}: expected first–last within 0–{size - 1}, got {found[0]}–{found[1]}"]
+    return [f"{name}: expected first–last within 0–{size - 1}, got {given[0]}–{given[1]}"]
 
 
-def _with_costs(choice: Choice, cost: Cost) -> Choice:
-    costs = {h: choice.costs[h] if h in choice.costs else cost([h]) for h in choice.operate}
-    joint = cost(choice.operate) if choice.joint_cost is None else choice.joint_cost
-    return replace(choice, costs=costs, joint_cost=joint)
+def _with_costs(selected: SelectedHeads, cost: Cost) -> SelectedHeads:
+    costs = {h: selected.costs[h] if h in selected.costs else cost([h]) for h in selected.operate}
+    joint = cost(selected.operate) if selected.joint_cost is None else selected.joint_cost
+    return replace(selected, costs=costs, joint_cost=joint)
 
 
-def _planned(diagnosis: Diagnosis, head: HeadId, role: Role, choice: Choice) -> PlannedHead:
+def _planned(
+    diagnosis: Diagnosis, head: HeadId, role: Role, selected: SelectedHeads
+) -> PlannedHead:
     stats = diagnosis.stats
     numbers = {name: _rounded(float(stats.mean(name)[head])) for name in _SHOWN}
     numbers["slope"] = _rounded(float(stats.slopes[head]))
     numbers["null_mass"] = _rounded(float(stats.null_mass[head]))
-    cost = choice.costs.get(head)
+    cost = selected.costs.get(head)
     return PlannedHead(
         id=head,
         role=role,
@@ -235,6 +237,6 @@ def _measured_on(diagnosis: Diagnosis) -> str:
     )
 
 
-def _borderline(diagnosis: Diagnosis, choice: Choice) -> tuple[str, ...]:
-    unsure = [str(head) for head in choice.operate if diagnosis.borderline[head]]
+def _borderline(diagnosis: Diagnosis, selected: SelectedHeads) -> tuple[str, ...]:
+    unsure = [str(head) for head in selected.operate if diagnosis.borderline[head]]
     return (f"borderline verdicts: {', '.join(unsure)}",) if unsure else ()
