@@ -67,7 +67,7 @@ class SettingsError(InputError):
 
 
 class NeedsConfirmation(InputError):
-    """An operation whose ablation cost is high; the message says how much and how to go on."""
+    """An operation whose ablation cost is high; the message says how much and how to proceed."""
 
 
 class OutputError(InputError):

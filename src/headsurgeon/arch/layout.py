@@ -79,7 +79,7 @@ class Layout:
         bias_factor: factor the family applies to the rounded slope·position.
         clip: limit to which the family clamps the projected Q, K and V, if any.
         max_length: longest window the model can read, tokens; None without a limit. Learned
-            positions and tables of biases end; rotations and slopes go on.
+            positions and tables of biases have an end; rotations and slopes have none.
         trained_length: longest window the configuration names, where that is no limit.
         mlp_axis: axis of the first MLP weight that neurons lie on; the other one in the last.
         mlp_up_start: index of the first neuron there, where a gate is stacked before it.

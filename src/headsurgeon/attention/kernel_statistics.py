@@ -63,10 +63,10 @@ def kernel_statistics(
     for start in range(0, heads, group):
         part = slice(start, start + group)
         averaged = None if value is None else value[:, part].float()
-        found, output = _group(
+        fields, output = _group(
             query[:, part].float(), key[:, part].float(), averaged, bias[part], scale, total
         )
-        statistics.append(found)
+        statistics.append(fields)
         outputs.append(output)
     joined = (torch.cat(pieces, dim=1) for pieces in zip(*statistics, strict=True))
     return RowStatistics(*joined), None if value is None else torch.cat(outputs, dim=1)
@@ -102,14 +102,14 @@ def _group(
     mean_score = (query * mean[..., value_width:keys_end]).sum(-1) * scale + mean[..., keys_end]
     first = (query @ key[:, :, 0, :, None]).squeeze(-1) * scale + bias[:, :1]
     local = [_mass_back(query, key, bias, scale, lse, back) for back in range(3)]
-    found = (
+    fields = (
         (first - lse).exp().clamp(max=1.0),
         (lse - mean_score).clamp(min=0.0),
         (positions - mean[..., keys_end + 1]).clamp(min=0.0),
         local[1],
         (local[0] + local[1] + local[2]).clamp(max=1.0),
     )
-    return found, mean[..., :value_width]
+    return fields, mean[..., :value_width]
 
 
 def _mass_back(
@@ -153,7 +153,7 @@ def _checked(device_type: str) -> bool:
     scale = width**-0.5
     reference = blocked_statistics(query, key, bias, scale)
     try:
-        found, output = kernel_statistics(
+        ours, output = kernel_statistics(
             query.to(device_type),
             key.to(device_type),
             bias.to(device_type),
@@ -163,11 +163,11 @@ def _checked(device_type: str) -> bool:
     except (StateError, RuntimeError, TypeError, NotImplementedError, ValueError):
         # a private operator may refuse in any of these ways once its signature has changed
         return False
-    pairs = [(getattr(found, name), getattr(reference, name)) for name in vars(reference)]
+    pairs = [(getattr(ours, name), getattr(reference, name)) for name in vars(reference)]
     scores = query @ key.transpose(-1, -2) * scale + bias[:, None]
     later = torch.ones(rows, rows, dtype=torch.bool).triu(1)
     pairs.append((output, scores.masked_fill(later, -torch.inf).softmax(-1) @ value))
     return all(
-        ours.shape == theirs.shape and bool(((ours.cpu() - theirs).abs() <= TOLERANCE).all())
-        for ours, theirs in pairs
+        value.shape == exact.shape and bool(((value.cpu() - exact).abs() <= TOLERANCE).all())
+        for value, exact in pairs
     )

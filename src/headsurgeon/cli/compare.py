@@ -97,11 +97,11 @@ def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
         ["layers × heads", *(_shape(line) for line in lines)],
         ["heads", *(str(line["heads"]) for line in lines)],
         ["sick", *(f"{percent(line['sick_share'])} ({line['sick']})" for line in lines)],
-        *_reported(reported, lambda found: percent(found.sick_share)),
+        *_reported(reported, lambda paper: percent(paper.sick_share)),
         [" / ".join(VERDICTS), *(_counts(line["counts"]) for line in lines)],
-        *_reported(reported, lambda found: _counts(found.counts) if found.counts else _NOTHING),
+        *_reported(reported, lambda paper: _counts(paper.counts) if paper.counts else _NOTHING),
         ["sick band", *(line["band"]["name"] if line["band"] else _NOTHING for line in lines)],
-        *_reported(reported, lambda found: found.band),
+        *_reported(reported, lambda paper: paper.band),
         ["sick layers per head index", *(_per_index(line) for line in lines)],
         ["borderline heads", *(str(line["borderline"]) for line in lines)],
         ["null mass", *("{:.3f}–{:.3f}".format(*line["null_mass"]) for line in lines)],
@@ -182,7 +182,7 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
 
 def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str | Text]]:
     """A row with what the paper says, where it says anything of any of the models."""
-    cells = [_NOTHING if found is None else str(of(found)) for found in reported]
+    cells = [_NOTHING if paper is None else str(of(paper)) for paper in reported]
     return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
 
 
@@ -199,8 +199,8 @@ def _counts(counts: dict[str, int]) -> str:
 def _per_index(line: dict[str, Any]) -> Text:
     """The head indices with sick layers, one per line: in how many layers each."""
     affected = line["layers_affected_per_head"]
-    found = [f"H{head}: {sick} of {line['layers']}" for head, sick in enumerate(affected) if sick]
-    return Text("\n".join(found) or _NOTHING)
+    columns = [f"H{head}: {sick} of {line['layers']}" for head, sick in enumerate(affected) if sick]
+    return Text("\n".join(columns) or _NOTHING)
 
 
 def _correlation(line: dict[str, Any]) -> str:

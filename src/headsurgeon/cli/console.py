@@ -1,4 +1,4 @@
-"""What the terminal shows: consoles, tables, facts, and where things are going on."""
+"""What the terminal shows: consoles, tables, facts, and what is being worked on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -82,7 +82,7 @@ def evaluate(
         check_replaceable(output, "evaluation")
     if patch is not None:
         read_patch(patch)
-    wanted = None if plan is None else Plan.load(plan)
+    planned = None if plan is None else Plan.load(plan)
     loaded, tokenizer = open_model(model, loading)
     if patch is not None:
         check_operable(loaded)
@@ -101,8 +101,10 @@ def evaluate(
     report: Report = {**header("evaluation"), "seed": reading.seed, "dtype": precision(loaded)}
     # what was computed is saved before any of it is printed
     shows: Shows = []
-    if wanted is not None:
-        report["ablation"] = _ablated(loaded, wanted, windows, batch_size, loading.attention, shows)
+    if planned is not None:
+        report["ablation"] = _ablated(
+            loaded, planned, windows, batch_size, loading.attention, shows
+        )
     if patch is not None:
         report |= _patched(loaded, patch, windows, results, batch_size, loading.attention, shows)
     if baseline is not None:
@@ -221,15 +223,15 @@ def _patched(
     with busy("measuring the model with the patch"):
         after = examine()
     limits = patient.plan.limits
-    found = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
+    result = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
     changed = drift(before.stats, after.stats, patient.plan)
     results[_unused(f"with {patch.name}", "patch", results)] = after.ablation.baseline
-    stock, revived = found.stock[0], found.revived[0]
-    shows.append(partial(_show_recovery, patient, stock, revived, found.to_dict()))
+    stock, revived = result.stock[0], result.revived[0]
+    shows.append(partial(_show_recovery, patient, stock, revived, result.to_dict()))
     shows.append(partial(_show_drift, changed.to_dict()))
     return {
         "patch": str(patch),
-        "recovery": found.to_dict(),
+        "recovery": result.to_dict(),
         "drift": changed.to_dict(),
         "ablation_before": stock.to_dict(),
         "ablation_after": revived.to_dict(),
@@ -237,17 +239,17 @@ def _patched(
 
 
 def _show_recovery(
-    patient: "Patient", stock: "Ablation", revived: "Ablation", found: Report
+    patient: "Patient", stock: "Ablation", revived: "Ablation", result: Report
 ) -> None:
     from headsurgeon.scores import Estimate
 
-    total = found["operated"]
-    gain = Estimate(**found["function"][0])
+    total = result["operated"]
+    gain = Estimate(**result["function"][0])
     lines = {
-        "recovered": f"{len(found['recovered'])} of {total} heads: {_because(found)}",
-        "no longer sick": f"{found['left_sick']} of {total} (an untrained head is not sick either: "
-        f"mean mass {found['null_mass'][0]:.3f})",
-        "unlike untrained": f"{found['unlike_null']} of {total}",
+        "recovered": f"{len(result['recovered'])} of {total} heads: {_because(result)}",
+        "no longer sick": f"{result['left_sick']} of {total} (an untrained head is not sick "
+        f"either: mean mass {result['null_mass'][0]:.3f})",
+        "unlike untrained": f"{result['unlike_null']} of {total}",
         "ablating them": f"cost {nats(stock.joint)} before, {nats(revived.joint)} now",
         "more than before": nats(gain),
     }
@@ -259,10 +261,10 @@ def _show_recovery(
     console.print(facts(lines))
 
 
-def _because(found: Report) -> str:
-    if found["recovered"]:
+def _because(result: Report) -> str:
+    if result["recovered"]:
         return "not sick, unlike an untrained head, and the set does more work than before"
-    gain = found["function"][0]
+    gain = result["function"][0]
     if gain["low"] != gain["low"]:
         return "one document gives no interval, so nothing can be said; read more documents"
     if gain["low"] <= 0:

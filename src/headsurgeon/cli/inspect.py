@@ -185,17 +185,17 @@ def _show_attended(attention: "Float[np.ndarray, 'row key']", names: Sequence[st
     console.print()
     console.print(heading("most attended"))
     console.print(table(["token", "of all attention", "from a token that sees it"], rows))
-    chosen = np.unique(np.linspace(0, len(names) - 1, _QUERIES).round().astype(int))
-    shown = f", {len(chosen)} of {len(names)} tokens" if len(chosen) < len(names) else ""
+    looking = np.unique(np.linspace(0, len(names) - 1, _QUERIES).round().astype(int))
+    shown = f", {len(looking)} of {len(names)} tokens" if len(looking) < len(names) else ""
     console.print()
     console.print(heading(f"what each token looks at{shown}"))
-    console.print(facts({f"{row} {names[row]}": _top(attention[row], names) for row in chosen}))
+    console.print(facts({f"{row} {names[row]}": _top(attention[row], names) for row in looking}))
 
 
 def _top(row: "Float[np.ndarray, ' key']", names: Sequence[str]) -> str:
     order = (-row).argsort(kind="stable")[:_TOP]
-    found = [f"{key} {names[key]} {row[key]:.2f}" for key in order if row[key] >= 0.005]
-    return "   ".join(found) or "nothing above 0.005"
+    shares = [f"{key} {names[key]} {row[key]:.2f}" for key in order if row[key] >= 0.005]
+    return "   ".join(shares) or "nothing above 0.005"
 
 
 def _draw(

@@ -60,11 +60,11 @@ class Commands(TyperGroup):
         return list(self.commands)
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(asked: bool) -> bool:
+    if asked:
         typer.echo(f"headsurgeon {package_version()}")
         raise typer.Exit
-    return wanted
+    return asked
 
 
 app = typer.Typer(

@@ -72,7 +72,7 @@ def operate(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder of the run; a run that was stopped there goes on.",
+            help="Folder of the run; a run that was stopped there is resumed.",
             show_default=False,
         ),
     ],
@@ -88,7 +88,7 @@ def operate(
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes", help="Go on even where the heads do work that would be lost at first."
+            "--yes", help="Operate even where the heads do work that would be lost at first."
         ),
     ] = False,
     preset: Annotated[
@@ -106,7 +106,7 @@ def operate(
 
     Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
     test split is left for evaluate, so there is no --split. Ctrl-C stops safely; the same command
-    goes on from there.
+    resumes.
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.folders import claim_folder
@@ -122,24 +122,24 @@ def operate(
     trust = loading.trust_remote_code
     config = load_config(model, revision=loading.revision, trust_remote_code=trust)
     layout = layout_for(config)
-    wanted = Plan.load(plan, layers=layout.layers, heads=layout.heads)
+    planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
     loaded, tokenizer = open_model(model, loading)
     with busy("checking the plan against the model"):
-        patient = open_up(loaded, wanted)
+        patient = open_up(loaded, planned)
         patient.revert()
     cost = None
-    if not (output / "run.json").exists() and _takes_away(wanted):
-        cost = _price(loaded, tokenizer, wanted, corpus, settings)
+    if not (output / "run.json").exists() and _takes_away(planned):
+        cost = _price(loaded, tokenizer, planned, corpus, settings)
     if dry_run:
         patient.reopen()
         _show_dry_run(patient, tokenizer, corpus, settings, cost)
         return
     # a cost that is no number asks too
     if cost is not None and not cost <= CONFIRM_ABOVE and not yes:
-        raise NeedsConfirmation(_warning(wanted, cost, plan))
+        raise NeedsConfirmation(_warning(planned, cost, plan))
     if cost is not None:
-        heads = f"ablating the {len(wanted.operated)} heads costs"
-        mode = f"({wanted.ablation_mode} ablation)"
+        heads = f"ablating the {len(planned.operated)} heads costs"
+        mode = f"({planned.ablation_mode} ablation)"
         err().print(f"{heads} {cost:+.4f} nats per token now {mode}", style="dim")
     patient.reopen()
     run = _train(patient, tokenizer, corpus, output, settings)
@@ -188,7 +188,7 @@ def _warning(plan: "Plan", cost: float, path: Path) -> str:
     return (
         f"these {len(plan.operated)} heads do work: ablating them ({plan.ablation_mode}) costs "
         f"{cost:.4f} nats per token (more than {CONFIRM_ABOVE:g}), which training would first have "
-        "to win back; go on with --yes, or operate only on sick heads that do none: headsurgeon "
+        "to win back; proceed with --yes, or operate only on sick heads that do none: headsurgeon "
         f"plan … --rule idle {command_line('-o', path, '--overwrite')}"
     )
 
@@ -229,14 +229,14 @@ def _show_dry_run(
     )
     steps = last_step(settings, len(windows))
     size = patient.change().parameters
-    whole = sum(parameter.numel() for parameter in patient.model.parameters())
+    every = sum(parameter.numel() for parameter in patient.model.parameters())
     layers = sorted({head.layer for head in patient.heads})
     lines = {
         "heads": f"{len(patient.heads)} in layers {', '.join(map(str, layers))}; layers below "
         f"{layers[0]} take no part in the backward pass",
         "start": f"{patient.init}, {patient.output_start}, seed {patient.seed}",
         "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
-        f"{percent(size / whole)} of the model's {whole:,}",
+        f"{percent(size / every)} of the model's {every:,}",
         "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
         "memory": _memory(patient, settings),
         "training": f"{steps} steps of {settings.tokens_per_step:,} tokens, "

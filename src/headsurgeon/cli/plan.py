@@ -174,7 +174,7 @@ def plan(
 
     _check_names(init, output_start)
     _check_output(output, overwrite)
-    found = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
+    diagnosed = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
     chosen_rule = _asked_for(heads, band, column) if rule is None else rule
     request = {
         "rule": chosen_rule,
@@ -194,20 +194,22 @@ def plan(
         raise PlanError(f"--max-cost: expected finite nats from 0 up, got {max_cost}")
     if chosen_rule != "idle":
         # whatever is wrong with the request is known before a model is loaded
-        make_plan(found, **request)  # type: ignore[arg-type]
-    loaded, tokenizer = open_model(model or found.stats.provenance.model, loading)
+        make_plan(diagnosed, **request)  # type: ignore[arg-type]
+    loaded, tokenizer = open_model(model or diagnosed.stats.provenance.model, loading)
     if model is not None:
-        _check_diagnosed(found, loaded, tokenizer, loading.attention)
+        _check_diagnosed(diagnosed, loaded, tokenizer, loading.attention)
     cost = None
     if not no_costs or chosen_rule == "idle":
-        cost = _cost(found, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention)
+        cost = _cost(
+            diagnosed, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention
+        )
     with busy(f"planning by rule {chosen_rule}"):
-        result = make_plan(found, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
+        result = make_plan(diagnosed, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
-    read = corpus or found.stats.provenance.corpus
-    length, default = found.stats.provenance.length, options.Reading().length
+    read = corpus or diagnosed.stats.provenance.corpus
+    length, default = diagnosed.stats.provenance.length, options.Reading().length
     reading = () if length == default else ("--length", length)
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)

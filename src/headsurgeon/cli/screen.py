@@ -21,7 +21,7 @@ class Screen(Console):
     else is rendered, tables, bars and spinners, can hold no control character but a line break.
     Characters that the stream's encoding lacks are written with those that it has.
 
-    Where the reader of a pipe has gone, what is still printed goes nowhere and work goes on.
+    Where the reader of a pipe has gone, what is still printed goes nowhere and work continues.
     """
 
     def __init__(self, stderr: bool = False) -> None:
@@ -47,8 +47,8 @@ class Screen(Console):
         encoding = self.encoding
         for segment in super().render(renderable, options):
             text = encodable(printable(segment.text, keep="\n"), encoding)
-            whole = bool(segment.control) or text == segment.text
-            yield segment if whole else Segment(text, segment.style)
+            shown_as_is = bool(segment.control) or text == segment.text
+            yield segment if shown_as_is else Segment(text, segment.style)
 
     def on_broken_pipe(self) -> None:
         """Sends the rest of this stream nowhere."""

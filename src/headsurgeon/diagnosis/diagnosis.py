@@ -197,8 +197,8 @@ def diagnose(
 ) -> Diagnosis:
     """Gives every head a verdict and an interval over documents.
 
-    The mean is over windows, which have equally many tokens; documents are drawn anew with all
-    their windows, so a document counts with the number of windows it gave.
+    The mean is over windows, which have equally many tokens; documents are drawn with
+    replacement, each with all its windows, so a document counts with the number of windows it gave.
 
     Args:
         stats: what was measured.

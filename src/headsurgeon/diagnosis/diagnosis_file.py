@@ -57,7 +57,7 @@ def write_diagnosis(content: Mapping[str, Any], path: Path | str) -> None:
     """Writes the plain data of a diagnosis, every list of numbers on one line."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     # no JSON string holds a raw line break, so only the layout is changed
-    lines = _LIST_OF_SCALARS.sub(lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
+    lines = _LIST_OF_SCALARS.sub(lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_text(path, lines + "\n")
 
 

@@ -71,8 +71,8 @@ def listening(
 
 def _configs(model: PreTrainedModel) -> list[PretrainedConfig]:
     """Every configuration that a module of the model reads, each once."""
-    found = (getattr(module, "config", None) for module in model.modules())
-    return list({id(c): c for c in found if isinstance(c, PretrainedConfig)}.values())
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return list({id(c): c for c in configs if isinstance(c, PretrainedConfig)}.values())
 
 
 def _noting(heard: list[Call], stock: str) -> Callable[..., tuple[Tensor, Tensor | None]]:

@@ -45,17 +45,17 @@ def attention_map(
     window = tokens[None]
     check_windows(window, layout, model)
     bias = layout.key_bias(window.shape[1], model.device)[index]
-    found: list[Tensor] = []
+    maps: list[Tensor] = []
 
     def on_layer(layer: int, capture: LayerCapture) -> None:
         if layer == layer_wanted:
             held_in = capture.query.dtype if layout.rounds_scores else torch.float32
-            found.append(_probabilities(capture, index, bias, layout.scale, held_in))
+            maps.append(_probabilities(capture, index, bias, layout.scale, held_in))
 
     observe = OBSERVE[layout.observed]
     with torch.no_grad(), evaluating(model), observe(model, layout, on_layer):
         model.base_model(input_ids=window.to(model.device), use_cache=False)
-    [attention] = found
+    [attention] = maps
     if not bool(attention.isfinite().all()):
         raise ModelError(
             f"attention of {head} is NaN or infinite; load a sound checkpoint, or a wider dtype if "

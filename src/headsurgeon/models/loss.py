@@ -107,10 +107,10 @@ def _scan(
     labels: Int[Tensor, " predicted"],
     with_gradient: bool,
 ) -> tuple[Float[Tensor, " predicted"], Float[Tensor, "predicted hidden"] | None]:
-    """−log p(label) of every token and, if wanted, its gradient by the hidden state, fp32."""
+    """−log p(label) of every token and, if asked for, its gradient by the hidden state, fp32."""
     largest = hidden.new_full((len(hidden), 1), -torch.inf, dtype=torch.float32)
     total = torch.zeros_like(largest)
-    wanted = torch.zeros_like(largest)
+    label_score = torch.zeros_like(largest)
     # Σ exp(logit − largest)·slope·row of the head
     weighted = torch.zeros_like(hidden, dtype=torch.float32) if with_gradient else None
     size = max(1, BLOCK_BYTES // (4 * len(hidden)))
@@ -120,7 +120,9 @@ def _scan(
         slope = part.slope(logits) if with_gradient else None
         place = labels[:, None] - start
         here = (place >= 0) & (place < len(part.weight))
-        wanted = torch.where(here, logits.gather(1, place.clamp(0, len(part.weight) - 1)), wanted)
+        label_score = torch.where(
+            here, logits.gather(1, place.clamp(0, len(part.weight) - 1)), label_score
+        )
         higher = torch.maximum(largest, logits.amax(-1, keepdim=True))
         shrink = (largest - higher).exp()
         largest = higher
@@ -129,11 +131,11 @@ def _scan(
         if weighted is not None:
             bent = weights if slope is None else weights.mul_(slope)
             weighted.mul_(shrink).add_(bent.to(part.weight.dtype) @ part.weight)
-    nll = (largest + total.log() - wanted).squeeze(-1)
+    nll = (largest + total.log() - label_score).squeeze(-1)
     if weighted is None:
         return nll, None
     own = head.weight[labels].float()
-    slope = head.slope(wanted)
+    slope = head.slope(label_score)
     return nll, weighted.div_(total).sub_(own if slope is None else own.mul_(slope))
 
 

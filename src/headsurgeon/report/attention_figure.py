@@ -87,7 +87,7 @@ def _name(axes: Axes, tokens: Sequence[str], cell: float) -> None:
     if len(tokens) > LABELLED:
         return
     labels = [_short(token) for token in tokens]
-    # labels are set anew whenever the figure is drawn, so they are made literal here
+    # labels are set again whenever the figure is drawn, so they are made literal here
     axes.set_xticks(range(len(tokens)), labels, rotation=90, parse_math=False)
     axes.set_yticks(range(len(tokens)), labels, parse_math=False)
 
