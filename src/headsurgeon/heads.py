@@ -6,7 +6,7 @@ A head is written `L5H14` (layer 5, query head 14, both zero-based). Arrays are 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -103,7 +103,8 @@ class Provenance:
     """What a measurement was made on, written into every result.
 
     `attention` is what ran (`headsurgeon.attention_kinds`); `family` is the architecture, as the
-    model's configuration calls it, empty in older files.
+    model's configuration calls it, empty in older files. `packing` is how documents became windows.
+    `lengths` are the tokens of each text where they are unequal; `length` is then the longest.
     """
 
     model: str
@@ -117,6 +118,8 @@ class Provenance:
     dtype: str
     attention: AttentionRan
     family: str = ""
+    packing: str = "documents"
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +131,10 @@ class HeadStats:
         row_quantiles: quantiles (`QUANTILE_LEVELS`) of the mass on position 0 over rows t ≥ 1.
         documents: the document each window comes from; the unit of every interval.
         slopes: effective ALiBi slope per head; 0 where there is no position bias.
-        null_mass: `first_token_mass` of zero scores at that slope and length, fraction.
+        null_mass: `first_token_mass` of zero scores at that slope and length, fraction; of unequal
+            texts the mean over them, each counting once, as in every other mean.
         provenance: model, corpus, window length and so on.
+        null_by_length: the null at each length of unequal texts; empty where all are alike.
 
     In a layer without attention (in hybrids) all statistics and the null are NaN.
     """
@@ -140,6 +145,7 @@ class HeadStats:
     slopes: Float[np.ndarray, "layer head"]
     null_mass: Float[np.ndarray, "layer head"]
     provenance: Provenance
+    null_by_length: Mapping[int, Float[np.ndarray, "layer head"]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -153,7 +159,7 @@ class HeadStats:
         return np.asarray(~np.isnan(self.null_mass).all(axis=1))
 
     def mean(self, name: str) -> Float[np.ndarray, "layer head"]:
-        """Mean over windows, which all have the same number of tokens."""
+        """Mean over windows (or texts), each counting once whatever its length."""
         return np.asarray(self.values[name].mean(axis=0))
 
     def variance(self, name: str) -> Float[np.ndarray, "layer head"]:

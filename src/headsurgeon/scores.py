@@ -24,7 +24,7 @@ _BLOCK = 4_000_000
 LOST_DRAWS = 0.005
 # What two evaluations must have in common beyond their documents. Ids alone are not enough: two
 # translations share them by intention, and another seed takes other windows of the same documents.
-_PAIRED = ("split", "length", "corpus_hash", "count", "first_token", "seed")
+_PAIRED = ("split", "length", "corpus_hash", "count", "first_token", "seed", "packing")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,9 @@ class Evaluation:
         document_nll: summed negative log-likelihood of each document, nats.
         document_tokens: predicted tokens of each document, length − 1 per window.
         attention: what ran: `stock`, `tiles` or `kernel`, see `headsurgeon.attention_kinds`.
+        packing: how documents became windows.
+        document_lengths: all tokens of each document's windows, unpredicted first ones included;
+            windows of one document are of one length. None in older results.
     """
 
     model: str
@@ -95,6 +98,8 @@ class Evaluation:
     document_nll: Float[np.ndarray, " document"]
     document_tokens: Float[np.ndarray, " document"]
     attention: AttentionRan = "stock"
+    packing: str = "documents"
+    document_lengths: Float[np.ndarray, " document"] | None = None
 
     @property
     def document_mean(self) -> Float[np.ndarray, " document"]:
@@ -113,11 +118,25 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """exp(nll), ∞ where that is beyond float64. The paper weights windows by T, not T − 1."""
-        try:
-            return math.exp(self.nll)
-        except OverflowError:
-            return math.inf
+        """exp(nll), ∞ where that is beyond float64."""
+        return _exp(self.nll)
+
+    @property
+    def nll_weighted_by_length(self) -> float:
+        """Σ T·loss / Σ T, as the paper's code weights its texts; nats.
+
+        `loss` is the mean over the T − 1 predicted tokens of a text of T, so that short texts count
+        for more than their tokens. Equal to `nll` where all windows are of one length.
+        """
+        lengths = self.document_lengths
+        if lengths is None:
+            return self.nll
+        return float((self.document_mean * lengths).sum() / lengths.sum())
+
+    @property
+    def perplexity_weighted_by_length(self) -> float:
+        """exp(Σ T·loss / Σ T): comparable with the paper's figures, which `perplexity` is not."""
+        return _exp(self.nll_weighted_by_length)
 
     def interval(self, seed: int = 0) -> Estimate:
         """The loss with its interval over documents."""
@@ -140,6 +159,8 @@ class Evaluation:
             "tokens": self.tokens,
             "nll": self.interval().to_dict(),
             "perplexity": self.perplexity,
+            "perplexity_weighted_by_length": self.perplexity_weighted_by_length,
+            "packing": self.packing,
             "per_document": [
                 {"document": name, "nll": float(nll), "tokens": int(tokens)}
                 for name, nll, tokens in zip(
@@ -147,6 +168,13 @@ class Evaluation:
                 )
             ],
         }
+
+
+def _exp(nll: float) -> float:
+    try:
+        return math.exp(nll)
+    except OverflowError:
+        return math.inf
 
 
 def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate:

@@ -6,6 +6,9 @@ from .spec import mixture as mixture
 from .splits import SPLITS as SPLITS
 from .splits import Split as Split
 from .splits import split_of as split_of
+from .texts import Texts as Texts
+from .texts import equal_parts as equal_parts
+from .texts import texts as texts
 from .window import Windows as Windows
 from .window import as_windows as as_windows
 from .windowing import windows as windows

@@ -143,7 +143,7 @@ class Diagnosis:
         stats, band = self.stats, self.sick_band
         content = {
             **header("diagnosis"),
-            "provenance": asdict(stats.provenance),
+            "provenance": asdict(stats.provenance) | {"lengths": list(stats.provenance.lengths)},
             "thresholds": self.thresholds.to_dict(),
             "draws": self.draws,
             "seed": self.seed,
@@ -159,6 +159,9 @@ class Diagnosis:
             **{name: getattr(self, name).tolist() for name in BOUNDS},
             "slopes": stats.slopes.tolist(),
             "null_mass": stats.null_mass.tolist(),
+            "null_by_length": {
+                str(length): null.tolist() for length, null in stats.null_by_length.items()
+            },
             "documents": list(stats.documents),
             "values": {name: stats.values[name].tolist() for name in STATISTICS},
             "row_quantiles": stats.row_quantiles.tolist(),

@@ -77,6 +77,8 @@ class _Provenance(_Read):
     dtype: str
     attention: Annotated[AttentionRan, BeforeValidator(ran_in_diagnosis)]
     family: str = ""
+    packing: str = "documents"
+    lengths: list[Annotated[int, Field(ge=2, lt=2**31)]] = []
 
 
 class _Thresholds(_Read):
@@ -102,6 +104,7 @@ class _File(_Read):
     entropy_high: Layers
     slopes: list[list[Finite]]
     null_mass: Layers
+    null_by_length: dict[Annotated[str, Field(pattern="^[1-9][0-9]{0,9}$")], Layers] = {}
     documents: list[str] = Field(min_length=1)
     values: dict[str, list[Layers]]
     row_quantiles: list[list[list[list[Finite | None]]]]
@@ -133,7 +136,14 @@ def _read(content: Mapping[str, Any]) -> dict[str, Any]:
         documents=tuple(file.documents),
         slopes=slopes,
         null_mass=_array("null_mass", file.null_mass, shape),
-        provenance=Provenance(**file.provenance.model_dump()),
+        provenance=Provenance(
+            **file.provenance.model_dump(exclude={"lengths"}),
+            lengths=tuple(file.provenance.lengths),
+        ),
+        null_by_length={
+            int(length): _array(f"null_by_length.{length}", null, shape)
+            for length, null in file.null_by_length.items()
+        },
     )
     thresholds = Thresholds(**file.thresholds.model_dump())
     bounds = {name: _array(name, getattr(file, name), shape) for name in BOUNDS}

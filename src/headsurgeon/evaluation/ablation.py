@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.attention_kinds import AttentionChoice
-from headsurgeon.data import Windows, as_windows
+from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.loss import evaluate
 from headsurgeon.evaluation.lower_layers import Prefix
@@ -57,7 +57,7 @@ class Ablation:
 def ablate(
     model: PreTrainedModel,
     heads: Plan | Sequence[str | HeadId],
-    windows: Windows | Tensor,
+    windows: Windows | Texts | Tensor,
     *,
     mode: AblationMode = "zero",
     singles: bool = True,
@@ -69,7 +69,7 @@ def ablate(
 
     Args:
         heads: the heads, or a plan, of which the operated heads are taken.
-        windows: what the loss is measured on; or bare token ids [count, length].
+        windows: what the loss is measured on; or bare token ids [count, length], or texts.
         mode: `zero` or `mean`; a sink that adds a constant costs much less under `mean`.
         singles: whether to ablate each head alone too, one evaluation per head.
         baseline: the model's loss on `windows` as it is, if it is known already.
@@ -81,7 +81,6 @@ def ablate(
         SettingsError: no heads, an unknown mode, or tokens that are not [count, length].
     """
     layout = layout_of(model)
-    windows = as_windows(windows)
     chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
     check_heads(chosen, layout.layers, layout.heads, layout.attention_layers)
     if not chosen or mode not in get_args(AblationMode):
@@ -106,7 +105,7 @@ def ablate(
 
 def ablation_cost(
     model: PreTrainedModel,
-    windows: Windows | Tensor,
+    windows: Windows | Texts | Tensor,
     *,
     mode: AblationMode = "zero",
     batch_size: int | None = None,
@@ -126,8 +125,7 @@ def ablation_cost(
     if mode not in get_args(AblationMode):
         raise SettingsError(f"expected to ablate by zero or mean, got {mode!r}")
     layout = layout_of(model)
-    texts = as_windows(windows)
-    means = _mean_outputs(model, layout, texts, batch_size) if mode == "mean" else None
+    means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = score().nll
     prefix = Prefix(model, layout)
@@ -178,9 +176,13 @@ def _overwrite(
 
 
 def _mean_outputs(
-    model: PreTrainedModel, layout: Layout, windows: Windows, batch_size: int | None
+    model: PreTrainedModel,
+    layout: Layout,
+    windows: Windows | Texts | Tensor,
+    batch_size: int | None,
 ) -> Float[Tensor, "layer head width"]:
     """Average of each head's output over all tokens of the windows, before the projection."""
+    parts = equal_parts(windows)
     total = torch.zeros(
         layout.layers, layout.heads, layout.head_dim, dtype=torch.float64, device="cpu"
     )
@@ -189,6 +191,7 @@ def _mean_outputs(
         total[layer] += capture.context.cpu().double().sum(dim=(0, 2))
 
     with torch.no_grad(), evaluating(model), capturing(model, layout, on_layer):
-        for batch in batches(windows.tokens, batch_size):
-            model.base_model(input_ids=batch.to(model.device), use_cache=False)
-    return (total / windows.tokens.numel()).float().to(model.device)
+        for part in parts:
+            for batch in batches(part.tokens, batch_size):
+                model.base_model(input_ids=batch.to(model.device), use_cache=False)
+    return (total / sum(part.tokens.numel() for part in parts)).float().to(model.device)

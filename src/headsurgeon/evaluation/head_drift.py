@@ -16,7 +16,7 @@ DRIFT_MASS = 0.05
 # Changes of mass (fraction) and entropy (nats) up to this are rounding.
 ROUNDING = 1e-6
 # What two measurements must have in common beyond their documents.
-_PAIRED = ("split", "length", "first_token", "seed", "corpus_hash")
+_PAIRED = ("split", "length", "lengths", "first_token", "seed", "corpus_hash", "packing")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.attention.choice import attending
-from headsurgeon.attention_kinds import AttentionChoice
-from headsurgeon.data import Windows, as_windows
+from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
+from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import ModelError
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.loss import token_nll
@@ -28,7 +28,7 @@ _CHECKED: WeakSet[PreTrainedModel] = WeakSet()
 @usual_defaults()
 def evaluate(
     model: PreTrainedModel,
-    windows: Windows | Tensor,
+    windows: Windows | Texts | Tensor,
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
@@ -37,7 +37,7 @@ def evaluate(
 
     Args:
         windows: equal windows, or bare token ids [count, length]; each window starts without
-            knowledge of the one before.
+            knowledge of the one before. Or unequal texts (`headsurgeon.texts`).
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock`, `fast`, or `auto`: the model's own forward in 16 bit, where ours rounds
             less than the model that will run; see `headsurgeon.attention_kinds`.
@@ -46,36 +46,55 @@ def evaluate(
         ModelError: a loss is not a finite number; names the window and its document.
         UnsupportedModel, SettingsError, CorpusError: as `measure`.
     """
-    windows = as_windows(windows)
-    check_windows(windows.tokens, layout_of(model), model)
-    check_own_loss(model, windows.tokens[:1])
+    parts = equal_parts(windows)
+    names = list(dict.fromkeys(_documents(windows, parts)))
+    position = {name: index for index, name in enumerate(names)}
+    nll, tokens, lengths = np.zeros((3, len(names)))
+    layout = layout_of(model)
+    for part in parts:
+        check_windows(part.tokens, layout, model)
+        check_own_loss(model, part.tokens[:1])
+    for part in parts:
+        losses, used = _window_losses(model, part, batch_size, attention)
+        for name, loss in zip(part.documents, losses, strict=True):
+            nll[position[name]] += loss
+            tokens[position[name]] += part.length - 1
+            lengths[position[name]] += part.length
+    longest = parts[-1]
+    return Evaluation(
+        model=model_id(model),
+        corpus=longest.corpus,
+        split=longest.split,
+        length=longest.length,
+        stride=longest.length - longest.prefix,
+        corpus_hash=longest.corpus_hash,
+        count=sum(len(part) for part in parts),
+        first_token=longest.first_token,
+        seed=longest.seed,
+        documents=tuple(names),
+        document_nll=nll,
+        document_tokens=tokens,
+        attention=used,
+        packing=longest.packing,
+        document_lengths=lengths,
+    )
+
+
+def _documents(windows: Windows | Texts | Tensor, parts: Sequence[Windows]) -> Sequence[str]:
+    """Names in the order in which they were given."""
+    return windows.documents if isinstance(windows, Texts) else parts[0].documents
+
+
+def _window_losses(
+    model: PreTrainedModel, windows: Windows, batch_size: int | None, attention: AttentionChoice
+) -> tuple[list[float], AttentionRan]:
+    """Summed loss of each window, nats, and the attention that ran."""
     losses: list[float] = []
     with evaluating(model), attending(model, attention) as used:
         for batch in batches(windows.tokens, batch_size):
             losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
     _check_finite(losses, windows, model)
-    names = list(dict.fromkeys(windows.documents))
-    position = {name: index for index, name in enumerate(names)}
-    nll = np.zeros(len(names))
-    tokens = np.zeros(len(names))
-    for name, loss in zip(windows.documents, losses, strict=True):
-        nll[position[name]] += loss
-        tokens[position[name]] += windows.length - 1
-    return Evaluation(
-        model=model_id(model),
-        corpus=windows.corpus,
-        split=windows.split,
-        length=windows.length,
-        stride=windows.length - windows.prefix,
-        corpus_hash=windows.corpus_hash,
-        count=len(windows),
-        first_token=windows.first_token,
-        seed=windows.seed,
-        documents=tuple(names),
-        document_nll=nll,
-        document_tokens=tokens,
-        attention=used,
-    )
+    return losses, used
 
 
 def check_own_loss(model: PreTrainedModel, window: Int[Tensor, "1 length"]) -> None:

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from transformers import PreTrainedModel
 
 from headsurgeon.attention_kinds import AttentionChoice
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation.ablation import Ablation, ablate
@@ -108,7 +108,7 @@ class Recovery:
 
 def empirical_null(
     patient: Patient,
-    windows: Windows,
+    windows: Windows | Texts,
     seeds: Sequence[int],
     *,
     attention: AttentionChoice = "auto",
@@ -134,7 +134,7 @@ def empirical_null(
 
 def recovery(
     patient: Patient,
-    windows: Windows | Sequence[Windows],
+    windows: Windows | Texts | Sequence[Windows | Texts],
     *,
     null_seeds: Sequence[int] = NULL_SEEDS,
     sick_mass: float | None = None,
@@ -156,7 +156,7 @@ def recovery(
     heads = patient.plan.operated
     if not heads:
         raise StateError("the plan operates on no head, so there is nothing to recover")
-    corpora = [windows] if isinstance(windows, Windows) else list(windows)
+    corpora = [windows] if isinstance(windows, Windows | Texts) else list(windows)
     patient.revert()
     before = [condition(patient.model, heads, part, attention=attention) for part in corpora]
     nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
@@ -169,9 +169,9 @@ def recovery(
 def condition(
     model: PreTrainedModel,
     heads: Sequence[HeadId],
-    windows: Windows,
+    windows: Windows | Texts,
     *,
-    measured: Windows | None = None,
+    measured: Windows | Texts | None = None,
     score: Evaluation | None = None,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",

@@ -13,13 +13,14 @@ from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import Observed
 from headsurgeon.attention.row_statistics import RowStatistics
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
-from headsurgeon.data import Windows, as_windows
+from headsurgeon.data import Texts, Windows, as_windows
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
 from headsurgeon.measurement.attention_interface import listening
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measured_attention import choose_measured, measuring
 from headsurgeon.measurement.projection_hooks import capturing
+from headsurgeon.measurement.unequal import of_texts
 from headsurgeon.measurement.untrained_head import null_mass
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.weights import ordinary, precision
@@ -34,7 +35,7 @@ OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
 @usual_defaults()
 def measure(
     model: PreTrainedModel,
-    windows: Windows | Tensor,
+    windows: Windows | Texts | Tensor,
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
@@ -51,7 +52,7 @@ def measure(
 
     Args:
         windows: token windows of equal length; rows of a bare tensor [count, length] count as one
-            document each.
+            document each. Or unequal texts (`headsurgeon.texts`), each counting once.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock` runs the model's own forward and takes the statistics in blocks, exactly;
             `fast` takes both from one pass, in memory linear in the window (equal to 1e-4 in
@@ -71,6 +72,11 @@ def measure(
         ModelError: weights or activations that are not finite, or masks that the layout does not
             describe.
     """
+    if isinstance(windows, Texts):
+        return of_texts(
+            windows,
+            lambda part: measure(model, part, batch_size=batch_size, attention=attention),
+        )
     layout = layout_of(model)
     windows = as_windows(windows)
     tokens = windows.tokens
@@ -165,6 +171,7 @@ def _provenance(model: PreTrainedModel, windows: Windows, ran: AttentionRan) -> 
         dtype=precision(model),
         attention=ran,
         family=str(model.config.model_type),
+        packing=windows.packing,
     )
 
 
