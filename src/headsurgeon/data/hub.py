@@ -1,174 +1,197 @@
-"""`hf:DATASET[:CONFIG][:SPLIT][:COLUMN]`: rows of a data set of the Hub, or of a local one.
+"""`hf:DATASET[:CONFIG][:SPLIT][:COLUMN][?OPTION]…`: rows of a data set, of the Hub or a local one.
 
-SPLIT may be a slice as the Hub's library writes them: `train[:1000]`, `train[10%:20%]+test`. A
-prefix that is counted in rows (`train[:1000]`) is read as a stream, so that no more of the data set
-is downloaded or unpacked than those rows take.
+SPLIT may be a slice as the Hub's library writes them: `train[:1000]`, `train[10%:20%]+test`. Slices
+that end at a counted row (`train[:1000]`) are read as a stream, so that no more of the data set is
+downloaded or unpacked than those rows take. Rows of a slice are divided into train, dev and test as
+any others are. Options:
+
+    ?first=N-documents, ?first=N-characters
+            An ordered prefix of the data set, read as a stream, is the train split: its first N
+            documents, or documents until they have N characters. What follows is held out, a
+            quarter as much, half of it (by content) for dev and half for test; texts that stand in
+            the prefix as well are left out of it. Nothing beyond is read.
+    ?chat   COLUMN (then `messages` by default) holds conversations, which are rendered with the
+            tokenizer's chat template.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from headsurgeon.data.chat import Render, is_conversation, said
 from headsurgeon.data.document import Document, content_key
+from headsurgeon.data.hub_rows import Row, rows_of
 from headsurgeon.data.spec import Corpus
-from headsurgeon.errors import CorpusError, HeadsurgeonError, NetworkError
+from headsurgeon.data.splits import held_out_half
+from headsurgeon.errors import CorpusError
 
-_PREFIX = re.compile(r"(\w+)\[:(\d{1,15})\]")
+_FIRST = re.compile(r"first=([1-9]\d{0,14})-(documents|characters)")
+# the held-out text beside a prefix: as 20 % beside 80 %
+_HELD_OUT = 4
 # WikiText has a row per line; an article begins with a heading of one pair of equals signs
 _ARTICLE = re.compile(r" = [^=\s](?:[^=]|=(?! $))* = \n?")
 _LOOKED_AT = 1000
 
 
-def hub_documents(corpus: Corpus) -> Iterator[Document]:
+@dataclass(frozen=True)
+class _Text:
+    """One row as text: where it stands, and what decides its split if that is not the text."""
+
+    part: str
+    row: int
+    text: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class _First:
+    """An ordered prefix: so many documents, or documents with so many characters."""
+
+    amount: int
+    unit: str
+
+    def of(self, document: Document) -> int:
+        return 1 if self.unit == "documents" else len(document.text)
+
+
+def hub_documents(corpus: Corpus, render: Render | None = None) -> Iterator[Document]:
     """One document per row that has text, or per article where rows are the lines of articles.
+
+    Args:
+        render: makes text of a conversation; needed for `?chat`.
 
     Raises:
         CorpusError: no such data set or column, a column that is not text, rows that cannot be
-            read; names the row.
+            read; names the row. Or a prefix beyond which there is nothing.
         NetworkError: the Hub was needed and could not be reached.
     """
     name = str(corpus).removeprefix("hf:")
+    chat, first = _options(corpus)
+    if chat and render is None:
+        raise CorpusError(f"hf:{name}: ?chat needs a tokenizer, whose template it is rendered with")
     dataset, config, split, column = (*corpus.fields, "", "", "")[:4]
-    split, column = split or "train", column or "text"
     local = Path(dataset).expanduser()
     known = local.resolve().name if local.exists() else dataset
-    rows, config_name = _load(name, str(local) if local.exists() else dataset, config, split)
-    texts = _texts(name, rows, column)
-    yield from _documents(texts, f"{known}:{config_name}")
+    rows, config_name = rows_of(
+        name,
+        str(local) if local.exists() else dataset,
+        config,
+        split or "train",
+        stream=first is not None,
+    )
+    column = column or ("messages" if chat else "text")
+    texts = _texts(name, rows, column, render if chat else None)
+    found = _documents(texts, f"{known}:{config_name}")
+    yield from found if first is None else _prefix_and_rest(name, found, first)
 
 
-def _documents(texts: Iterator[tuple[str, int, str]], series: str) -> Iterator[Document]:
+def _options(corpus: Corpus) -> tuple[bool, _First | None]:
+    chat, first = False, None
+    for option in corpus.options:
+        prefix = _FIRST.fullmatch(option)
+        if option == "chat":
+            chat = True
+        elif prefix is not None and first is None:
+            first = _First(int(prefix[1]), prefix[2])
+        else:
+            raise CorpusError(
+                f"{corpus}: expected the options ?chat, and once ?first=N-documents or "
+                f"?first=N-characters, got ?{option}"
+            )
+    return chat, first
+
+
+def _prefix_and_rest(name: str, found: Iterator[Document], first: _First) -> Iterator[Document]:
+    """Documents of a prefix for training, then some held-out ones that are no copies of them."""
+    taken, held_out = 0, 0
+    trained_on: set[str] = set()
+    for document in found:
+        key = content_key(document.text)
+        if taken < first.amount:
+            taken += first.of(document)
+            trained_on.add(key)
+            yield replace(document, split="train")
+        elif held_out * _HELD_OUT < first.amount:
+            if key not in trained_on:
+                held_out += first.of(document)
+                yield replace(document, split=held_out_half(key))
+        else:
+            return
+    if not held_out:
+        raise CorpusError(
+            f"hf:{name}: nothing is left to hold out: of the {first.amount} {first.unit} asked for "
+            f"it has {taken}, and no other text after them; ask for fewer"
+        )
+
+
+def _documents(texts: Iterator[_Text], series: str) -> Iterator[Document]:
     first = list(islice(texts, _LOOKED_AT))
-    lines = any(_ARTICLE.fullmatch(text) for _, _, text in first)
-    article: list[str] = []
-    start: tuple[str, int] = ("", 0)
+    lines = any(_ARTICLE.fullmatch(each.text) for each in first)
+    article: list[_Text] = []
 
     def finished() -> Iterator[Document]:
-        whole = "".join(article)
+        whole = "".join(each.text for each in article)
         if whole.strip():
+            start = article[0]
             # by its heading, so that the beginning of an article is where all of it is
-            key = content_key(article[0] if lines else whole)
-            yield Document(f"{series}:{start[0]}:{start[1]}", whole, key, start[1])
+            key = start.key or content_key(start.text if lines else whole)
+            yield Document(f"{series}:{start.part}:{start.row}", whole, key, start.row)
 
-    for part, row, text in (*first, *texts):
-        if not lines or _ARTICLE.fullmatch(text) or part != start[0]:
+    for each in (*first, *texts):
+        if not lines or _ARTICLE.fullmatch(each.text) or (article and each.part != article[0].part):
             yield from finished()
-            article, start = [], (part, row)
-        article.append(text)
+            article = []
+        article.append(each)
     yield from finished()
 
 
-def _texts(
-    name: str, rows: Iterator[tuple[str, int, Mapping[str, Any]]], column: str
-) -> Iterator[tuple[str, int, str]]:
-    """Part, number and text of every row."""
+def _texts(name: str, rows: Iterator[Row], column: str, render: Render | None) -> Iterator[_Text]:
+    """The text of every row; empty where the column is."""
     for part, number, row in rows:
         if column not in row:
             raise CorpusError(
                 f"hf:{name}: no column {column!r}; it has {', '.join(row)}; "
                 "name one: hf:DATASET:CONFIG:SPLIT:COLUMN"
             )
-        text = row[column]
-        if text is not None and not isinstance(text, str):
-            raise CorpusError(
-                f"hf:{name}: column {column!r} holds {_kind(text)} (row {number}), expected text; "
-                f"columns with text: {_text_columns(row) or 'none'}"
+        value = row[column]
+        if value is None:
+            yield _Text(part, number, "")
+        elif render is not None:
+            yield _conversation(
+                f"hf:{name}: column {column!r}, row {number}", part, number, value, render
             )
-        yield part, number, text or ""
+        elif isinstance(value, str):
+            yield _Text(part, number, value)
+        else:
+            texts = [name for name, found in row.items() if isinstance(found, str)]
+            raise CorpusError(
+                f"hf:{name}: column {column!r} holds {_kind(value)} (row {number}), expected text; "
+                f"columns with text: {', '.join(texts) or 'none'}"
+                + ("; ?chat renders conversations" if is_conversation(value) else "")
+            )
+
+
+def _conversation(where: str, part: str, number: int, value: Any, render: Render) -> _Text:
+    if not is_conversation(value):
+        raise CorpusError(
+            f"{where}: expected a list of messages with role and content, got {_kind(value)}"
+        )
+    try:
+        text = render(value)
+    except CorpusError as error:
+        raise CorpusError(f"{where}: {error}") from error
+    except Exception as error:
+        # templates are code of the model's authors and raise what they like
+        raise CorpusError(
+            f"{where}: the tokenizer's chat template cannot render it: {error}"
+        ) from error
+    return _Text(part, number, text, content_key(said(value)))
 
 
 def _kind(value: object) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return f"lists of {{{', '.join(map(str, value[0]))}}}"
     return f"values of type {type(value).__name__}"
-
-
-def _text_columns(row: Mapping[str, Any]) -> str:
-    return ", ".join(name for name, value in row.items() if isinstance(value, str))
-
-
-def _load(
-    name: str, dataset: str, config: str, split: str
-) -> tuple[Iterator[tuple[str, int, Mapping[str, Any]]], str]:
-    """Rows with the part and number they have in the whole data set, and the configuration."""
-    import datasets
-
-    prefix = _PREFIX.fullmatch(split)
-    try:
-        if prefix is not None:
-            stream = datasets.load_dataset(dataset, config or None, split=prefix[1], streaming=True)
-            numbered = enumerate(islice(stream, int(prefix[2])))
-            rows = ((prefix[1], number, row) for number, row in numbered)
-            config_name = stream.info.config_name
-        else:
-            whole = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
-            rows = (
-                (part, number, row)
-                for (part, number), row in zip(_row_names(whole, split), whole, strict=True)
-            )
-            config_name = whole.info.config_name
-        return _explaining(name, rows), config_name
-    except Exception as error:
-        raise _explained(name, error) from error
-
-
-def _explaining(
-    name: str, rows: Iterator[tuple[str, int, Mapping[str, Any]]]
-) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """The same rows; what goes wrong between them is told as what went wrong before them."""
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise _explained(name, error) from error
-        yield row
-
-
-def _explained(name: str, error: Exception) -> HeadsurgeonError:
-    """One error for whatever the library raises; it has no base class of its own for all of it."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    causes = _chain(error)
-    # the network first: huggingface_hub derives some of these from FileNotFoundError and OSError
-    for cause in causes:
-        if isinstance(cause, HfHubHTTPError):
-            return NetworkError(
-                f"hf:{name}: the Hub refused the request ({_first_line(cause)}); check your access "
-                "to the data set, or try again later"
-            )
-        if isinstance(cause, ConnectionError | TimeoutError | LocalEntryNotFoundError):
-            return NetworkError(
-                f"hf:{name}: the Hub could not be reached ({_first_line(cause)}); check the "
-                "network, or use text files: --corpus 'text:folder/**/*.txt'"
-            )
-    if isinstance(error, FileNotFoundError):
-        return CorpusError(f"hf:{name}: no such data set: {_first_line(error)}")
-    reasons = dict.fromkeys(_first_line(cause) for cause in causes)
-    return CorpusError(f"hf:{name}: cannot be read: {'; '.join(reasons)}")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain
-
-
-def _row_names(rows: Any, split: str) -> Iterator[tuple[str, int]]:
-    """Split and number of each row in the whole data set, whatever slice of it was asked for."""
-    import datasets
-
-    sizes = {name: found.num_examples for name, found in (rows.info.splits or {}).items()}
-    for part in datasets.ReadInstruction.from_spec(split).to_absolute(sizes):
-        for row in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to):
-            yield part.splitname, row
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

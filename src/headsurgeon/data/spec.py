@@ -2,7 +2,7 @@
 
     SPEC      one of   text:GLOB                                  files
                        package:NAME                               text in an installed package
-                       hf:DATASET[:CONFIG][:SPLIT][:COLUMN]       rows of a data set (`hub.py`)
+                       hf:DATASET[:CONFIG][:SPLIT][:COLUMN][?OPTION]…   rows (`hub.py`)
     pool      SPEC,SPEC,…                 one corpus of all their documents
     mixture   [WEIGHT*]pool+[WEIGHT*]pool+…   windows of each in turn, by weight (`mixing.py`)
 
@@ -32,18 +32,19 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 # a path or a package: whatever comes before the next SPEC
 _BARE = re.compile(rf"(?:(?!{_JOINS}).)*", re.DOTALL)
 # the same within hf:, where colons separate; those in brackets belong to a slice
-_BARE_FIELD = re.compile(rf"(?:\[[^\[\]]*\]|(?!{_JOINS})[^:])*", re.DOTALL)
+_BARE_FIELD = re.compile(rf"(?:\[[^\[\]]*\]|(?!{_JOINS})[^:?])*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """One SPEC that was read: its kind, and its fields without quotes."""
+    """One SPEC that was read: its kind, and its fields and options without quotes."""
 
     kind: str
     fields: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return ":".join([self.kind, *self.fields])
+        return "?".join([":".join([self.kind, *self.fields]), *self.options])
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,13 @@ def _corpus(spec: str, start: int) -> tuple[Corpus, int]:
         if kind != "hf" or spec[position : position + 1] != ":":
             break
         position += 1
+    options: list[str] = []
+    while kind == "hf" and spec[position : position + 1] == "?":
+        text, position = _field(spec, position + 1, _BARE_FIELD)
+        options.append(text)
     if not fields[0] or len(fields) > HUB_FIELDS:
         raise CorpusError(f"expected a corpus such as {FORMS}, got {spec[start:position]!r}")
-    return Corpus(kind, tuple(fields)), position
+    return Corpus(kind, tuple(fields), tuple(options)), position
 
 
 def _field(spec: str, start: int, bare: re.Pattern[str]) -> tuple[str, int]:

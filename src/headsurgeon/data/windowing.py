@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.data.chat import Render, renderer
 from headsurgeon.data.corpora import documents_of
 from headsurgeon.data.document import Document
 from headsurgeon.data.encoding import Encoder
@@ -84,7 +85,7 @@ def windows(
         raise SettingsError(f"length {length} leaves no room after first token {prefix_name}")
     spec = mixture(corpus, weights)
     components = parse(spec)
-    found = in_split(_read(components), wanted_split)
+    found = in_split(_read(components, renderer(tokenizer, prefix_name)), wanted_split)
     parts = [_of(component, found, split) for component in components]
     encoder = Encoder(tokenizer)
     runs = [packed(part, encoder, body, wanted_packing, seed) for part in parts]
@@ -116,10 +117,10 @@ def windows(
     )
 
 
-def _read(components: Sequence[Component]) -> Iterator[Document]:
+def _read(components: Sequence[Component], render: Render) -> Iterator[Document]:
     """All documents of all corpora, each with the corpus it is of."""
     for component in components:
-        for document in documents_of(component.corpora):
+        for document in documents_of(component.corpora, render):
             yield replace(document, corpus=component.spec)
 
 
