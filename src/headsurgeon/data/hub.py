@@ -17,7 +17,7 @@ any others are. Options:
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _documents(texts: Iterator[_Text], series: str) -> Iterator[Document]:
             key = start.key or content_key(start.text if lines else whole)
             yield Document(f"{series}:{start.part}:{start.row}", whole, key, start.row)
 
-    for each in (*first, *texts):
+    for each in chain(first, texts):
         if not lines or _ARTICLE.fullmatch(each.text) or (article and each.part != article[0].part):
             yield from finished()
             article = []
