@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.arch import layout_of
-from headsurgeon.cli.plan import show_plan
+from headsurgeon.cli.plan_table import show_plan
 from headsurgeon.diagnosis import diagnose
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import HeadError, PlanError

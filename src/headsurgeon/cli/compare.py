@@ -10,7 +10,7 @@ from rich.text import Text
 from headsurgeon.cli.console import facts, heading, out, percent, table
 from headsurgeon.cli.options import Loading
 from headsurgeon.cli.planted import planted_remark
-from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
+from headsurgeon.cli.published import PUBLISHED, SOURCE, PublishedFigures
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import VERDICTS
 from headsurgeon.printable import printable
@@ -180,7 +180,7 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True)
 
 
-def _reported(reported: Sequence[Published | None], of: Any) -> list[list[str | Text]]:
+def _reported(reported: Sequence[PublishedFigures | None], of: Any) -> list[list[str | Text]]:
     """A row with what the paper says, where it says anything of any of the models."""
     cells = [_NOTHING if paper is None else str(of(paper)) for paper in reported]
     return [["  reported", *cells]] if set(cells) != {_NOTHING} else []

@@ -1,31 +1,22 @@
 """`headsurgeon plan`: from a diagnosis to an editable file that says which heads, and why."""
 
-from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, err, facts, heading, out, show_next, table
-from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.console import busy, out, show_next
+from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
+from headsurgeon.cli.plan_measurements import check_diagnosed, cost_of_ablating
+from headsurgeon.cli.plan_table import show_plan
 from headsurgeon.errors import OutputError, PlanError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.heads import HeadId
-    from headsurgeon.planning import Plan
 
 CHOICE = "Which heads"
 START = "How they start"
 COSTS = "What they cost"
-_SHOWN = 40
-# what another precision may change of a head's mass in one window, fraction
-_SAME_MASS = 0.1
 
 
 def plan(
@@ -175,9 +166,9 @@ def plan(
     _check_names(init, output_start)
     _check_output(output, overwrite)
     diagnosed = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
-    chosen_rule = _asked_for(heads, band, column) if rule is None else rule
-    request = {
-        "rule": chosen_rule,
+    rule_name = _asked_for(heads, band, column) if rule is None else rule
+    asked = {
+        "rule": rule_name,
         "heads": None if heads is None else heads.split(","),
         "band": options.first_last(band, "--band"),
         "layers": options.first_last(layers, "--layers"),
@@ -192,19 +183,19 @@ def plan(
         raise PlanError(f"--ablation-mode: expected zero or mean, got {ablation_mode!r}")
     if not 0.0 <= max_cost < inf:
         raise PlanError(f"--max-cost: expected finite nats from 0 up, got {max_cost}")
-    if chosen_rule != "idle":
-        # whatever is wrong with the request is known before a model is loaded
-        make_plan(diagnosed, **request)  # type: ignore[arg-type]
+    if rule_name != "idle":
+        # whatever is wrong with what is asked is known before a model is loaded
+        make_plan(diagnosed, **asked)  # type: ignore[arg-type]
     loaded, tokenizer = open_model(model or diagnosed.stats.provenance.model, loading)
     if model is not None:
-        _check_diagnosed(diagnosed, loaded, tokenizer, loading.attention)
+        check_diagnosed(diagnosed, loaded, tokenizer, loading.attention)
     cost = None
-    if not no_costs or chosen_rule == "idle":
-        cost = _cost(
+    if not no_costs or rule_name == "idle":
+        cost = cost_of_ablating(
             diagnosed, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention
         )
-    with busy(f"planning by rule {chosen_rule}"):
-        result = make_plan(diagnosed, model=loaded, cost=cost, **request)  # type: ignore[arg-type]
+    with busy(f"planning by rule {rule_name}"):
+        result = make_plan(diagnosed, model=loaded, cost=cost, **asked)  # type: ignore[arg-type]
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
@@ -213,92 +204,6 @@ def plan(
     reading = () if length == default else ("--length", length)
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)
-
-
-def _check_diagnosed(
-    diagnosis: "Diagnosis",
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    attention: Any,
-) -> None:
-    """Measures the first window of the diagnosis again: another model has other masses there.
-
-    Raises:
-        PlanError: it has.
-    """
-    import numpy as np
-
-    from headsurgeon.measurement import measure
-
-    source = diagnosis.stats.provenance
-    first = read_windows(
-        source.corpus,
-        tokenizer,
-        split=source.split,
-        length=source.length,
-        count=1,
-        seed=source.seed,
-        first_token=source.first_token,
-    )
-    if first.corpus_hash != source.corpus_hash:
-        err().print(
-            "the text of the diagnosis has changed since, so whether this is the model that was "
-            "diagnosed could not be checked",
-            style="dim",
-        )
-        return
-    with busy("comparing with the diagnosis"):
-        now = measure(model, first, attention=attention)
-    if now.shape != diagnosis.stats.shape:
-        # told when the plan is made
-        return
-    before = diagnosis.stats.values["first_token_mass"][0]
-    largest = float(np.nanmax(np.abs(now.values["first_token_mass"][0] - before)))
-    if not largest <= _SAME_MASS:
-        raise PlanError(
-            "this is not the model that was diagnosed: on the first window of the diagnosis its "
-            f"masses differ by up to {largest:.3f}; diagnose it, or give the right model"
-        )
-
-
-def show_plan(plan: "Plan") -> None:
-    """Prints the heads of a plan, the dearest first, and what they cost together."""
-    console = out()
-    columns = ["head", "role", "verdict", "mass", "null", "slope", "entropy", "ablating costs"]
-    ordered = sorted(plan.heads, key=lambda head: (-(head.ablation_cost or 0.0), head.id))
-    rows = [
-        [
-            str(head.id),
-            head.role,
-            head.verdict,
-            *(_number(head.statistics.get(name)) for name in ("first_token_mass", "null_mass")),
-            *(_number(head.statistics.get(name)) for name in ("slope", "entropy")),
-            "–" if head.ablation_cost is None else f"{head.ablation_cost:+.4f}",
-        ]
-        for head in ordered[:_SHOWN]
-    ]
-    console.print(heading(f"{len(plan.operated)} heads to operate on, rule {plan.rule}"))
-    console.print(table(columns, rows))
-    if len(ordered) > _SHOWN:
-        console.print(f"… and {len(ordered) - _SHOWN} more in the file", style="dim")
-    console.print()
-    console.print(facts(_remarks(plan)))
-
-
-def _remarks(plan: "Plan") -> dict[str, str]:
-    lines = {"model": plan.model, "start": f"{plan.init}, {plan.output_start}, seed {plan.seed}"}
-    if plan.joint_cost is not None:
-        lines["together"] = (
-            f"ablating all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
-            f"({plan.ablation_mode} ablation; single costs above, in nats too, do not add up)"
-        )
-    for index, note in enumerate(plan.notes):
-        lines[" " * index if index else "notes"] = note
-    return lines
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:
@@ -327,35 +232,3 @@ def _check_output(output: Path, overwrite: bool) -> None:
     if output.exists() and not overwrite:
         # it may hold hours of a person's editing
         raise OutputError(f"{output} exists; give another name, or --overwrite to replace it")
-
-
-def _cost(
-    diagnosis: "Diagnosis",
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    corpus: str | None,
-    count: int,
-    mode: Any,
-    attention: Any,
-) -> "Callable[[Sequence[HeadId]], float]":
-    """The joint ablation cost on the dev split; says on stderr what it is measured on."""
-    from headsurgeon.attention.choice import choose_attention
-    from headsurgeon.evaluation import ablation_cost
-
-    used = choose_attention(model, attention)
-    source = diagnosis.stats.provenance
-    windows = read_windows(
-        corpus or source.corpus,
-        tokenizer,
-        split="dev",
-        length=source.length,
-        count=count,
-        seed=source.seed,
-        first_token=source.first_token,
-    )
-    err().print(
-        f"ablating heads on {len(windows)} windows of {windows.length} tokens to see what each "
-        f"of them costs, by {mode} ablation with attention {used} (--no-costs leaves this out)",
-        style="dim",
-    )
-    return ablation_cost(model, windows, mode=mode, attention=attention)

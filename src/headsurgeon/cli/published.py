@@ -10,7 +10,7 @@ SOURCE = "arXiv:2603.09616"
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFigures:
     """Reported figures for one model.
 
     Attributes:
@@ -26,9 +26,9 @@ class Published:
     remarks: tuple[str, ...] = ()
 
 
-PUBLISHED: dict[str, Published] = {
-    "bigscience/bloom-560m": Published("heads 9–15", 0.44),
-    "bigscience/bloom-1b7": Published(
+PUBLISHED: dict[str, PublishedFigures] = {
+    "bigscience/bloom-560m": PublishedFigures("heads 9–15", 0.44),
+    "bigscience/bloom-1b7": PublishedFigures(
         "heads 9–15",
         0.36,
         {"healthy": 242, "sink": 136, "dead": 3, "low-entropy": 3},
@@ -40,6 +40,6 @@ PUBLISHED: dict[str, Published] = {
             "C4 validation perplexity with C4-trained surgery: 32.42 → 29.30",
         ),
     ),
-    "bigscience/bloom-3b": Published("heads 20–30 of 32", 0.38),
-    "bigscience/bloom-7b1": Published("heads 21–30 of 32", 0.31),
+    "bigscience/bloom-3b": PublishedFigures("heads 20–30 of 32", 0.38),
+    "bigscience/bloom-7b1": PublishedFigures("heads 21–30 of 32", 0.31),
 }

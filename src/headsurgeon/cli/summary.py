@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headsurgeon.cli.console import bounds, facts, first_few, head_map, out, percent, table
-from headsurgeon.cli.published import PUBLISHED, SOURCE, Published
+from headsurgeon.cli.published import PUBLISHED, SOURCE, PublishedFigures
 from headsurgeon.heads import VERDICTS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def show_diagnosis(
             console.print(f"  {line}")
 
 
-def counts_table(diagnosis: "Diagnosis", published: Published | None = None) -> Table:
+def counts_table(diagnosis: "Diagnosis", published: PublishedFigures | None = None) -> Table:
     """Heads per verdict, with the published counts beside them where there are some."""
     total = diagnosis.heads
     reported = published.counts if published is not None else None

@@ -16,7 +16,7 @@ from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.loss import evaluate
-from headsurgeon.evaluation.lower_layers import Prefix
+from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
@@ -128,11 +128,11 @@ def ablation_cost(
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = score().nll
-    prefix = Prefix(model, layout)
+    lower_layers = LowerLayers(model, layout)
 
     def cost(heads: Sequence[HeadId]) -> float:
         lowest = min((head.layer for head in heads), default=0)
-        with ablating(model, layout, heads, means), prefix.below(lowest):
+        with ablating(model, layout, heads, means), lower_layers.below(lowest):
             return score().nll - baseline
 
     return cost

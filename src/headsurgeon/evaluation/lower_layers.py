@@ -9,7 +9,7 @@ from torch import nn
 from headsurgeon.arch import Layout
 
 
-class Prefix:
+class LowerLayers:
     """What the layers below one layer put out, batch by batch, for the same text again and again.
 
     One layer's output is held at a time: heads should be asked about in the order of their layers.

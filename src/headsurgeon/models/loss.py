@@ -26,7 +26,7 @@ BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class _Head:
+class _LanguageModelHead:
     """The frozen language-model head or a part of it, and what the family does to its output."""
 
     weight: Tensor
@@ -34,7 +34,7 @@ class _Head:
     factor: float
     softcap: float | None
 
-    def part(self, start: int, stop: int) -> "_Head":
+    def part(self, start: int, stop: int) -> "_LanguageModelHead":
         """The rows of some tokens of the vocabulary."""
         bias = None if self.bias is None else self.bias[start:stop]
         return replace(self, weight=self.weight[start:stop], bias=bias)
@@ -53,11 +53,11 @@ class _Head:
         return self.factor * (1.0 - (logits / self.softcap).square())
 
 
-def _head(model: PreTrainedModel) -> _Head:
+def _head(model: PreTrainedModel) -> _LanguageModelHead:
     layout = layout_for(model.config)
     module = model.get_output_embeddings()
     bias = getattr(module, "bias", None)
-    return _Head(
+    return _LanguageModelHead(
         weight_of(module, dtype=model.dtype), bias, layout.logit_factor, layout.logit_softcap
     )
 
@@ -103,7 +103,7 @@ def _hidden_and_labels(
 
 def _scan(
     hidden: Float[Tensor, "predicted hidden"],
-    head: _Head,
+    head: _LanguageModelHead,
     labels: Int[Tensor, " predicted"],
     with_gradient: bool,
 ) -> tuple[Float[Tensor, " predicted"], Float[Tensor, "predicted hidden"] | None]:
@@ -143,7 +143,7 @@ class _LossInBlocks(torch.autograd.Function):
     """Σ −log p(label), with the gradient of the hidden states computed on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: _Head, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: _LanguageModelHead, labels: Tensor) -> Tensor:
         nll, gradient = _scan(hidden, head, labels, ctx.needs_input_grad[0])
         if gradient is not None:
             ctx.save_for_backward(gradient.to(hidden.dtype))

@@ -6,7 +6,7 @@ import pytest
 
 from headsurgeon.arch import layout_of
 from headsurgeon.evaluation import ablating, ablation_cost, evaluate
-from headsurgeon.evaluation.lower_layers import Prefix
+from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.heads import HeadId
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
@@ -55,11 +55,11 @@ def test_layers_below_are_run_once_per_layer_that_heads_begin_in() -> None:
 
 def test_afterwards_every_layer_runs_again_even_after_an_error() -> None:
     model = pico("bloom")
-    prefix, tokens = Prefix(model, layout_of(model)), random_tokens(2, 10)
+    lower_layers, tokens = LowerLayers(model, layout_of(model)), random_tokens(2, 10)
     expected = evaluate(model, tokens).nll
-    with prefix.below(2):
+    with lower_layers.below(2):
         evaluate(model, tokens)
-    with pytest.raises(KeyError), prefix.below(2):
+    with pytest.raises(KeyError), lower_layers.below(2):
         raise KeyError
     assert evaluate(model, tokens).nll == expected
     assert not any("forward" in vars(module) for module in model.modules())
@@ -68,11 +68,11 @@ def test_afterwards_every_layer_runs_again_even_after_an_error() -> None:
 
 def test_a_pass_that_was_broken_off_is_not_taken_for_a_whole_one() -> None:
     model = pico("bloom")
-    prefix, tokens = Prefix(model, layout_of(model)), random_tokens(2, 10)
-    with pytest.raises(KeyboardInterrupt), prefix.below(1):
+    lower_layers, tokens = LowerLayers(model, layout_of(model)), random_tokens(2, 10)
+    with pytest.raises(KeyboardInterrupt), lower_layers.below(1):
         raise KeyboardInterrupt
     expected = evaluate(model, tokens).nll
-    with prefix.below(1):
+    with lower_layers.below(1):
         assert evaluate(model, tokens).nll == expected
 
 
@@ -84,9 +84,13 @@ def test_a_forward_that_somebody_else_put_on_a_layer_is_put_back() -> None:
     block.forward = lambda *inputs, **named: own(*inputs, **named)
     # as Accelerate does; code of others is refused
     block.forward.__module__ = "accelerate.hooks"
-    theirs, prefix, tokens = vars(block)["forward"], Prefix(model, layout), random_tokens(2, 10)
+    theirs, lower_layers, tokens = (
+        vars(block)["forward"],
+        LowerLayers(model, layout),
+        random_tokens(2, 10),
+    )
     expected = evaluate(model, tokens).nll
     for _ in range(2):
-        with prefix.below(1):
+        with lower_layers.below(1):
             assert evaluate(model, tokens).nll == expected
         assert vars(block)["forward"] is theirs
