@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models import loss as module
 from headsurgeon.models.loss import next_token_loss, token_nll
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, VOCABULARY, pico, tokens
+from tests.pico_families import pico_family
 
 FAMILIES = sorted(PICO)
 PLAN = Plan(
@@ -89,11 +89,19 @@ def test_logits_of_any_size_neither_overflow_nor_vanish(
     torch.testing.assert_close(torch.autograd.grad(loss, hidden)[0], gradient, rtol=1e-4, atol=1e-3)
 
 
-def test_a_trainable_head_is_refused_rather_than_left_without_a_gradient() -> None:
-    with pytest.raises(StateError, match="freeze the head"):
-        next_token_loss(pico("mpt"), tokens())
-    with torch.no_grad():
-        next_token_loss(pico("mpt"), tokens())
+@pytest.mark.parametrize("family", ["bloom", "mpt", "gemma2", "granite", "cohere", "phi"])
+def test_a_head_that_is_trained_has_the_gradient_of_the_models_own_loss(family: str) -> None:
+    model = pico(family) if family in PICO else pico_family(family)
+    batch = tokens()
+    own = model(input_ids=batch, labels=batch, use_cache=False).loss
+    own.backward()
+    wanted = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+    loss = next_token_loss(model, batch) / (batch.numel() - len(batch))
+    loss.backward()
+    torch.testing.assert_close(loss, own)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.grad, wanted[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

@@ -15,6 +15,10 @@ from .heads import HeadStats as HeadStats
 from .measurement.measuring import measure as measure
 from .models.loading import load as load
 from .operation.applying import apply_patch as apply_patch
+from .operation.full import FullLearner as FullLearner
+from .operation.full import open_full as open_full
+from .operation.lora import LoraLearner as LoraLearner
+from .operation.lora import open_lora as open_lora
 from .operation.operating import operate as operate
 from .operation.patient import Patient as Patient
 from .planning.plan import Plan as Plan

@@ -23,6 +23,7 @@ _KNOWN = {
     *("transformers", "torch", "accelerate", "kernels", "headsurgeon"),
     *("safetensors", "numpy", "huggingface_hub", "causal_conv1d", "flash_attn"),
     *("bitsandbytes", "torchao", "optimum", "compressed_tensors", "gptqmodel", "hqq", "eetq"),
+    "peft",
 }
 
 
@@ -50,6 +51,9 @@ def check_code(model: PreTrainedModel) -> None:
     # the classes of one model share most of what they inherit
     foreign_method = cache(_foreign_method)
     for kind, name in kinds.items():
+        # LoRA's layers are linear still, which is all that is assumed of a projection
+        if kind.__module__.startswith("peft.") and ".lora." not in kind.__module__:
+            _refuse(f"{kind.__module__}.{kind.__qualname__} (at {name or 'the top'})")
         own = _own(kind, foreign_method)
         if own is not None:
             _refuse(f"{own} of {kind.__module__}.{kind.__qualname__} (at {name or 'the top'})")

@@ -69,13 +69,21 @@ def combined(digests: Mapping[str, str]) -> str:
 
 
 def attention(model: nn.Module, layout: Layout) -> list[str]:
-    """Names of the weights and biases of all attention projections, sorted, each once."""
-    named = {
-        f"{layout.projection(part).path(layer)}.{leaf}"
-        for layer in layout.attention_layers
-        for part in PARTS
-        for leaf in ("weight", "bias")
+    """Names of the weights and biases of all attention projections, sorted, each once.
+
+    Raises:
+        ModelError: one has an adapter, so that its weights are not what it computes with.
+    """
+    paths = {
+        layout.projection(part).path(layer) for layer in layout.attention_layers for part in PARTS
     }
+    for path in sorted(paths):
+        if hasattr(model.get_submodule(path), "base_layer"):
+            raise ModelError(
+                f"{path} carries an adapter (PEFT), which can be measured and is no part of a "
+                "checkpoint; merge it or revert it first"
+            )
+    named = {f"{path}.{leaf}" for path in paths for leaf in ("weight", "bias")}
     return sorted(named.intersection(name for name, _ in model.named_parameters()))
 
 

@@ -5,7 +5,7 @@ gone through once in blocks, as fused attention goes through keys: with a runnin
 per token, and with the gradient of the hidden state, which is a mean of the head's rows weighted by
 the probabilities and is rescaled whenever a larger logit turns up. Blocks of the vocabulary rather
 than of the tokens, so that every product has many rows and the head is read once. The head itself
-is taken to be frozen.
+is taken to be frozen; where it is trained, the logits are held.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_for
-from headsurgeon.errors import StateError
 from headsurgeon.models.weights import weight_of
 
 # logits held at a time, bytes of fp32
@@ -41,7 +40,10 @@ class _LanguageModelHead:
 
     def logits(self, hidden: Float[Tensor, "token hidden"]) -> Float[Tensor, "token vocabulary"]:
         """Final logits, fp32."""
-        logits = functional.linear(hidden, self.weight, self.bias).float()
+        return self.bent(functional.linear(hidden, self.weight, self.bias).float())
+
+    def bent(self, logits: Tensor) -> Tensor:
+        """What the family makes of the head's output; may change it in place."""
         if self.factor != 1.0:
             logits *= self.factor
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
@@ -68,18 +70,14 @@ def next_token_loss(
     """Summed loss over the batch·(length − 1) predicted tokens, nats; equals the model's own loss.
 
     A sum, so that batches of unequal size are weighted by tokens when the caller divides once.
-
-    Raises:
-        StateError: the head is trainable; this loss has no gradient for it.
+    Where the head itself is trained, its gradient takes the logits of the whole vocabulary.
     """
     hidden, labels = _hidden_and_labels(model, tokens)
-    head = model.get_output_embeddings()
-    trainable = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    module = model.get_output_embeddings()
+    trainable = any(parameter.requires_grad for parameter in module.parameters())
     if trainable and torch.is_grad_enabled():
-        raise StateError(
-            "the loss in blocks has no gradient for the language-model head; freeze the head, or "
-            "use model(input_ids, labels=…)"
-        )
+        logits = _head(model).bent(module(hidden).float())
+        return functional.cross_entropy(logits, labels, reduction="sum")
     loss: Tensor = _LossInBlocks.apply(hidden, _head(model), labels)
     return loss
 

@@ -62,11 +62,13 @@ def weight_of(
 ) -> Float[Tensor, "out in"]:
     """The weight of a linear module as in `nn.Linear`, read only.
 
-    What a quantisation library holds is asked for through the module itself, whatever its format:
-    its output for unit vectors is its weight, as exactly as it computes.
+    What a quantisation library holds, and what an adapter adds, is asked for through the module
+    itself, whatever its format: its output for unit vectors is its weight, as exactly as it
+    computes.
 
     Args:
-        module: `nn.Linear`, `Conv1D`, or a module of a quantisation library.
+        module: `nn.Linear`, `Conv1D`, or a module of a quantisation library or
+            of PEFT.
         transposed: whether its weight is held as [in, out], as in `Conv1D`.
         dtype: of the inputs that the module usually gets.
     """
@@ -76,9 +78,10 @@ def weight_of(
         weight = held.get("weight")
         if weight is not None and ordinary(weight):
             return weight.detach().T if transposed else weight.detach()
-        device = next(iter(held.values())).device
+        # an adapter's module (PEFT) has none of its own
+        device = next(module.parameters()).device
         units = torch.eye(int(module.in_features), dtype=dtype, device=device)  # type: ignore[arg-type]
         # not by calling it, which would call the hooks of those who listen
         output: Tensor = module.forward(units)
-        bias = held.get("bias")
+        bias = getattr(module, "bias", None)
         return (output if bias is None else output - bias).T

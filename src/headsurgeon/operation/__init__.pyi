@@ -1,4 +1,9 @@
 from .applying import apply_patch as apply_patch
+from .full import FullLearner as FullLearner
+from .full import open_full as open_full
+from .learner import Learner as Learner
+from .lora import LoraLearner as LoraLearner
+from .lora import open_lora as open_lora
 from .operating import operate as operate
 from .output_start import OUTPUT_STARTS as OUTPUT_STARTS
 from .patch import read_patch as read_patch

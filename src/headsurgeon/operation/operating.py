@@ -95,19 +95,7 @@ def open_patient(
     `planned_here` says that the plan must be one for this model as it is; a patch is checked by the
     tensors it touches instead, and other layers may have been operated on since.
     """
-    check_operable(model)
-    if not plan.operated:
-        raise PlanError("the plan operates on no head; give at least one head the role operate")
-    named = [head.id for head in plan.heads]
-    check_heads(named, layout.layers, layout.heads, layout.attention_layers)
-    names = touched(layout, plan.operated)
-    digests = fingerprints(model, attention(model, layout))
-    for name in names:
-        if not bool(torch.isfinite(model.get_parameter(name)).all()):
-            raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
-    found = combined(digests)
-    if planned_here:
-        _check_plan(plan, model, found)
+    digests = checked_fingerprints(model, layout, plan, planned_here)
     return Patient(
         model,
         layout,
@@ -115,9 +103,30 @@ def open_patient(
         seed,
         init,
         output_start,
-        found,
-        {name: digests[name] for name in names},
+        combined(digests),
+        {name: digests[name] for name in touched(layout, plan.operated)},
     )
+
+
+def checked_fingerprints(
+    model: PreTrainedModel, layout: Layout, plan: Plan, planned_here: bool = True
+) -> dict[str, str]:
+    """Fingerprints of the attention projections of a model that `plan` suits; raises as `operate`.
+
+    `planned_here` is that of `open_patient`.
+    """
+    check_operable(model)
+    if not plan.operated:
+        raise PlanError("the plan operates on no head; give at least one head the role operate")
+    named = [head.id for head in plan.heads]
+    check_heads(named, layout.layers, layout.heads, layout.attention_layers)
+    digests = fingerprints(model, attention(model, layout))
+    for name in touched(layout, plan.operated):
+        if not bool(torch.isfinite(model.get_parameter(name)).all()):
+            raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
+    if planned_here:
+        _check_plan(plan, model, combined(digests))
+    return digests
 
 
 def check_operable(model: PreTrainedModel) -> None:

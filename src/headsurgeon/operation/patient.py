@@ -1,10 +1,10 @@
 """A model under operation: slices in place of whole tensors, which can be merged or taken back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ class Patient:
         step: the step of a training run that the slices were last taken from; None before any.
     """
 
+    file_name: ClassVar[str] = "patch.safetensors"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -131,6 +133,28 @@ class Patient:
     def slices(self) -> list[nn.Parameter]:
         """The parameters to give an optimiser, and nothing else."""
         return list(self.named_slices().values())
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The slices, as a learner."""
+        return self.named_slices()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the slices' start, besides the model's weights."""
+        return {
+            "fingerprint": self.base_fingerprint,
+            "heads": [str(head) for head in self.heads],
+            "init": self.init,
+            "output_start": self.output_start,
+            "init_seed": self.seed,
+        }
+
+    def stock_state(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's `state_dict()` as it was before the operation, one tensor at a time."""
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if name in self.maps:
+                tensor = tensor.detach().clone()
+                self.maps[name].write(tensor, self._stock[name])
+            yield name, tensor
 
     def stock(self) -> dict[str, Tensor]:
         """What the model held before the operation where the slices belong; not to be changed."""

@@ -135,7 +135,7 @@ def _progress(metadata: dict[str, str], steps: int, path: Path) -> Progress:
 def _check_slices(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], path: Path) -> None:
     found = {name for name in tensors if name.startswith("slice/")}
     if found != {f"slice/{name}" for name in slices}:
-        raise OutputError(f"{path} holds other slices than this patient's; choose another folder")
+        raise OutputError(f"{path} holds other slices than are trained here; choose another folder")
     for name, slice_ in slices.items():
         _check_tensor(f"slice/{name}", tensors, slice_.shape, slice_.dtype, path)
 

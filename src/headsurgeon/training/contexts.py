@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from headsurgeon.errors import SettingsError, StateError
-from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.settings import TrainSettings
 
 
@@ -70,8 +70,10 @@ def computing(model: PreTrainedModel, settings: TrainSettings) -> AbstractContex
 
 
 @contextmanager
-def masters(slices: Sequence[nn.Parameter], settings: TrainSettings) -> Iterator[None]:
-    """Holds the slices, and so their moments, in the precision that is wanted; afterwards in fp32.
+def masters(learner: Learner, settings: TrainSettings) -> Iterator[None]:
+    """Holds what is trained, and so its moments, in the precision that is wanted.
+
+    Afterwards everything has the precision that it had.
 
     In bf16 nothing keeps what an update loses: one below half a unit in the last place of a weight
     does not move it, which at a rate of 5e-5 is the fate of 69 % of BLOOM-1b7's Xavier weights.
@@ -79,21 +81,22 @@ def masters(slices: Sequence[nn.Parameter], settings: TrainSettings) -> Iterator
     if settings.masters == "fp32":
         yield
         return
-    for slice_ in slices:
+    before = [(tensor, tensor.dtype) for tensor in learner.trainable().values()]
+    for tensor, _ in before:
         with torch.no_grad():
             # in place as well, since that is what the layers notice
-            slice_.copy_(slice_.bfloat16())
-        _recast(slice_, torch.bfloat16)
+            tensor.copy_(tensor.bfloat16())
+        _recast(tensor, torch.bfloat16)
     try:
         yield
     finally:
-        for slice_ in slices:
-            _recast(slice_, torch.float32)
+        for tensor, dtype in before:
+            _recast(tensor, dtype)
 
 
-def _recast(slice_: nn.Parameter, dtype: torch.dtype) -> None:
-    slice_.grad = None
-    slice_.data = slice_.data.to(dtype)
+def _recast(tensor: nn.Parameter, dtype: torch.dtype) -> None:
+    tensor.grad = None
+    tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager
@@ -105,23 +108,24 @@ def own_randomness(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(patient: Patient) -> Iterator[None]:
+def differentiable(learner: Learner) -> Iterator[None]:
     """Gradients on, whatever the caller has switched off.
 
     Raises:
-        StateError: slices are frozen, or were made in inference mode, which no gradient can enter.
+        StateError: what is to be trained is frozen, or was made in inference mode, which no
+            gradient can enter.
     """
-    for name, tensor in [*patient.named_slices().items(), *patient.model.named_parameters()]:
+    for name, tensor in [*learner.trainable().items(), *learner.model.named_parameters()]:
         if tensor.is_inference():
             raise StateError(
                 f"{name} was made under torch.inference_mode, so it cannot take part in training; "
                 "load the model and operate on it outside"
             )
-    for name, slice_ in patient.named_slices().items():
+    for name, slice_ in learner.trainable().items():
         if not slice_.requires_grad:
             raise StateError(
-                f"the slice of {name} is frozen (requires_grad is False); call patient.reopen(), "
-                "or slice.requires_grad_(True), before training"
+                f"{name} is not to be trained (requires_grad is False); call reopen(), or "
+                "requires_grad_(True) on it, before training"
             )
     with torch.inference_mode(False), torch.enable_grad():
         yield

@@ -16,7 +16,7 @@ from headsurgeon.errors import OperationError
 from headsurgeon.measurement import measure
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.models.loss import token_nll
-from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DevResult:
 
 @usual_defaults()
 def evaluate_dev(
-    patient: Patient,
+    learner: Learner,
     dev: Windows,
     statistics_windows: int,
     computing: AbstractContextManager[Any],
@@ -52,7 +52,7 @@ def evaluate_dev(
     Raises:
         OperationError: the loss is not finite.
     """
-    model = patient.model
+    model = learner.model
     total = count = 0.0
     with no_grad(), evaluating(model), attending(model, attention), computing:
         for batch in batches(dev.tokens):
@@ -66,10 +66,10 @@ def evaluate_dev(
         return DevResult(total / count, None, None, None)
     stats = measure(model, dev.take(statistics_windows), attention=attention)
     healthy = (
-        classify(stats.first_token_mass, stats.entropy, patient.plan.limits, stats.attends)
+        classify(stats.first_token_mass, stats.entropy, learner.plan.limits, stats.attends)
         == "healthy"
     )
-    layers, heads = np.array(patient.heads).T
+    layers, heads = np.array(learner.plan.operated).T
     return DevResult(
         dev_loss=total / count,
         healthy=int(healthy.sum()),

@@ -61,8 +61,8 @@ class Run:
         best_step: the step with the lowest loss on dev text.
         best_dev_loss: loss on dev text at that step, nats per token.
         log: path of the log.
-        patch: path of the patch.
-        kept_step: the step whose slices the patient and the patch hold, as `keep` says.
+        patch: path of the patch; of what was trained instead, where that is no patient.
+        kept_step: the step whose values the learner and the patch hold, as `keep` says.
         kept_dev_loss: loss on dev text at that step, nats per token.
         snapshots: paths of the patches kept on the way, by step.
     """

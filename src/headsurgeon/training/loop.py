@@ -5,7 +5,7 @@ from pathlib import Path
 from headsurgeon.data import Windows
 from headsurgeon.folders import locked
 from headsurgeon.models.forward import check_windows
-from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.contexts import (
     computing,
     differentiable,
@@ -16,6 +16,7 @@ from headsurgeon.training.contexts import (
     training_mode,
 )
 from headsurgeon.training.log import Run
+from headsurgeon.training.optimiser import check_optimiser
 from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
 from headsurgeon.training.schedule import last_step
 from headsurgeon.training.session import OnStep, Session
@@ -24,7 +25,7 @@ from headsurgeon.training.snapshots import snapshots_of
 
 
 def train(
-    patient: Patient,
+    learner: Learner,
     train_windows: Windows,
     dev_windows: Windows,
     *,
@@ -32,14 +33,14 @@ def train(
     settings: TrainSettings,
     on_step: OnStep | None = None,
 ) -> Run:
-    """Trains a patient's slices, evaluating on dev windows.
+    """Trains a patient's slices, or another learner, evaluating on dev windows.
 
     When `output` holds the same run, it is resumed from its last checkpoint; on the CPU the result
-    is bit for bit that of an uninterrupted run. Afterwards the patient holds the slices of the best
-    evaluation, which may be step 0, or those that `settings.keep` names; `patient.step` says which.
+    is bit for bit that of an uninterrupted run. Afterwards the learner holds the values of the best
+    evaluation, which may be step 0, or those that `settings.keep` names; `learner.step` says which.
 
     Args:
-        patient: an open patient.
+        learner: an open patient, or what `open_full` or `open_lora` made.
         train_windows, dev_windows: what is trained and evaluated on; `training_windows` cuts both
             out of a corpus as the settings say.
         output: folder for `run.json`, `log.jsonl`, `checkpoint/`, `snapshots/` and
@@ -52,17 +53,18 @@ def train(
 
     Raises:
         SettingsError, CorpusError, OutputError: bad input; all faulty settings are listed.
-        StateError: the patient is merged or reverted, or its slices are frozen.
+        StateError: the learner is merged or reverted, or what it trains is frozen.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the message says how to resume.
         WriteError: the disk is full; the last checkpoint is whole.
     """
-    patient.require_open()
+    learner.require_open()
     for part in (train_windows, dev_windows):
-        check_windows(part.tokens, patient.layout, patient.model)
-    computing(patient.model, settings)
-    model = patient.model
+        check_windows(part.tokens, learner.layout, learner.model)
+    computing(learner.model, settings)
+    check_optimiser(learner, settings)
+    model = learner.model
     with (
-        differentiable(patient),
+        differentiable(learner),
         locked(output, RUN_NAME) as folder,
         training_mode(model),
         gradient_checkpointing(model, settings.gradient_checkpointing),
@@ -70,12 +72,12 @@ def train(
         stoppable() as stop,
     ):
         end = last_step(settings, len(train_windows))
-        parameters = sum(slice_.numel() for slice_ in patient.slices())
+        parameters = sum(tensor.numel() for tensor in learner.trainable().values())
         kept = snapshots_of(folder, settings, len(train_windows), end, parameters)
-        open_folder(folder, identity(patient, train_windows, dev_windows, settings), patient)
-        with masters(patient.slices(), settings):
+        open_folder(folder, identity(learner, train_windows, dev_windows, settings), learner)
+        with masters(learner, settings):
             session = Session(
-                patient, train_windows, dev_windows, folder, settings, on_step, stop, kept
+                learner, train_windows, dev_windows, folder, settings, on_step, stop, kept
             )
             session.resume()
             session.run()

@@ -79,7 +79,7 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     for slice_ in traced.slices():
         slice_.grad = None
     with (
-        masters(traced.slices(), settings),
+        masters(traced, settings),
         live_memory() as memory,
         training_mode(model),
         gradient_checkpointing(model, settings.gradient_checkpointing),

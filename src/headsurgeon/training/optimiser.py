@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headsurgeon.operation import Patient
+from headsurgeon.errors import SettingsError
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.settings import TrainSettings
 
 # what each keeps of a parameter, under torch's own names
@@ -19,6 +20,34 @@ _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq", "step"),
     torch.optim.Muon: ("momentum_buffer",),
 }
+
+
+def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
+    """Refuses settings that what is trained has no use for.
+
+    Raises:
+        SettingsError: muon or a rate for output columns where there are no matrices of heads; fp32
+            masters of parameters that are narrower themselves, or bf16 masters of fp16 ones.
+    """
+    what = type(learner).__name__
+    if settings.optimizer == "muon" and not learner.head_tensors():
+        raise SettingsError(
+            f"optimizer is muon, which moves the matrices of single heads, and {what} trains none; "
+            "choose adamw"
+        )
+    if settings.output_rate != 1.0 and not learner.outputs():
+        raise SettingsError(
+            f"output_rate is {settings.output_rate:g}, but {what} trains no output columns by "
+            "themselves; leave it at 1"
+        )
+    allowed = {torch.float32} | ({torch.bfloat16} if settings.masters == "bf16" else set())
+    for name, tensor in learner.trainable().items():
+        if tensor.dtype not in allowed:
+            raise SettingsError(
+                f"masters is {settings.masters}, but {name} is itself trained as {tensor.dtype}; "
+                "load the model in fp32 (with compute bf16 its products are in bf16 all the same)"
+                + (", or choose masters bf16" if tensor.dtype == torch.bfloat16 else "")
+            )
 
 
 class Optimiser:
@@ -29,10 +58,11 @@ class Optimiser:
             head's matrix under a name such as `L5H14.query`.
     """
 
-    def __init__(self, patient: Patient, settings: TrainSettings) -> None:
-        self._patient = patient
-        self._slices = patient.named_slices()
+    def __init__(self, learner: Learner, settings: TrainSettings) -> None:
+        self._learner = learner
+        self._slices = learner.trainable()
         self._by_head = settings.optimizer == "muon"
+        # of what has heads' matrices, everything with two axes is made of them
         whole = {
             name: slice_
             for name, slice_ in self._slices.items()
@@ -42,7 +72,7 @@ class Optimiser:
             name: nn.Parameter(view)
             for name, view in (self._matrices(self._slices) if self._by_head else ())
         }
-        outputs = {name for name in matrices if name.endswith(".output")} | patient.outputs()
+        outputs = {name for name in matrices if name.endswith(".output")} | learner.outputs()
         self.parts = {**whole, **matrices}
         self._optimizers: list[torch.optim.Optimizer] = []
         if whole:
@@ -82,6 +112,10 @@ class Optimiser:
             }
             for name, gradient in self._matrices(gradients):
                 self.parts[name].grad = gradient
+        for part in self.parts.values():
+            if part.grad is None:
+                # such as an expert that no token was sent to
+                part.grad = torch.zeros_like(part)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
@@ -113,7 +147,7 @@ class Optimiser:
             }
 
     def _matrices(self, values: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        for head in self._patient.head_tensors(values):
+        for head in self._learner.head_tensors(values):
             for part, view in head.weights.items():
                 yield f"{head.id}.{part}", view
 

@@ -15,13 +15,14 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.weights import configuration, differing, environment, weight_hashes
 
 RUN_NAME = "run.json"
 CHECKPOINTS = "checkpoint"
-PATCH_NAME = "patch.safetensors"
+PATCH_NAME = Patient.file_name
 _KIND = "run"
 
 
@@ -36,28 +37,24 @@ class RunFile(BaseModel):
 
 
 def identity(
-    patient: Patient, train: Windows, dev: Windows, settings: TrainSettings
+    learner: Learner, train: Windows, dev: Windows, settings: TrainSettings
 ) -> dict[str, Any]:
     """All that decides what comes out of a run; two runs that agree here are the same run."""
-    with computing(patient.model, settings):
-        ran = choose_attention(patient.model, settings.attention, training=True)
+    with computing(learner.model, settings):
+        ran = choose_attention(learner.model, settings.attention, training=True)
     return {
-        "fingerprint": patient.base_fingerprint,
-        "heads": [str(head) for head in patient.heads],
-        "init": patient.init,
-        "output_start": patient.output_start,
-        "init_seed": patient.seed,
-        "dtype": str(patient.model.dtype).removeprefix("torch."),
+        **learner.identity(),
+        "dtype": str(learner.model.dtype).removeprefix("torch."),
         "attention": ran,
         "train": _describe(train),
         "dev": _describe(dev),
         "settings": settings.model_dump(mode="json"),
-        "weights": weight_hashes(patient),
-        "config": configuration(patient),
+        "weights": weight_hashes(learner),
+        "config": configuration(learner),
     }
 
 
-def open_folder(folder: Path, wanted: Mapping[str, Any], patient: Patient) -> None:
+def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> None:
     """Starts a run in an empty folder, or accepts the folder of the same run; call it `locked`.
 
     Other versions of the libraries, or another kind of device, are no other run: they are written
@@ -68,7 +65,7 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], patient: Patient) -> No
         WriteError: it cannot be written.
     """
     path = folder / RUN_NAME
-    here = files.header(_KIND) | environment(patient)
+    here = files.header(_KIND) | environment(learner)
     here = {name: str(value) for name, value in here.items() if name not in ("kind", "schema")}
     if path.exists():
         content, found = _read(path)
@@ -79,12 +76,12 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], patient: Patient) -> No
         return
     content = {
         **files.header(_KIND),
-        "model": model_id(patient.model),
+        "model": model_id(learner.model),
         "environment": [here],
         "identity": wanted,
-        "slice_parameters": sum(slice_.numel() for slice_ in patient.slices()),
-        "frozen_key_values": [str(head) for head in patient.frozen_key_values],
-        "plan": patient.plan.to_yaml(),
+        "slice_parameters": sum(tensor.numel() for tensor in learner.trainable().values()),
+        "frozen_key_values": [str(head) for head in learner.frozen_key_values],
+        "plan": learner.plan.to_yaml(),
         "result": None,
     }
     files.write_json(path, content)

@@ -14,7 +14,7 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import Interrupted, OperationError, StateError
 from headsurgeon.files import append_line
 from headsurgeon.models.loss import next_token_loss
-from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.checkpoint import (
     LAST,
     Progress,
@@ -26,7 +26,7 @@ from headsurgeon.training.contexts import Stop, computing
 from headsurgeon.training.dev_evaluation import evaluate_dev
 from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep
 from headsurgeon.training.optimiser import Optimiser
-from headsurgeon.training.run_folder import CHECKPOINTS, PATCH_NAME, write_result
+from headsurgeon.training.run_folder import CHECKPOINTS, write_result
 from headsurgeon.training.schedule import (
     last_step,
     learning_rate,
@@ -75,7 +75,7 @@ class Session:
 
     def __init__(
         self,
-        patient: Patient,
+        learner: Learner,
         train_windows: Windows,
         dev_windows: Windows,
         folder: Path,
@@ -84,7 +84,7 @@ class Session:
         stop: Stop,
         snapshots: Snapshots,
     ) -> None:
-        self.patient = patient
+        self.learner = learner
         self.train_windows = train_windows
         self.dev_windows = dev_windows
         self.folder = folder
@@ -94,12 +94,12 @@ class Session:
         self.snapshots = snapshots
         self.steps = total_steps(settings, len(train_windows))
         self.end = last_step(settings, len(train_windows))
-        self.slices = patient.named_slices()
+        self.slices = learner.trainable()
         # where the model is, is its own affair: `cpu=True` would bind the whole process
         self.accelerator = Accelerator(device_placement=False)
         if self.accelerator.num_processes > 1:
             raise StateError("training runs in one process; start it without `accelerate launch`")
-        self.optimiser = Optimiser(patient, settings)
+        self.optimiser = Optimiser(learner, settings)
         self.progress = Progress()
         self.append = append_line(folder / LOG_NAME)
         self.started = time.monotonic()
@@ -136,14 +136,14 @@ class Session:
                 evaluated = self._evaluate_if_due()
                 due = self.progress.step % self.settings.checkpoint_every == 0
                 finished = self.progress.evaluated == self.end
-                self.snapshots.keep(self.patient, self.progress.step)
+                self.snapshots.keep(self.learner, self.progress.step)
                 if evaluated or due or finished or self.stop.requested:
                     self._save()
                 if finished:
                     return
                 if self.stop.requested:
                     raise KeyboardInterrupt
-                with attending(self.patient.model, self.settings.attention, training=True):
+                with attending(self.learner.model, self.settings.attention, training=True):
                     self._step()
         except KeyboardInterrupt:
             raise Interrupted(
@@ -155,8 +155,8 @@ class Session:
         """The slices to end with in place, the patch on disk, the result in `run.json`."""
         kept = self.kept_step
         load_kept(self.checkpoints, self.slices, kept, self.settings.keep)
-        self.patient.step = kept
-        patch = self.patient.save(self.folder / PATCH_NAME)
+        self.learner.step = kept
+        patch = self.learner.save(self.folder / self.learner.file_name)
         run = Run(
             folder=self.folder,
             steps=self.end,
@@ -175,7 +175,7 @@ class Session:
     def _step(self) -> None:
         """One optimiser step; abandoned without effect when the user asks to stop meanwhile."""
         step, settings = self.progress.step, self.settings
-        model = self.patient.model
+        model = self.learner.model
         torch.manual_seed(seed_of_step(step, settings))
         chosen = windows_of_step(step, settings, len(self.train_windows))
         tokens = self.train_windows.tokens[torch.from_numpy(chosen)]
@@ -217,7 +217,7 @@ class Session:
             seconds_left=(self.end - progress.step) * seconds / done,
             dev_loss=progress.dev_loss,
             healthy=progress.healthy,
-            heads=len(self.patient.layout.attention_layers) * self.patient.layout.heads,
+            heads=len(self.learner.layout.attention_layers) * self.learner.layout.heads,
         )
         shown = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
         self.append({"kind": "step"} | {name: getattr(event, name) for name in shown})
@@ -234,10 +234,10 @@ class Session:
         if not due or progress.evaluated == progress.step or self.stop.requested:
             return False
         found = evaluate_dev(
-            self.patient,
+            self.learner,
             self.dev_windows,
             self.settings.statistics_windows,
-            computing(self.patient.model, self.settings),
+            computing(self.learner.model, self.settings),
             # a kernel that trains may still lack the log-sum-exp that measuring needs
             "stock" if self.settings.attention == "stock" else "auto",
         )

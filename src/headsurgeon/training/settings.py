@@ -10,7 +10,7 @@ from headsurgeon.training.moments import Moments, as_step
 
 
 class TrainSettings(BaseModel):
-    """How the slices of a patient are trained."""
+    """How the slices of a patient, or another learner, are trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from headsurgeon.errors import OutputError, SettingsError
-from headsurgeon.operation import Patient
+from headsurgeon.operation.learner import Learner
 from headsurgeon.training.moments import step_of
 from headsurgeon.training.settings import TrainSettings
 
@@ -40,16 +40,16 @@ class Snapshots:
         """All files of a run that has come to its end."""
         return tuple(self.path(step) for step in self.steps)
 
-    def keep(self, patient: Patient, step: int) -> None:
-        """Writes the patient's slices if their step is one to be kept and is not there yet.
+    def keep(self, learner: Learner, step: int) -> None:
+        """Writes what is trained if its step is one to be kept and is not there yet.
 
         Raises:
             PatchError: slices that are not finite.
             WriteError: the disk is full.
         """
         if step in self.steps and not self.path(step).exists():
-            patient.step = step
-            patient.save(self.path(step), self.dtype)
+            learner.step = step
+            learner.save(self.path(step), self.dtype)
 
     def cut_back(self, step: int) -> None:
         """Drops what lies beyond a checkpoint, since it is going to be computed again.

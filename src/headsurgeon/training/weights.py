@@ -1,4 +1,4 @@
-"""What a run starts from besides its slices: every weight, the configuration, the modules."""
+"""What a run starts from besides what it trains: every weight, the configuration, the modules."""
 
 import hashlib
 import json
@@ -10,55 +10,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsurgeon.operation import Patient
-from headsurgeon.operation.slices import SlicedLinear
+from headsurgeon.operation.learner import Learner
 
 # what a configuration says about itself and not about the model
 _ASIDE = {"_name_or_path", "transformers_version", "architectures", "id2label", "label2id"}
 
 
-def weight_hashes(patient: Patient) -> dict[str, str]:
-    """SHA-256 of every stored tensor of the model as it was before the operation, by name.
+def weight_hashes(learner: Learner) -> dict[str, str]:
+    """SHA-256 of every stored tensor of the model as it was before, by name.
 
-    The bytes are hashed as they are held, so another precision is another model. Of an operated
-    tensor the slices count with their stock values.
+    The bytes are hashed as they are held, so another precision is another model.
     """
-    stock = patient.stock()
     hashes: dict[str, str] = {}
     seen: dict[tuple[object, ...], str] = {}
-    sliced = any(isinstance(module, SlicedLinear) for module in patient.model.modules())
-    for name, tensor in sorted(patient.model.state_dict().items()):
+    # what else comes is a copy, whose place the next one may take
+    held = {tensor.data_ptr() for tensor in learner.model.state_dict().values()}
+    for name, tensor in learner.stock_state():
         place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if name in stock and sliced:
-            tensor = tensor.detach().clone()
-            patient.maps[name].write(tensor, stock[name])
-        elif place in seen:
-            # tied weights are read once
-            hashes[name] = seen[place]
-            continue
-        seen[place] = hashes[name] = _of_tensor(tensor)
+        # tied weights are read once
+        hashes[name] = seen[place] if place in seen else _of_tensor(tensor)
+        if tensor.data_ptr() in held:
+            seen[place] = hashes[name]
     return hashes
 
 
-def configuration(patient: Patient) -> dict[str, str]:
+def configuration(learner: Learner) -> dict[str, str]:
     """The model's configuration, each field as JSON, and a hash of its modules as they print."""
-    fields = json.loads(patient.model.config.to_json_string(use_diff=False))
+    fields = json.loads(learner.model.config.to_json_string(use_diff=False))
     described = {
         name: json.dumps(value, sort_keys=True)
         for name, value in fields.items()
         if name not in _ASIDE
     }
-    modules = re.sub(r"0x[0-9a-f]+", "", repr(patient.model))
+    modules = re.sub(r"0x[0-9a-f]+", "", repr(learner.model))
     return described | {"modules": hashlib.sha256(modules.encode()).hexdigest()}
 
 
-def environment(patient: Patient) -> dict[str, str]:
+def environment(learner: Learner) -> dict[str, str]:
     """What a run is computed with; other versions may round differently."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
-        "device": patient.model.device.type,
+        "device": learner.model.device.type,
     }
 
 

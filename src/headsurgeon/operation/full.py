@@ -1,0 +1,164 @@
+"""Every parameter of a model trained: what an operation on a few heads is compared with."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import Layout, layout_of
+from headsurgeon.errors import StateError
+from headsurgeon.heads import HeadId
+from headsurgeon.models.fingerprint import combined
+from headsurgeon.models.forward import model_id
+from headsurgeon.operation.operating import checked_fingerprints
+from headsurgeon.operation.patient import Change, State
+from headsurgeon.operation.slice_maps import HeadTensors
+from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.planning import Plan
+
+
+def open_full(model: PreTrainedModel, plan: Plan) -> "FullLearner":
+    """Makes every parameter of `model` trainable, in place.
+
+    Args:
+        model: a causal language model; changed in place until `merge` or `revert`.
+        plan: the heads that evaluations report on; nothing is done to them in particular.
+
+    Raises:
+        UnsupportedModel, HeadError, PlanError, ModelError, StateError: as `operate`.
+    """
+    layout = layout_of(model)
+    found = combined(checked_fingerprints(model, layout, plan))
+    return FullLearner(model, layout, plan, found)
+
+
+class FullLearner:
+    """A model all of whose parameters are trained; made by `open_full`.
+
+    It has the states of a `Patient`, and the attributes that a `Learner` has.
+    """
+
+    file_name: ClassVar[str] = "weights.safetensors"
+
+    def __init__(
+        self, model: PreTrainedModel, layout: Layout, plan: Plan, base_fingerprint: str
+    ) -> None:
+        self.model = model
+        self.layout = layout
+        self.plan = plan
+        self.base_fingerprint = base_fingerprint
+        self.frozen_key_values: tuple[HeadId, ...] = ()
+        self.state: State = "open"
+        self.step: int | None = None
+        self._stock = self._read()
+        # what was trained, and what the model holds, unless it is open
+        self._trained = self._written = self._stock
+        self._flags = {name: value.requires_grad for name, value in model.named_parameters()}
+        model.requires_grad_(True)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """All parameters by name; those that share their values once."""
+        return dict(self.model.named_parameters())
+
+    def outputs(self) -> set[str]:
+        """The weights of the output projections."""
+        path = self.layout.projection("output").path
+        return {f"{path(layer)}.weight" for layer in self.layout.attention_layers}
+
+    def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
+        """None: what is trained are no single heads."""
+        return []
+
+    def identity(self) -> dict[str, Any]:
+        """What decides where training starts, besides the model's weights."""
+        return {
+            "trains": "full",
+            "fingerprint": self.base_fingerprint,
+            "heads": [str(head) for head in self.plan.operated],
+        }
+
+    def stock_state(self) -> Iterator[tuple[str, Tensor]]:
+        """The model's `state_dict()` as it was before, one tensor at a time."""
+        # tied weights have other names as well
+        places = {value.data_ptr(): name for name, value in self.model.named_parameters()}
+        for name, tensor in sorted(self.model.state_dict().items()):
+            yield name, self._stock.get(places.get(tensor.data_ptr(), ""), tensor)
+
+    def require_open(self) -> None:
+        """Raises `StateError` unless the parameters are trainable."""
+        if self.state != "open":
+            raise StateError(
+                f"the model is {self.state}, so its parameters are not trained; call reopen() "
+                "before training"
+            )
+
+    def merge(self) -> Change:
+        """Makes `model` an ordinary model with the values that training left.
+
+        Raises:
+            StateError: something else has changed the model's weights meanwhile.
+        """
+        self._leave()
+        return self._write(self._trained, "merged")
+
+    def revert(self) -> Change:
+        """Makes `model` the stock model again, bit for bit; raises as `merge`."""
+        self._leave()
+        return self._write(self._stock, "reverted")
+
+    def reopen(self) -> Change:
+        """Puts the trained values back for further training; raises as `merge`."""
+        self._leave()
+        change = self._write(self._trained, "open")
+        self.model.requires_grad_(True)
+        return change
+
+    def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
+        """Writes the trained parameters, rounded to `dtype`, under the model's own names.
+
+        Raises:
+            WriteError: the file could not be written.
+        """
+        values = self._read() if self.state == "open" else self._trained
+        metadata = {
+            "model": self.plan.model or model_id(self.model),
+            "fingerprint": self.base_fingerprint,
+        } | ({} if self.step is None else {"step": str(self.step)})
+        tensors = {name: value.to(dtype) for name, value in values.items()}
+        write_tensors(path, "weights", tensors, metadata)
+        return Path(path)
+
+    def _read(self) -> dict[str, Tensor]:
+        return {
+            name: value.detach().to("cpu", copy=True).contiguous()
+            for name, value in self.model.named_parameters()
+        }
+
+    def _leave(self) -> None:
+        if self.state == "open":
+            self._trained = self._read()
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(self._flags[name])
+                parameter.grad = None
+            return
+        for name, found in self._read().items():
+            # NaN of a run that diverged equals itself
+            if not torch.equal(found.nan_to_num(), self._written[name].nan_to_num()):
+                raise StateError(
+                    f"{name} has changed since all parameters were last written, perhaps by an "
+                    "operation; revert that one first"
+                )
+
+    def _write(self, values: dict[str, Tensor], state: State) -> Change:
+        largest = 0.0
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(values[name])
+                difference = (values[name].float() - self._stock[name].float()).abs().max()
+                largest = max(largest, float(difference))
+        self.state, self._written = state, values
+        count = sum(value.numel() for value in values.values())
+        return Change(state, len(values), count, largest)
