@@ -240,7 +240,7 @@ def test_a_folder_with_anything_of_the_users_is_not_replaced(name: str) -> None:
     mine.write_text("mine")
     before = sorted(str(path) for path in Path().rglob("*"))
     said = refused()
-    assert "merged would be written anew, but" in said
+    assert "merged would be replaced, but" in said
     assert name in said
     assert sorted(str(path) for path in Path().rglob("*")) == before
     assert mine.read_text() == "mine"

@@ -111,12 +111,12 @@ def read_text(path: Path | str) -> str:
         # a pipe or a device would keep us waiting for ever
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"cannot read {shown}: it is no ordinary file")
-            if found.st_size > MAX_TEXT:
+            if status.st_size > MAX_TEXT:
                 raise InputError(
-                    f"cannot read {shown}: {found.st_size:,} bytes are more than any file of ours "
+                    f"cannot read {shown}: {status.st_size:,} bytes are more than any file of ours "
                     f"has (at most {MAX_TEXT:,})"
                 )
             return file.read().decode("utf-8-sig")
@@ -199,9 +199,9 @@ def check_header(content: Any, kind: str, path: Path | str) -> None:
 
 def header_fault(content: Any, kind: str) -> str | None:
     """What is wrong with the header of a file's content, whatever its format; None if nothing."""
-    found = content.get("kind") if isinstance(content, Mapping) else None
-    if not isinstance(found, str) or found != kind:
-        named = "none" if found is None else shorten(str(found))
+    there = content.get("kind") if isinstance(content, Mapping) else None
+    if not isinstance(there, str) or there != kind:
+        named = "none" if there is None else shorten(str(there))
         return f"expected a headsurgeon {kind} file, found {named}"
     schema, known = content.get("schema"), schema_version(kind)
     if type(schema) is not int or schema < 1:
@@ -299,12 +299,12 @@ def _read_value(path: Path | str) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{shorten(twice)!r} stands twice in one object")
-    return found
+    return entries
 
 
 def _whole(digits: str) -> int:

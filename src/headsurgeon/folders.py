@@ -143,24 +143,24 @@ def read_manifest(folder: Path, marker: str) -> dict[str, str] | None:
     if not path.is_file():
         return None
     try:
-        found = read_object(path).get(MANIFEST)
+        manifest = read_object(path).get(MANIFEST)
     except InputError as error:
         raise OutputError(str(error)) from error
-    return None if found is None else check_manifest(found, path)
+    return None if manifest is None else check_manifest(manifest, path)
 
 
-def check_manifest(found: Any, path: Path) -> dict[str, str]:
+def check_manifest(manifest: Any, path: Path) -> dict[str, str]:
     """A manifest that was read from `path`, as one.
 
     Raises:
         OutputError: it is none, or names files outside its folder.
     """
-    if not isinstance(found, Mapping) or not all(
+    if not isinstance(manifest, Mapping) or not all(
         isinstance(name, str) and isinstance(value, str) and _is_inside(name)
-        for name, value in found.items()
+        for name, value in manifest.items()
     ):
         raise OutputError(f"{path}: {MANIFEST} is no list of files and hashes; the file was edited")
-    return dict(found)
+    return dict(manifest)
 
 
 def check_own(
@@ -197,7 +197,7 @@ def check_own(
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise OutputError(
-            f"{folder} would be written anew, but {'; '.join(faults[:5])}{more}: move that away, "
+            f"{folder} would be replaced, but {'; '.join(faults[:5])}{more}: move that away, "
             "or choose another folder"
         )
 
@@ -316,9 +316,9 @@ def _names(folder: Path, part: str) -> Iterator[str]:
     for place, folders, files in os.walk(start):
         links = [name for name in folders if Path(place, name).is_symlink()]
         for name in [*files, *links]:
-            found = Path(place, name).relative_to(folder)
-            if not any(_is_ours(piece) for piece in found.parts):
-                yield found.as_posix()
+            file = Path(place, name).relative_to(folder)
+            if not any(_is_ours(piece) for piece in file.parts):
+                yield file.as_posix()
 
 
 def _sha256(path: Path) -> str:

@@ -55,8 +55,8 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _take(folder: Path) -> int:

@@ -34,9 +34,9 @@ def temporary_beside(path: Path) -> Path:
     """A new name in the folder of `path`, for what is going to take its place."""
     name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
     chance = secrets.token_hex(4)
-    found = path.with_name(f".{name}.hs-{_origin()}-{os.getpid()}-{chance}")
-    _alive.add(found.name)
-    return found
+    beside = path.with_name(f".{name}.hs-{_origin()}-{os.getpid()}-{chance}")
+    _alive.add(beside.name)
+    return beside
 
 
 def forget(temporary: Path) -> None:
@@ -53,8 +53,8 @@ def is_temporary(name: str) -> bool:
 
 def is_left_over(name: str) -> bool:
     """Whether an unfinished one of this name belongs to a process of this machine that is gone."""
-    found = _OWN.fullmatch(name)
-    return found is not None and found["origin"] == _origin() and not _writes(name, found["pid"])
+    match = _OWN.fullmatch(name)
+    return match is not None and match["origin"] == _origin() and not _writes(name, match["pid"])
 
 
 def remove_left_over(folder: Path, beside: str | None = None) -> None:
@@ -77,8 +77,8 @@ def remove_all_left_over(folder: Path) -> None:
     """
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            found = _OWN.fullmatch(name)
-            writing = found and found["origin"] == _origin() and _writes(name, found["pid"])
+            match = _OWN.fullmatch(name)
+            writing = match and match["origin"] == _origin() and _writes(name, match["pid"])
             if is_temporary(name) and not writing:
                 _try_remove(Path(place, name))
         folders[:] = [name for name in folders if not is_temporary(name)]

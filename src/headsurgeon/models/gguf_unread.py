@@ -136,7 +136,7 @@ def _honoured(name: str, value: Any, config: PretrainedConfig) -> bool:
     derived = _DERIVED.get(name)
     if derived is not None:
         return _same(value, derived(config))
-    return any(_same(value, getattr(config, wanted, None)) for wanted in _NAMES.get(name, ()))
+    return any(_same(value, getattr(config, field, None)) for field in _NAMES.get(name, ()))
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -55,17 +55,17 @@ def find_stored(
     Checkpoints are saved with and without the prefix of the model's body.
     """
     exact = stored.get(name)
-    found = [
+    candidates = [
         tensor
         for key, tensor in stored.items()
         if key.endswith(f".{name}") or name.endswith(f".{key}")
     ]
     if exact is not None:
-        found = [exact]
+        candidates = [exact]
     # of several, none is certain
-    if len(found) != 1 or found[0].shape != tuple(parameter.shape):
+    if len(candidates) != 1 or candidates[0].shape != tuple(parameter.shape):
         return None
-    return found[0]
+    return candidates[0]
 
 
 def as_stored(stored: Mapping[str, StoredTensor], name: str, parameter: Tensor) -> Tensor:
@@ -73,11 +73,11 @@ def as_stored(stored: Mapping[str, StoredTensor], name: str, parameter: Tensor) 
 
     A parameter counts as the checkpoint's if it is the stored tensor, rounded to its own precision.
     """
-    found = find_stored(stored, name, parameter)
-    if found is None:
+    tensor = find_stored(stored, name, parameter)
+    if tensor is None:
         return parameter
-    whole = found.read()
-    if not whole.is_floating_point() or whole.element_size() < 2 or whole.dtype == parameter.dtype:
+    value = tensor.read()
+    if not value.is_floating_point() or value.element_size() < 2 or value.dtype == parameter.dtype:
         return parameter
-    same = torch.equal(whole.to(parameter.dtype), parameter.detach().to("cpu"))
-    return whole if same else parameter
+    same = torch.equal(value.to(parameter.dtype), parameter.detach().to("cpu"))
+    return value if same else parameter

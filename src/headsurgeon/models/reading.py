@@ -148,8 +148,8 @@ def _check_config(spec: str, content: Mapping[str, Any]) -> None:
             # lists: one count per layer, in a few families
             for count in value if isinstance(value, list) else [value]:
                 least = 0 if isinstance(value, list) else 1
-                whole = isinstance(count, int) and not isinstance(count, bool)
-                if not whole or not least <= count <= most:
+                is_count = isinstance(count, int) and not isinstance(count, bool)
+                if not is_count or not least <= count <= most:
                     shown = repr(count) if len(str(count)[:41]) <= 40 else f"{str(count)[:40]}…"
                     raise ModelError(
                         f"{where}: expected a whole number from {least} to {most} as {name}, "

@@ -40,10 +40,10 @@ def cache_folder() -> Path:
 
 def installed_gguf() -> Path | None:
     """The GGUF file in the installed package; None where the package is not installed."""
-    found = find_spec(MODULE)
-    if found is None:
+    package = find_spec(MODULE)
+    if package is None:
         return None
-    for location in found.submodule_search_locations or ():
+    for location in package.submodule_search_locations or ():
         path = Path(location) / FILE
         if path.is_file():
             return path

@@ -89,7 +89,7 @@ def beside(source: str, name: str, revision: str | None = None) -> Path | None:
     folder = Path(source)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
-    found = cached_file(
+    path = cached_file(
         source,
         name,
         revision=revision,
@@ -97,7 +97,7 @@ def beside(source: str, name: str, revision: str | None = None) -> Path | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)
 
 
 def json_object(path: Path) -> Mapping[str, object]:

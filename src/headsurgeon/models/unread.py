@@ -46,11 +46,11 @@ def check_no_adapter(spec: str, names: Iterable[str]) -> None:
     Raises:
         ModelError: one of them is an adapter's.
     """
-    found = sorted(name for name in names if _ADAPTER.fullmatch(name))
-    if found:
+    adapters = sorted(name for name in names if _ADAPTER.fullmatch(name))
+    if adapters:
         raise ModelError(
-            f"{spec}: holds an adapter ({', '.join(found[:3])}), of which it would depend on the "
-            "packages installed whether it counts; merge it into its base first (in peft: "
+            f"{spec}: holds an adapter ({', '.join(adapters[:3])}), and whether it would count "
+            "depends on the packages installed; merge it into its base first (in peft: "
             "PeftModel.merge_and_unload, then save_pretrained to a new folder), or move those "
             "files away to use the base alone"
         )
@@ -141,7 +141,7 @@ def check_read(
         model: what it was loaded into.
 
     Raises:
-        ModelError: there are such weights beside masks and tables that are computed anew.
+        ModelError: there are such weights beside masks and tables that are computed again.
     """
     _check_once(spec, stored, model)
     silent = _silent(model)
@@ -192,12 +192,12 @@ def mismatched(
 ) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """Tensors whose stored shape is not the model's: (name, stored, expected)."""
     prefix = f"{model.base_model_prefix}."
-    found = []
+    differing = []
     for name, parameter in model.state_dict().items():
         here = stored.get(name) or stored.get(name.removeprefix(prefix))
         if here is not None and here.shape != tuple(parameter.shape):
-            found.append((name, here.shape, tuple(parameter.shape)))
-    return sorted(found)
+            differing.append((name, here.shape, tuple(parameter.shape)))
+    return sorted(differing)
 
 
 def harmless(name: str, tensor: StoredTensor) -> bool:
@@ -212,24 +212,24 @@ def _silent(model: PreTrainedModel) -> re.Pattern[str] | None:
 
 
 def _headers(spec: str, files: Iterable[Path]) -> dict[str, StoredTensor]:
-    found = {}
+    tensors = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping, though it has keys
-                    if name in found:
+                    if name in tensors:
                         raise ModelError(
                             f"{spec}: {name} is stored in two files ({path.name} is the second), "
                             "and only one of them counts; remove the other"
                         )
                     part: Any = opened.get_slice(name)
-                    found[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
+                    tensors[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(
                 f"{spec}: cannot be loaded: {path.name} is damaged or incomplete: {reason}"
             ) from error
-    return found
+    return tensors
 
 
 def _hub_files(source: str, revision: str | None) -> list[Path]:
@@ -240,12 +240,12 @@ def _hub_files(source: str, revision: str | None) -> list[Path]:
     if index is None:
         return []
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    found = [_from_hub(source, name, revision) for name in sorted(set(shards))]
-    return [path for path in found if path is not None]
+    paths = [_from_hub(source, name, revision) for name in sorted(set(shards))]
+    return [path for path in paths if path is not None]
 
 
 def _from_hub(source: str, name: str, revision: str | None) -> Path | None:
-    found = cached_file(
+    path = cached_file(
         source,
         name,
         revision=revision,
@@ -253,4 +253,4 @@ def _from_hub(source: str, name: str, revision: str | None) -> Path | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)

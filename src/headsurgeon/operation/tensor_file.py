@@ -67,8 +67,8 @@ def read_tensors(
         ) from cause
     schema = metadata.get("schema", "")
     # the digits are counted first, since Python refuses to read thousands of them
-    whole = schema.isascii() and schema.isdecimal() and len(schema) <= 9
-    if fault := header_fault(metadata | {"schema": int(schema) if whole else schema}, kind):
+    is_number = schema.isascii() and schema.isdecimal() and len(schema) <= 9
+    if fault := header_fault(metadata | {"schema": int(schema) if is_number else schema}, kind):
         raise error(f"{path}: {fault}")
     if metadata.get("content") != content:
         raise error(f"{path}: the content does not match its hash; copy the file again")

@@ -41,11 +41,11 @@ def nearest(
     for i in range(1, len(rows) + 1):
         for j in range(i, len(columns) + 1):
             best[i, j] = min(best[i, j - 1], best[i - 1, j - 1] + distance[i - 1, j - 1])
-    chosen = []
+    matches = []
     i, j = len(rows), len(columns)
     while i:
         if best[i, j] < best[i, j - 1]:
-            chosen.append(columns[j - 1])
+            matches.append(columns[j - 1])
             i -= 1
         j -= 1
-    return tuple(sorted(chosen))
+    return tuple(sorted(matches))

@@ -209,12 +209,12 @@ class _File(_Fields):
 
 
 def _planned(line: Any) -> PlannedHead:
-    found = line.model_dump(exclude_none=True)
+    entries = line.model_dump(exclude_none=True)
     return PlannedHead(
         id=line.head,
         role=line.role,
         verdict=line.verdict or "",
-        statistics={name: found[name] for name in HEAD_STATISTICS if name in found},
+        statistics={name: entries[name] for name in HEAD_STATISTICS if name in entries},
         ablation_cost=line.ablation_cost,
     )
 
