@@ -22,7 +22,7 @@ from transformers import (
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.training import train_settings
+from headsurgeon.training import train, train_settings
 from headsurgeon.training.memory import memory_plan
 from tests.stand_ins import windows_of
 

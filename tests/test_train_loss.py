@@ -57,14 +57,14 @@ def test_token_nll_is_each_tokens_cross_entropy(family: str, block_size: int) ->
 def test_no_more_than_a_block_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 24 * 5)
     sizes: list[int] = []
-    plain = module._LanguageModelHead.logits
+    plain = module.LanguageModelHead.logits
 
-    def counting(part: module._LanguageModelHead, hidden: torch.Tensor) -> torch.Tensor:
+    def counting(part: module.LanguageModelHead, hidden: torch.Tensor) -> torch.Tensor:
         logits = plain(part, hidden)
         sizes.append(logits.shape[1])
         return logits
 
-    monkeypatch.setattr(module._LanguageModelHead, "logits", counting)
+    monkeypatch.setattr(module.LanguageModelHead, "logits", counting)
     model = pico("bloom")
     operate(model, PLAN)
     next_token_loss(model, tokens(3, 9)).backward()
@@ -83,7 +83,7 @@ def test_logits_of_any_size_neither_overflow_nor_vanish(
     labels = torch.tensor([10, 0, 3, 10])
     expected = nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
     [gradient] = torch.autograd.grad(expected, hidden)
-    head = module._LanguageModelHead(weight, None, 1.0, None)
+    head = module.LanguageModelHead(weight, None, 1.0, None)
     loss = module._LossInBlocks.apply(hidden, head, labels)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, hidden)[0], gradient, rtol=1e-4, atol=1e-3)

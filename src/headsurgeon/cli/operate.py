@@ -9,6 +9,7 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, command_line, err, facts, heading, out, percent, show_next
+from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.progress import training_bar
@@ -99,6 +100,22 @@ def operate(
             rich_help_panel=TRAINING,
         ),
     ] = "default",
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SPEC",
+            help="A text whose loss on its dev split is logged at every evaluation; repeatable.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    anchor_corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Text for --anchor: its train split, read besides the budget.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     *,
     training: Training,  # type: ignore[valid-type]  # made of the fields of TrainSettings
 ) -> None:
@@ -142,7 +159,9 @@ def operate(
         mode = f"({planned.ablation_mode} ablation)"
         err().print(f"{heads} {cost:+.4f} nats per token now {mode}", style="dim")
     patient.reopen()
-    run = _train(patient, tokenizer, corpus, output, settings)
+    probes = probe_windows(probe or (), tokenizer, settings)
+    anchor = anchor_windows(anchor_corpus, tokenizer, settings)
+    run = _train(patient, tokenizer, corpus, output, settings, probes=probes, anchor=anchor)
     _show_run(patient, run, model, corpus, settings)
 
 
@@ -199,13 +218,16 @@ def _train(
     corpus: str,
     output: Path,
     settings: TrainSettings,
+    **further: Any,
 ) -> "Run":
     from headsurgeon.training import train, training_windows
 
     with busy(f"reading {corpus}"):
         windows = training_windows(corpus, tokenizer, settings)
     with training_bar(f"training {len(patient.heads)} heads") as on_step:
-        return train(patient, *windows, output=output, settings=settings, on_step=on_step)
+        return train(
+            patient, *windows, output=output, settings=settings, on_step=on_step, **further
+        )
 
 
 def _show_dry_run(
@@ -300,6 +322,8 @@ def _show_run(
         "patch": str(run.patch),
         "log": str(run.log),
     }
+    if run.anchor_tokens:
+        lines["anchor"] = f"{run.anchor_tokens:,} tokens of other text were read besides"
     if run.snapshots:
         lines["snapshots"] = f"{len(run.snapshots)} in {run.snapshots[0].parent}"
     console.print(facts(lines))

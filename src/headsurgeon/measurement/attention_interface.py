@@ -27,10 +27,15 @@ Call = tuple[Tensor, Tensor, Tensor, ScoreTerms]
 
 @contextmanager
 def listening(
-    model: PreTrainedModel, layout: Layout, on_layer: Callable[[int, LayerCapture], None]
+    model: PreTrainedModel,
+    layout: Layout,
+    on_layer: Callable[[int, LayerCapture], None],
+    *,
+    detach: bool = True,
 ) -> Iterator[None]:
     """While open, `on_layer(layer, capture)` is called once per layer of every forward pass.
 
+    Unless `detach`, gradients flow through queries, keys and values of the capture.
     The model computes exactly what it would have; afterwards, also after an exception, its
     configurations, hooks and `transformers`' registries are what they were.
 
@@ -50,7 +55,7 @@ def listening(
     handles = []
     configs = _configs(model)
     before = [config._attn_implementation_internal for config in configs]
-    AttentionInterface.register(name, _noting(heard, stock))
+    AttentionInterface.register(name, _noting(heard, stock, detach))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[stock])
     try:
         for layer in layout.attention_layers:
@@ -75,7 +80,9 @@ def _configs(model: PreTrainedModel) -> list[PretrainedConfig]:
     return list({id(c): c for c in configs if isinstance(c, PretrainedConfig)}.values())
 
 
-def _noting(heard: list[Call], stock: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _noting(
+    heard: list[Call], stock: str, detach: bool
+) -> Callable[..., tuple[Tensor, Tensor | None]]:
     def attend(
         module: nn.Module,
         query: Tensor,
@@ -91,7 +98,10 @@ def _noting(heard: list[Call], stock: str) -> Callable[..., tuple[Tensor, Tensor
             softcap=named.get("softcap"),
             sinks=named.get("s_aux"),
         )
-        heard.append((query, key, value, terms))
+        if detach:
+            heard.append((query.detach(), key.detach(), value.detach(), terms))
+        else:
+            heard.append((query, key, value, terms))
         function = _stock_function(module, stock)
         result: tuple[Tensor, Tensor | None] = function(
             module, query, key, value, attention_mask, **named
@@ -124,9 +134,9 @@ def _report(
         on_layer(
             layer,
             LayerCapture(
-                query=query.detach(),
-                key=shared_heads(key.detach(), layout.heads),
-                value=shared_heads(value.detach(), layout.heads),
+                query=query,
+                key=shared_heads(key, layout.heads),
+                value=shared_heads(value, layout.heads),
                 context=split_heads(inputs[0].detach(), layout.output, layout.head_dim),
                 output_weight=output_weight(module, layout, inputs[0].dtype),
                 score_terms=terms,

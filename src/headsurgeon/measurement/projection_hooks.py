@@ -17,10 +17,15 @@ from headsurgeon.measurement.layer_capture import LayerCapture, output_weight
 
 @contextmanager
 def capturing(
-    model: nn.Module, layout: Layout, on_layer: Callable[[int, LayerCapture], None]
+    model: nn.Module,
+    layout: Layout,
+    on_layer: Callable[[int, LayerCapture], None],
+    *,
+    detach: bool = True,
 ) -> Iterator[None]:
     """While open, `on_layer(layer, capture)` is called once per layer of every forward pass.
 
+    Unless `detach`, gradients flow through queries, keys and values of the capture.
     One layer's tensors are held at a time, so memory does not grow with the number of layers.
     """
     handles = []
@@ -34,7 +39,7 @@ def capturing(
             }
             for path in inputs:
                 handles.append(
-                    model.get_submodule(path).register_forward_hook(_keep(projected, path))
+                    model.get_submodule(path).register_forward_hook(_keep(projected, path, detach))
                 )
             output = model.get_submodule(layout.output.path(layer))
             handles.append(
@@ -46,9 +51,9 @@ def capturing(
             handle.remove()
 
 
-def _keep(projected: dict[str, Tensor], path: str) -> Callable[..., None]:
+def _keep(projected: dict[str, Tensor], path: str, detach: bool) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        projected[path] = output.detach()
+        projected[path] = output.detach() if detach else output
 
     return hook
 

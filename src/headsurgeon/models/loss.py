@@ -25,7 +25,7 @@ BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class _LanguageModelHead:
+class LanguageModelHead:
     """The frozen language-model head or a part of it, and what the family does to its output."""
 
     weight: Tensor
@@ -33,7 +33,7 @@ class _LanguageModelHead:
     factor: float
     softcap: float | None
 
-    def part(self, start: int, stop: int) -> "_LanguageModelHead":
+    def part(self, start: int, stop: int) -> "LanguageModelHead":
         """The rows of some tokens of the vocabulary."""
         bias = None if self.bias is None else self.bias[start:stop]
         return replace(self, weight=self.weight[start:stop], bias=bias)
@@ -55,11 +55,12 @@ class _LanguageModelHead:
         return self.factor * (1.0 - (logits / self.softcap).square())
 
 
-def _head(model: PreTrainedModel) -> _LanguageModelHead:
+def language_model_head(model: PreTrainedModel) -> LanguageModelHead:
+    """The head of a model, and what its family does to the output."""
     layout = layout_for(model.config)
     module = model.get_output_embeddings()
     bias = getattr(module, "bias", None)
-    return _LanguageModelHead(
+    return LanguageModelHead(
         weight_of(module, dtype=model.dtype), bias, layout.logit_factor, layout.logit_softcap
     )
 
@@ -76,9 +77,9 @@ def next_token_loss(
     module = model.get_output_embeddings()
     trainable = any(parameter.requires_grad for parameter in module.parameters())
     if trainable and torch.is_grad_enabled():
-        logits = _head(model).bent(module(hidden).float())
+        logits = language_model_head(model).bent(module(hidden).float())
         return functional.cross_entropy(logits, labels, reduction="sum")
-    loss: Tensor = _LossInBlocks.apply(hidden, _head(model), labels)
+    loss: Tensor = _LossInBlocks.apply(hidden, language_model_head(model), labels)
     return loss
 
 
@@ -88,7 +89,7 @@ def token_nll(
 ) -> Float[Tensor, "batch predicted"]:
     """Negative log-likelihood of every token but the first of each window, nats, fp32."""
     hidden, labels = _hidden_and_labels(model, tokens)
-    nll, _ = _scan(hidden, _head(model), labels, with_gradient=False)
+    nll, _ = _scan(hidden, language_model_head(model), labels, with_gradient=False)
     return nll.view(len(tokens), -1)
 
 
@@ -101,7 +102,7 @@ def _hidden_and_labels(
 
 def _scan(
     hidden: Float[Tensor, "predicted hidden"],
-    head: _LanguageModelHead,
+    head: LanguageModelHead,
     labels: Int[Tensor, " predicted"],
     with_gradient: bool,
 ) -> tuple[Float[Tensor, " predicted"], Float[Tensor, "predicted hidden"] | None]:
@@ -141,7 +142,7 @@ class _LossInBlocks(torch.autograd.Function):
     """Σ −log p(label), with the gradient of the hidden states computed on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: _LanguageModelHead, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: LanguageModelHead, labels: Tensor) -> Tensor:
         nll, gradient = _scan(hidden, head, labels, ctx.needs_input_grad[0])
         if gradient is not None:
             ctx.save_for_backward(gradient.to(hidden.dtype))

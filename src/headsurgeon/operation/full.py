@@ -87,6 +87,10 @@ class FullLearner:
         for name, tensor in sorted(self.model.state_dict().items()):
             yield name, self._stock.get(places.get(tensor.data_ptr(), ""), tensor)
 
+    def untouched_values(self) -> dict[str, Tensor]:
+        """The parameters as they were before, by name; not to be changed."""
+        return dict(self._stock)
+
     def require_open(self) -> None:
         """Raises `StateError` unless the parameters are trainable."""
         if self.state != "open":

@@ -55,6 +55,10 @@ class Learner(Protocol):
         """The model's `state_dict()` as it was before, one tensor at a time, by name."""
         ...
 
+    def untouched_values(self) -> dict[str, Tensor]:
+        """What `trainable` would have to hold for the model to compute as it did before."""
+        ...
+
     def require_open(self) -> None:
         """Raises `StateError` unless it can be trained now."""
         ...

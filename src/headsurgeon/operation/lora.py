@@ -127,6 +127,13 @@ class LoraLearner:
         for name, tensor in sorted(named.items()):
             yield name, self._stock[weights[name]] if name in weights else tensor
 
+    def untouched_values(self) -> dict[str, Tensor]:
+        """The adapters' matrices with B at 0, so that they add nothing."""
+        return {
+            name: torch.zeros_like(value) if ".lora_B." in name else value.detach().clone()
+            for name, value in self.trainable().items()
+        }
+
     def require_open(self) -> None:
         """Raises `StateError` unless the adapters are in place."""
         if self.state != "open":

@@ -199,6 +199,10 @@ class Patient:
         self._enter()
         return change
 
+    def untouched_values(self) -> dict[str, Tensor]:
+        """The slices as the stock weights have them, by name; not to be changed."""
+        return self.stock()
+
     def require_open(self) -> None:
         """Raises `StateError` unless the slices are in place."""
         if self.state != "open":

@@ -1,5 +1,7 @@
 """Evaluation during training: loss on dev text and the state of the heads, leaving no trace."""
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import isfinite
@@ -7,16 +9,25 @@ from typing import Any
 
 import numpy as np
 from torch import no_grad
+from transformers import PreTrainedModel
 
 from headsurgeon.attention.choice import attending
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import classify
-from headsurgeon.errors import OperationError
+from headsurgeon.errors import OperationError, SettingsError
+from headsurgeon.evaluation.head_drift import drift
+from headsurgeon.heads import HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.models.loss import token_nll
 from headsurgeon.operation.learner import Learner
+from headsurgeon.training.contexts import computing
+from headsurgeon.training.head_log import ZoneDrift, head_table, zone_drift
+from headsurgeon.training.settings import TrainSettings
+from headsurgeon.training.untouched import untouched
+
+MOST_PROBES = 32
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,79 @@ class DevResult:
         healthy: heads of the whole model with the verdict healthy; None if not measured.
         healthy_operated: of the operated ones.
         first_token_mass: mean mass on position 0 over the operated heads, fraction.
+        heads: every head's statistics by name, [layer][head]; None if not measured.
+        drift: by zone, how far heads are from the untouched model's; None if not measured.
+        probes: mean loss on each probe text, nats per predicted token.
     """
 
     dev_loss: float
     healthy: int | None
     healthy_operated: int | None
     first_token_mass: float | None
+    heads: dict[str, list[list[float | None]]] | None
+    drift: dict[str, ZoneDrift] | None
+    probes: dict[str, float]
+
+
+def check_probes(probes: Mapping[str, Windows]) -> dict[str, Windows]:
+    """The probes, if there are few and their names are short words.
+
+    Raises:
+        SettingsError: more than 32, or a name that is something else.
+    """
+    wrong = [name for name in probes if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name)]
+    if wrong or len(probes) > MOST_PROBES:
+        raise SettingsError(
+            f"expected at most {MOST_PROBES} probes with names of letters, digits, '.', '_' and "
+            f"'-', got {len(probes)}" + (f", one of them {wrong[0][:80]!r}" if wrong else "")
+        )
+    return dict(probes)
+
+
+class DevEvaluation:
+    """What a run is evaluated on, the same at every step, and how the untouched model does there.
+
+    Made before training, while what is trained has the precision that it was given; the learner is
+    left as it was.
+
+    Attributes:
+        untouched: what the evaluation finds on the model before the operation.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        dev: Windows,
+        settings: TrainSettings,
+        probes: Mapping[str, Windows],
+    ) -> None:
+        self._learner = learner
+        self._dev = dev
+        self._settings = settings
+        self._probes = probes
+        self._before: HeadStats | None = None
+        with untouched(learner):
+            self.untouched, self._before = self._evaluate()
+
+    def evaluate(self) -> DevResult:
+        """Evaluates the learner as it is.
+
+        Raises:
+            OperationError: a loss is not finite.
+        """
+        return self._evaluate()[0]
+
+    def _evaluate(self) -> tuple[DevResult, HeadStats | None]:
+        return evaluate_dev(
+            self._learner,
+            self._dev,
+            self._settings.statistics_windows,
+            computing(self._learner.model, self._settings),
+            # a kernel that trains may still lack the log-sum-exp that measuring needs
+            "stock" if self._settings.attention == "stock" else "auto",
+            self._probes,
+            self._before,
+        )
 
 
 @usual_defaults()
@@ -43,36 +121,60 @@ def evaluate_dev(
     statistics_windows: int,
     computing: AbstractContextManager[Any],
     attention: AttentionChoice = "auto",
-) -> DevResult:
-    """Loss on all dev windows, and statistics of all heads on the first few of them.
+    probes: Mapping[str, Windows] | None = None,
+    before: HeadStats | None = None,
+) -> tuple[DevResult, HeadStats | None]:
+    """Loss on all dev windows and probes, and statistics of all heads on the first dev windows.
 
     `attention` is what loss and statistics take; `auto` is, in 16 bit, the attention of the model
-    that will run, not that of training.
+    that will run, not that of training. `before` is what drift is counted from.
+
+    Returns:
+        What was found, and the statistics themselves.
 
     Raises:
-        OperationError: the loss is not finite.
+        OperationError: a loss is not finite.
     """
     model = learner.model
-    total = count = 0.0
     with no_grad(), evaluating(model), attending(model, attention), computing:
-        for batch in batches(dev.tokens):
-            losses = token_nll(model, batch.to(model.device)).cpu().double()
-            total, count = total + float(losses.sum()), count + losses.numel()
-    if not isfinite(total):
-        raise OperationError(
-            "the loss on dev text is not finite; start anew with a lower learning rate"
-        )
+        dev_loss = _mean_loss(model, dev, "dev text")
+        losses = {
+            name: _mean_loss(model, windows, f"the probe {name!r}")
+            for name, windows in (probes or {}).items()
+        }
     if statistics_windows == 0:
-        return DevResult(total / count, None, None, None)
+        return DevResult(dev_loss, None, None, None, None, None, losses), None
     stats = measure(model, dev.take(statistics_windows), attention=attention)
     healthy = (
         classify(stats.first_token_mass, stats.entropy, learner.plan.limits, stats.attends)
         == "healthy"
     )
     layers, heads = np.array(learner.plan.operated).T
-    return DevResult(
-        dev_loss=total / count,
+    found = DevResult(
+        dev_loss=dev_loss,
         healthy=int(healthy.sum()),
         healthy_operated=int(healthy[layers, heads].sum()),
         first_token_mass=float(stats.first_token_mass[layers, heads].mean()),
+        heads=head_table(stats),
+        drift=None if before is None else _drift(before, stats, learner),
+        probes=losses,
     )
+    return found, stats
+
+
+def _drift(before: HeadStats, stats: HeadStats, learner: Learner) -> dict[str, ZoneDrift]:
+    # where no single heads are trained, there is none that cannot change
+    confined = bool(learner.head_tensors())
+    return zone_drift(drift(before, stats, learner.plan), confined)
+
+
+def _mean_loss(model: PreTrainedModel, windows: Windows, text: str) -> float:
+    total = count = 0.0
+    for batch in batches(windows.tokens):
+        losses = token_nll(model, batch.to(model.device)).cpu().double()
+        total, count = total + float(losses.sum()), count + losses.numel()
+    if not isfinite(total):
+        raise OperationError(
+            f"the loss on {text} is not finite; start anew with a lower learning rate"
+        )
+    return total / count

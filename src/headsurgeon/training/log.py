@@ -1,4 +1,9 @@
-"""The log of a run: one JSON object a line, for steps and for evaluations."""
+"""The log of a run: one JSON object a line, for its start, for steps and for evaluations.
+
+The first line is of kind `start`; it says the version of the log and what the evaluation finds on
+the untouched model, from which all drift is counted. Logs without it are of version 1 and say
+nothing of single heads.
+"""
 
 import json
 import os
@@ -13,15 +18,32 @@ from headsurgeon import files
 from headsurgeon.errors import OutputError, WriteError
 
 LOG_NAME = "log.jsonl"
+VERSION = 2
 
 Count = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
-class _Step(BaseModel):
-    """What a line about a step must hold."""
+Heads = dict[str, list[list[Number | None]]]
 
-    model_config = ConfigDict(extra="allow")
+
+class _Start(BaseModel):
+    """What the first line must hold."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["start"]
+    version: Annotated[int, Field(ge=2, le=VERSION, strict=True)]
+    against: Literal["untouched"]
+    dev_loss: Number
+    heads: Heads | None
+    probes: dict[str, Number]
+
+
+class _Step(BaseModel):
+    """What a line about a step must hold; from version 2 on the terms besides the loss on text."""
+
+    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["step"]
     step: Count
@@ -29,12 +51,27 @@ class _Step(BaseModel):
     loss: Number
     learning_rate: Number
     gradient_norm: Number
+    tokens_per_second: Number | None = None
+    terms: dict[str, Number] = {}
+    anchor_tokens: Count = 0
+
+
+class _Zone(BaseModel):
+    """Drift of the heads of one zone, see `head_log.ZoneDrift`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    heads: Count
+    could_drift: Count
+    drifted: Count
+    mean: Number | None
+    largest: Number | None
 
 
 class _Evaluation(BaseModel):
-    """What a line about an evaluation must hold."""
+    """What a line about an evaluation must hold; from version 2 on heads, drift and probes."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["evaluation"]
     step: Count
@@ -43,10 +80,13 @@ class _Evaluation(BaseModel):
     healthy: Count | None
     healthy_operated: Count | None
     first_token_mass: Number | None
+    heads: Heads | None = None
+    drift: dict[Literal["operated", "watched", "outside"], _Zone] | None = None
+    probes: dict[str, Number] = {}
 
 
-_ENTRY: TypeAdapter[_Step | _Evaluation] = TypeAdapter(
-    Annotated[_Step | _Evaluation, Field(discriminator="kind")]
+_ENTRY: TypeAdapter[_Start | _Step | _Evaluation] = TypeAdapter(
+    Annotated[_Start | _Step | _Evaluation, Field(discriminator="kind")]
 )
 
 
@@ -65,6 +105,7 @@ class Run:
         kept_step: the step whose values the learner and the patch hold, as `keep` says.
         kept_dev_loss: loss on dev text at that step, nats per token.
         snapshots: paths of the patches kept on the way, by step.
+        anchor_tokens: tokens of the anchor text read besides; not among `tokens`.
     """
 
     folder: Path
@@ -77,10 +118,14 @@ class Run:
     kept_step: int
     kept_dev_loss: float
     snapshots: tuple[Path, ...] = ()
+    anchor_tokens: int = 0
 
     def figures(self) -> dict[str, Any]:
         """What `run.json` says of the outcome; paths are within the folder."""
-        numbers = ("steps", "tokens", "best_step", "best_dev_loss", "kept_step", "kept_dev_loss")
+        numbers = (
+            *("steps", "tokens", "anchor_tokens"),
+            *("best_step", "best_dev_loss", "kept_step", "kept_dev_loss"),
+        )
         within = [path.relative_to(self.folder).as_posix() for path in self.snapshots]
         return {name: getattr(self, name) for name in numbers} | {"snapshots": within}
 
@@ -144,15 +189,24 @@ def dev_loss_at(path: Path | str, step: int) -> float:
     raise OutputError(f"{path} holds no evaluation at step {step}; it was cut since the run")
 
 
-def cut_back(path: Path | str, step: int, evaluated: int) -> None:
+def start_entry(untouched: Mapping[str, Any]) -> dict[str, Any]:
+    """The first line of a log, of what an evaluation found on the untouched model."""
+    found = {name: untouched[name] for name in ("dev_loss", "heads", "probes")}
+    return {"kind": "start", "version": VERSION, "against": "untouched", **found}
+
+
+def cut_back(path: Path | str, step: int, evaluated: int) -> int:
     """Drops what a checkpoint does not know of, since it is going to be computed again.
+
+    Returns:
+        The number of lines left.
 
     Raises:
         OutputError: as for `read_entries`, or the log ends before the checkpoint.
         WriteError: it cannot be written.
     """
-    limits: Mapping[str, int] = {"step": step, "evaluation": evaluated}
-    kept = [entry for entry in read_entries(path) if entry["step"] <= limits[entry["kind"]]]
+    limits: Mapping[str, int] = {"step": step, "evaluation": evaluated, "start": 0}
+    kept = [e for e in read_entries(path) if e.get("step", 0) <= limits[e["kind"]]]
     steps = sum(entry["kind"] == "step" for entry in kept)
     last = max((entry["step"] for entry in kept if entry["kind"] == "evaluation"), default=-1)
     if (steps, last) != (step, evaluated):
@@ -162,6 +216,7 @@ def cut_back(path: Path | str, step: int, evaluated: int) -> None:
             "another folder"
         )
     files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return len(kept)
 
 
 def keep(path: Path) -> None:
@@ -180,10 +235,12 @@ def keep(path: Path) -> None:
 
 
 def _check_order(entries: list[dict[str, Any]], path: Path) -> None:
-    """Steps are 1, 2, 3, …; evaluations rise."""
+    """The start comes first if at all; steps are 1, 2, 3, …; evaluations rise."""
     step, evaluated = 0, -1
     for number, entry in enumerate(entries, 1):
-        found = entry["step"]
+        if entry["kind"] == "start" and number == 1:
+            continue
+        found = entry.get("step", 0)
         expected = found == step + 1 if entry["kind"] == "step" else found > evaluated
         if not expected:
             raise OutputError(
@@ -201,5 +258,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in fault["loc"])
+        if fault["loc"][-1:] == ("version",) and fault["type"] == "less_than_equal":
+            return f"version: newer than {VERSION}, which this headsurgeon reads; upgrade it"
         return f"{name}: {fault['msg']}" if name else str(fault["msg"])
     return f"no JSON object ({error})"

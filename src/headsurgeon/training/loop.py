@@ -1,5 +1,6 @@
 """The training loop: AdamW on the slices, stoppable at any step, resumed bit for bit on the CPU."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from headsurgeon.data import Windows
@@ -15,13 +16,16 @@ from headsurgeon.training.contexts import (
     stoppable,
     training_mode,
 )
+from headsurgeon.training.dev_evaluation import DevEvaluation, check_probes
 from headsurgeon.training.log import Run
+from headsurgeon.training.losses import terms_of
 from headsurgeon.training.optimiser import check_optimiser
 from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
 from headsurgeon.training.schedule import last_step
-from headsurgeon.training.session import OnStep, Session
+from headsurgeon.training.session import Session
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.snapshots import snapshots_of
+from headsurgeon.training.step_event import OnStep
 
 
 def train(
@@ -31,6 +35,8 @@ def train(
     *,
     output: Path | str,
     settings: TrainSettings,
+    probes: Mapping[str, Windows] | None = None,
+    anchor: Windows | None = None,
     on_step: OnStep | None = None,
 ) -> Run:
     """Trains a patient's slices, or another learner, evaluating on dev windows.
@@ -46,6 +52,10 @@ def train(
         output: folder for `run.json`, `log.jsonl`, `checkpoint/`, `snapshots/` and
             `patch.safetensors`.
         settings: how it is trained, such as `TrainSettings(max_tokens=200_000)`.
+        probes: texts by name whose loss is logged at every evaluation and decides nothing.
+        anchor: text on which the operated model is to go on saying what the untouched one said,
+            where `settings.anchor` is above 0; its tokens come on top of the budget, and the run
+            says how many they were.
         on_step: called after every step.
 
     Returns:
@@ -58,7 +68,8 @@ def train(
         WriteError: the disk is full; the last checkpoint is whole.
     """
     learner.require_open()
-    for part in (train_windows, dev_windows):
+    probes = check_probes(probes or {})
+    for part in (train_windows, dev_windows, *probes.values(), *([anchor] if anchor else [])):
         check_windows(part.tokens, learner.layout, learner.model)
     computing(learner.model, settings)
     check_optimiser(learner, settings)
@@ -74,10 +85,14 @@ def train(
         end = last_step(settings, len(train_windows))
         parameters = sum(tensor.numel() for tensor in learner.trainable().values())
         kept = snapshots_of(folder, settings, len(train_windows), end, parameters)
-        open_folder(folder, identity(learner, train_windows, dev_windows, settings), learner)
+        # before it is rounded, since it is to hold the stock weights for a moment
+        terms = terms_of(learner, settings, anchor)
+        wanted = identity(learner, train_windows, dev_windows, settings, probes, anchor)
+        open_folder(folder, wanted, learner)
+        dev = DevEvaluation(learner, dev_windows, settings, probes)
         with masters(learner, settings):
             session = Session(
-                learner, train_windows, dev_windows, folder, settings, on_step, stop, kept
+                learner, train_windows, dev, folder, settings, on_step, stop, kept, terms
             )
             session.resume()
             session.run()

@@ -37,7 +37,12 @@ class RunFile(BaseModel):
 
 
 def identity(
-    learner: Learner, train: Windows, dev: Windows, settings: TrainSettings
+    learner: Learner,
+    train: Windows,
+    dev: Windows,
+    settings: TrainSettings,
+    probes: Mapping[str, Windows],
+    anchor: Windows | None,
 ) -> dict[str, Any]:
     """All that decides what comes out of a run; two runs that agree here are the same run."""
     with computing(learner.model, settings):
@@ -48,6 +53,8 @@ def identity(
         "attention": ran,
         "train": _describe(train),
         "dev": _describe(dev),
+        "anchor": None if anchor is None else _describe(anchor),
+        "probes": {name: _describe(windows) for name, windows in sorted(probes.items())},
         "settings": settings.model_dump(mode="json"),
         "weights": weight_hashes(learner),
         "config": configuration(learner),

@@ -66,10 +66,13 @@ def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
 def windows_of_step(step: int, settings: TrainSettings, windows: int) -> Int[np.ndarray, " window"]:
     """Which windows a step reads: every epoch is a new permutation of all of them."""
     first = step * settings.windows_per_step
-    wanted = range(first, first + settings.windows_per_step)
-    return np.array(
-        [_order(settings.seed, index // windows, windows)[index % windows] for index in wanted]
-    )
+    return windows_in_order(first, settings.windows_per_step, settings.seed, windows)
+
+
+def windows_in_order(first: int, count: int, seed: int, windows: int) -> Int[np.ndarray, " window"]:
+    """The windows from place `first` on in an endless row of permutations of all of them."""
+    wanted = range(first, first + count)
+    return np.array([_order(seed, index // windows, windows)[index % windows] for index in wanted])
 
 
 def seed_of_step(step: int, settings: TrainSettings) -> int:
@@ -77,6 +80,6 @@ def seed_of_step(step: int, settings: TrainSettings) -> int:
     return int(np.random.SeedSequence([settings.seed, step]).generate_state(1, np.uint32)[0])
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, windows: int) -> Int[np.ndarray, " window"]:
     return np.random.default_rng([seed, epoch]).permutation(windows)

@@ -1,8 +1,8 @@
 """Steps, evaluations and checkpoints of one run, from wherever it stands to its end."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
 from headsurgeon.errors import Interrupted, OperationError, StateError
 from headsurgeon.files import append_line
-from headsurgeon.models.loss import next_token_loss
 from headsurgeon.operation.learner import Learner
 from headsurgeon.training.checkpoint import (
     LAST,
@@ -22,9 +21,10 @@ from headsurgeon.training.checkpoint import (
     load_kept,
     save_checkpoint,
 )
-from headsurgeon.training.contexts import Stop, computing
-from headsurgeon.training.dev_evaluation import evaluate_dev
-from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep
+from headsurgeon.training.contexts import Stop
+from headsurgeon.training.dev_evaluation import DevEvaluation
+from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep, start_entry
+from headsurgeon.training.losses import Term, backward
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.run_folder import CHECKPOINTS, write_result
 from headsurgeon.training.schedule import (
@@ -36,38 +36,7 @@ from headsurgeon.training.schedule import (
 )
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.snapshots import Snapshots
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """What `on_step` is told after every step.
-
-    Attributes:
-        step, steps: steps completed, and of the whole run.
-        loss: mean loss on the step's windows, nats per predicted token.
-        learning_rate: the step's rate.
-        gradient_norm: norm over all slices before clipping.
-        tokens: tokens read so far.
-        tokens_per_second: since this process started, evaluations included.
-        seconds_left: at that speed.
-        dev_loss, healthy: what the last evaluation found; None before the first one.
-        heads: heads in the whole model, for comparison with `healthy`.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens: int
-    tokens_per_second: float
-    seconds_left: float
-    dev_loss: float | None
-    healthy: int | None
-    heads: int
-
-
-OnStep = Callable[[StepEvent], None]
+from headsurgeon.training.step_event import OnStep, StepEvent
 
 
 class Session:
@@ -77,21 +46,23 @@ class Session:
         self,
         learner: Learner,
         train_windows: Windows,
-        dev_windows: Windows,
+        dev: DevEvaluation,
         folder: Path,
         settings: TrainSettings,
         on_step: OnStep | None,
         stop: Stop,
         snapshots: Snapshots,
+        terms: Sequence[Term],
     ) -> None:
         self.learner = learner
         self.train_windows = train_windows
-        self.dev_windows = dev_windows
+        self.dev = dev
         self.folder = folder
         self.settings = settings
         self.on_step = on_step
         self.stop = stop
         self.snapshots = snapshots
+        self.terms = terms
         self.steps = total_steps(settings, len(train_windows))
         self.end = last_step(settings, len(train_windows))
         self.slices = learner.trainable()
@@ -117,12 +88,18 @@ class Session:
             return keep
         return self.progress.best_step if keep == "best" else self.end
 
+    @property
+    def anchor_tokens(self) -> int:
+        """Tokens read so far besides those of the training text."""
+        return self.progress.step * sum(term.tokens_per_step for term in self.terms)
+
     def resume(self) -> None:
         """Goes back to the last checkpoint, if there is one, and forgets what came after it."""
         if (self.checkpoints / LAST).exists():
             self.progress = load_checkpoint(self.checkpoints, self.slices, self.optimiser, self.end)
         self.snapshots.cut_back(self.progress.step)
-        cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated)
+        if cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated) == 0:
+            self.append(start_entry(asdict(self.dev.untouched)))
         self.first_step = self.progress.step
 
     def run(self) -> None:
@@ -168,6 +145,7 @@ class Session:
             kept_step=kept,
             kept_dev_loss=dev_loss_at(self.folder / LOG_NAME, kept),
             snapshots=self.snapshots.paths,
+            anchor_tokens=self.anchor_tokens,
         )
         write_result(self.folder, run.figures())
         return run
@@ -175,41 +153,36 @@ class Session:
     def _step(self) -> None:
         """One optimiser step; abandoned without effect when the user asks to stop meanwhile."""
         step, settings = self.progress.step, self.settings
-        model = self.learner.model
         torch.manual_seed(seed_of_step(step, settings))
         chosen = windows_of_step(step, settings, len(self.train_windows))
         tokens = self.train_windows.tokens[torch.from_numpy(chosen)]
-        predicted = tokens.numel() - len(tokens)
-        total = 0.0
         self.optimiser.zero_grad()
-        for batch in tokens.split(settings.batch_size):
-            with computing(model, settings):
-                loss = next_token_loss(model, batch.to(model.device)) / predicted
-            self.accelerator.backward(loss)
-            total += loss.item()
-            if self.stop.requested:
-                self.optimiser.zero_grad()
-                return
+        propagate = self.accelerator.backward
+        found = backward(self.learner, settings, self.terms, step, tokens, propagate, self.stop)
+        if self.stop.requested:
+            self.optimiser.zero_grad()
+            return
         norm = float(self.accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
-        if not (isfinite(norm) and isfinite(total)):
+        if not all(map(isfinite, (norm, *found.values()))):
             raise OperationError(
-                f"the loss or its gradient at step {step} is not finite (loss {total:.4g}); the "
-                "last checkpoint is whole: start anew with a lower learning rate"
+                f"the loss or its gradient at step {step} is not finite (loss "
+                f"{found['loss']:.4g}); the last checkpoint is whole: start anew with a lower "
+                "learning rate"
             )
         rate = learning_rate(step, self.steps, settings)
         self.optimiser.step(rate)
         self.optimiser.zero_grad()
         self.progress.step += 1
-        self._report(total, rate, norm)
+        self._report(found, rate, norm)
 
-    def _report(self, loss: float, rate: float, norm: float) -> None:
+    def _report(self, found: dict[str, float], rate: float, norm: float) -> None:
         progress, per_step = self.progress, self.settings.tokens_per_step
         seconds = time.monotonic() - self.started
         done = progress.step - self.first_step
         event = StepEvent(
             step=progress.step,
             steps=self.end,
-            loss=loss,
+            loss=found["loss"],
             learning_rate=rate,
             gradient_norm=norm,
             tokens=progress.step * per_step,
@@ -220,7 +193,9 @@ class Session:
             heads=len(self.learner.layout.attention_layers) * self.learner.layout.heads,
         )
         shown = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
-        self.append({"kind": "step"} | {name: getattr(event, name) for name in shown})
+        terms = {term.name: found[term.name] for term in self.terms}
+        further = {"terms": terms, "anchor_tokens": self.anchor_tokens} if terms else {}
+        self.append({"kind": "step"} | {name: getattr(event, name) for name in shown} | further)
         if self.on_step is not None:
             try:
                 self.on_step(event)
@@ -233,14 +208,7 @@ class Session:
         due = progress.step % self.settings.evaluate_every == 0 or progress.step in named
         if not due or progress.evaluated == progress.step or self.stop.requested:
             return False
-        found = evaluate_dev(
-            self.learner,
-            self.dev_windows,
-            self.settings.statistics_windows,
-            computing(self.learner.model, self.settings),
-            # a kernel that trains may still lack the log-sum-exp that measuring needs
-            "stock" if self.settings.attention == "stock" else "auto",
-        )
+        found = self.dev.evaluate()
         progress.evaluated = progress.step
         progress.dev_loss, progress.healthy = found.dev_loss, found.healthy
         if progress.best_loss is None or found.dev_loss < progress.best_loss:

@@ -34,6 +34,26 @@ class TrainSettings(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
     beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum")
+    balance: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="coefficient of the sink-aware loss, which evens out how much the heads of a "
+        "layer leave for others than the first token (arXiv:2602.01203, which has 0.01)",
+    )
+    balance_shared: int = Field(
+        0, ge=0, le=2**16, description="most important heads of each layer that balance leaves out"
+    )
+    anchor: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="coefficient of KL(untouched ‖ operated), nats per token, on the anchor text",
+    )
+    anchor_windows: int = Field(64, ge=1, le=2**20, description="windows of the anchor text")
+    anchor_batch: int = Field(
+        4, ge=1, le=2**16, description="windows of the anchor text read in a step"
+    )
     clip: float = Field(1.0, gt=0, le=1e30, description="largest gradient norm over all slices")
     batch_size: int = Field(8, ge=1, le=2**16, description="windows per forward pass")
     accumulation: int = Field(1, ge=1, le=2**16, description="forward passes per step")

@@ -1,0 +1,68 @@
+"""Texts that a training run reads besides its own: probes and an anchor, from the command line."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headsurgeon.cli.loading import read_windows
+from headsurgeon.errors import SettingsError
+from headsurgeon.training import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from headsurgeon.data import Windows
+
+
+def probe_windows(
+    probes: Sequence[str], tokenizer: "PreTrainedTokenizerBase", settings: TrainSettings
+) -> dict[str, "Windows"]:
+    """Windows of the dev split of every `NAME=SPEC`, as many as of the run's own dev text.
+
+    Raises:
+        SettingsError: one that is not of that form, or a name given twice.
+        CorpusError, NetworkError: as `headsurgeon.windows`.
+    """
+    found: dict[str, Windows] = {}
+    count = settings.dev_windows
+    for probe in probes:
+        name, equals, spec = probe.partition("=")
+        if not (name and equals and spec) or name in found:
+            raise SettingsError(
+                f"--probe: expected NAME=SPEC, each name once, such as prose=text:books/*.txt; got "
+                f"{probe[:100]!r}"
+            )
+        found[name] = _windows(spec, tokenizer, settings, "dev", count, 0)
+    return found
+
+
+def anchor_windows(
+    corpus: str | None, tokenizer: "PreTrainedTokenizerBase", settings: TrainSettings
+) -> "Windows | None":
+    """Windows of the train split of the anchor text, if there is one.
+
+    Raises:
+        CorpusError, NetworkError: as `headsurgeon.windows`.
+    """
+    if corpus is None:
+        return None
+    count, seed = settings.anchor_windows, settings.windows_seed
+    return _windows(corpus, tokenizer, settings, "train", count, seed)
+
+
+def _windows(
+    spec: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: TrainSettings,
+    split: str,
+    count: int,
+    seed: int,
+) -> "Windows":
+    return read_windows(
+        spec,
+        tokenizer,
+        split=split,
+        length=settings.length,
+        count=count,
+        seed=seed,
+        first_token=settings.first_token,
+    )
