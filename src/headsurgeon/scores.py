@@ -122,6 +122,13 @@ class Evaluation:
         return _exp(self.nll)
 
     @property
+    def unequal(self) -> bool:
+        """Whether it was evaluated on texts of unequal length, so that weighting matters."""
+        return self.document_lengths is not None and not math.isclose(
+            self.document_lengths.sum(), self.count * self.length
+        )
+
+    @property
     def nll_weighted_by_length(self) -> float:
         """Σ T·loss / Σ T, as the paper's code weights its texts; nats.
 

@@ -145,12 +145,16 @@ def _examine(
     batch_size: int | None,
 ) -> Examined:
     from headsurgeon.arch import layout_of
+    from headsurgeon.data import Texts
     from headsurgeon.diagnosis import diagnose as give_verdicts
     from headsurgeon.diagnosis import mlp_dormancy
+    from headsurgeon.errors import SettingsError
     from headsurgeon.measurement import measure
 
     loaded, tokenizer = open_model(model, loading)
     windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
+    if isinstance(windows, Texts) and first_token_test:
+        raise SettingsError("--first-token-test needs windows of one length, not given texts")
     with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
         stats = measure(
             loaded,
@@ -162,7 +166,7 @@ def _examine(
         dormancy = mlp_dormancy(loaded, layout_of(loaded))
     test = (
         _position_or_token(loaded, windows, batch_size, loading.attention)
-        if first_token_test
+        if first_token_test and not isinstance(windows, Texts)
         else None
     )
     return Examined(diagnosis, dormancy, test)

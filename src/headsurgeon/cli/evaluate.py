@@ -18,7 +18,7 @@ from headsurgeon.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headsurgeon.data import Windows
+    from headsurgeon.data import Texts, Windows
     from headsurgeon.evaluation import Ablation
     from headsurgeon.operation import Patient
     from headsurgeon.planning import Plan
@@ -153,6 +153,10 @@ def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Est
         f"{len(first.documents)} documents, window {first.length}, stride {first.stride}"
     )
     columns = ["model", "nats per token", "95 % interval", "perplexity", "attention"]
+    if first.unequal:
+        columns.append("perplexity weighted by T (the paper's)")
+        for row, result in zip(rows, results.values(), strict=True):
+            row.append(f"{result.perplexity_weighted_by_length:.3f}")
     console.print()
     console.print(heading(title))
     console.print(table(columns, rows))
@@ -165,7 +169,7 @@ def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Est
 def _ablated(
     model: "PreTrainedModel",
     plan: "Plan",
-    windows: "Windows",
+    windows: "Windows | Texts",
     batch_size: int | None,
     attention: Any,
     shows: Shows,
@@ -200,7 +204,7 @@ def _show_ablation(ablation: "Ablation") -> None:
 def _patched(
     model: "PreTrainedModel",
     patch: Path,
-    windows: "Windows",
+    windows: "Windows | Texts",
     results: "dict[str, Evaluation]",
     batch_size: int | None,
     attention: Any,

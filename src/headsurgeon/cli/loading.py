@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from headsurgeon.data import Windows
+    from headsurgeon.data import Texts, Windows
 
 AUTO = "auto"
 
@@ -74,9 +74,16 @@ def read_windows(
     count: int | None,
     seed: int,
     first_token: str = "tokenizer",
-) -> "Windows":
-    """`headsurgeon.windows` with a line that says so; raises as it does."""
-    from headsurgeon.data import windows
+    packing: str = "documents",
+) -> "Windows | Texts":
+    """`headsurgeon.windows` with a line that says so; raises as it does.
+
+    The texts of `texts:FILE` are read whole, so that nothing but the first token applies to them.
+    """
+    from headsurgeon.data import given_file, texts, windows
 
     with busy(f"reading {corpus}"):
-        return windows(corpus, tokenizer, split, length, count, seed, first_token)
+        given = given_file(corpus)
+        if given is not None:
+            return texts(given, tokenizer, first_token=first_token, name=corpus)
+        return windows(corpus, tokenizer, split, length, count, seed, first_token, packing=packing)

@@ -198,6 +198,7 @@ def _price(
         count=_PRICE_WINDOWS,
         seed=settings.windows_seed,
         first_token=settings.first_token,
+        packing=settings.packing,
     )
     with busy("measuring what ablating the heads costs"):
         return ablation_cost(model, windows, mode=plan.ablation_mode)(plan.operated)
@@ -248,6 +249,7 @@ def _show_dry_run(
         count=windows_needed(settings),
         seed=settings.windows_seed,
         first_token=settings.first_token,
+        packing=settings.packing,
     )
     steps = last_step(settings, len(windows))
     size = patient.change().parameters
@@ -332,5 +334,7 @@ def _show_run(
         reading += ("--length", settings.length)
     if settings.first_token != options.Reading().first_token:
         reading += ("--first-token", settings.first_token)
+    if settings.packing != options.Reading().packing:
+        reading += ("--packing", settings.packing)
     show_next("evaluate", model, "--patch", run.patch, "--corpus", corpus, *reading)
     show_next("merge", model, "--patch", run.patch, "--output", "repaired")

@@ -17,7 +17,10 @@ TEXT = "What to read"
 MACHINE = "Where to run"
 VERDICT = "What counts as sick"
 
-_SPEC = "text:GLOB, package:NAME or hf:DATASET\\[:CONFIG]\\[:SPLIT]\\[:COLUMN]"
+_SPEC = (
+    "text:GLOB, package:NAME or hf:DATASET\\[:CONFIG]\\[:SPLIT]\\[:COLUMN]\\[?OPTION], "
+    "quotes around a name with separators"
+)
 
 Model = Annotated[
     str,
@@ -31,7 +34,8 @@ Corpus = Annotated[
     str,
     typer.Option(
         metavar="SPEC",
-        help=f"{_SPEC}; A,B pools both, 2*A+B takes twice as many windows of A as of B.",
+        help=f"{_SPEC}; A,B pools both, 2*A+B takes twice as many windows of A as of B. "
+        "texts:FILE reads one text, or a JSON list of them, whole.",
         rich_help_panel=TEXT,
         show_default=False,
     ),
@@ -79,6 +83,14 @@ FirstToken = Annotated[
     typer.Option(
         metavar="TOKEN",
         help="First token of every window: what the tokenizer does, none, or a token such as </s>.",
+        rich_help_panel=TEXT,
+    ),
+]
+Packing = Annotated[
+    str,
+    typer.Option(
+        metavar="documents|separated|blank_lines",
+        help="Windows lie within documents, or cross them with a token or blank lines between.",
         rich_help_panel=TEXT,
     ),
 ]
@@ -212,6 +224,7 @@ class Reading:
     count: Count = 64
     first_token: FirstToken = "tokenizer"
     seed: Seed = 0
+    packing: Packing = "documents"
 
 
 def mixed_corpus(corpora: Sequence[str], weights: str | None) -> str:

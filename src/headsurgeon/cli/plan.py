@@ -199,9 +199,16 @@ def plan(
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
+    from headsurgeon.data import given_file
+
     read = corpus or diagnosed.stats.provenance.corpus
     length, default = diagnosed.stats.provenance.length, options.Reading().length
-    reading = () if length == default else ("--length", length)
+    reading: tuple[object, ...] = () if length == default else ("--length", length)
+    if diagnosed.stats.provenance.packing != options.Reading().packing:
+        reading += ("--packing", diagnosed.stats.provenance.packing)
+    if given_file(read) is not None:
+        # nothing is trained on given texts
+        read, reading = "SPEC", ()
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)
 

@@ -41,6 +41,7 @@ def check_diagnosed(
         count=1,
         seed=source.seed,
         first_token=source.first_token,
+        packing=source.packing,
     )
     if first.corpus_hash != source.corpus_hash:
         err().print(
@@ -86,6 +87,7 @@ def cost_of_ablating(
         count=count,
         seed=source.seed,
         first_token=source.first_token,
+        packing=source.packing,
     )
     err().print(
         f"ablating heads on {len(windows)} windows of {windows.length} tokens to see what each "

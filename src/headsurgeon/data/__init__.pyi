@@ -1,13 +1,14 @@
 from .corpora import documents as documents
 from .document import Document as Document
-from .packing import PACKINGS as PACKINGS
-from .packing import Packing as Packing
+from .packing_kinds import PACKINGS as PACKINGS
+from .packing_kinds import Packing as Packing
 from .spec import mixture as mixture
 from .splits import SPLITS as SPLITS
 from .splits import Split as Split
 from .splits import split_of as split_of
 from .texts import Texts as Texts
 from .texts import equal_parts as equal_parts
+from .texts import given_file as given_file
 from .texts import texts as texts
 from .window import Windows as Windows
 from .window import as_windows as as_windows

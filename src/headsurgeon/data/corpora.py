@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from headsurgeon.data.chat import Render, renderer
 from headsurgeon.data.document import Document, content_key
 from headsurgeon.data.hub import hub_documents
-from headsurgeon.data.spec import Corpus, parse
+from headsurgeon.data.spec import GIVEN, Corpus, parse
 from headsurgeon.data.window import NO_TOKEN
 from headsurgeon.errors import CorpusError, HeadsurgeonWarning
 
@@ -51,6 +51,11 @@ def documents(spec: str, tokenizer: PreTrainedTokenizerBase | None = None) -> It
 def documents_of(corpora: Iterable[Corpus], render: Render | None) -> Iterator[Document]:
     """The same for SPECs that were read already."""
     for corpus in corpora:
+        if corpus.kind == GIVEN:
+            raise CorpusError(
+                f"{corpus} names texts that are read whole, to measure or to score; they have no "
+                f"splits and nothing is trained on them: text:{corpus.fields[0]} is a corpus"
+            )
         if corpus.kind == "hf":
             yield from hub_documents(corpus, render)
         else:

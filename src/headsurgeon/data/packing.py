@@ -1,11 +1,4 @@
-"""Documents → runs of tokens as long as a window, under three ways of packing.
-
-    documents     a run lies within one document; those that are shorter than a window are joined,
-                  in the order of their ids, until they fill one
-    separated     all documents one after the other with the tokenizer's end-of-sequence token
-                  between them (a blank line where it has none), cut anywhere
-    blank_lines   all texts joined by blank lines and only then tokenised, cut anywhere, as the
-                  paper's released code does
+"""Documents → runs of tokens as long as a window, packed in one of three ways (`packing_kinds`).
 
 Only documents of one split are ever packed together. What is left at the end is dropped.
 """
@@ -13,17 +6,14 @@ Only documents of one split are ever packed together. What is left at the end is
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int
 
 from headsurgeon.data.document import Document
 from headsurgeon.data.encoding import Encoder
-from headsurgeon.errors import SettingsError
+from headsurgeon.data.packing_kinds import Packing
 
-Packing = Literal["documents", "separated", "blank_lines"]
-PACKINGS: tuple[Packing, ...] = get_args(Packing)
 BLANK_LINE = "\n\n"
 
 # A document with more characters than this per token is taken to fill a window without tokenising
@@ -41,18 +31,6 @@ class _Source:
     id: str
     texts: tuple[str, ...]
     separated: bool = True
-
-
-def check_packing(packing: str) -> Packing:
-    """The packing of that name.
-
-    Raises:
-        SettingsError: there is no such packing.
-    """
-    for known in PACKINGS:
-        if packing == known:
-            return known
-    raise SettingsError(f"expected a packing of {', '.join(PACKINGS)}, got {packing!r}")
 
 
 def packed(

@@ -2,6 +2,7 @@
 
     SPEC      one of   text:GLOB                                  files
                        package:NAME                               text in an installed package
+                       texts:FILE                                 given texts, see `texts.py`
                        hf:DATASET[:CONFIG][:SPLIT][:COLUMN][?OPTION]…   rows (`hub.py`)
     pool      SPEC,SPEC,…                 one corpus of all their documents
     mixture   [WEIGHT*]pool+[WEIGHT*]pool+…   windows of each in turn, by weight (`mixing.py`)
@@ -20,7 +21,8 @@ from fractions import Fraction
 from headsurgeon.errors import CorpusError, SettingsError
 
 FORMS = "text:GLOB, package:NAME or hf:DATASET[:CONFIG][:SPLIT][:COLUMN]"
-KINDS = ("text", "package", "hf")
+GIVEN = "texts"
+KINDS = ("text", "package", "hf", GIVEN)
 HUB_FIELDS = 4
 
 _WEIGHT = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"

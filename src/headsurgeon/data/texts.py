@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.data.encoding import Encoder
 from headsurgeon.data.first_token import first_tokens
+from headsurgeon.data.spec import GIVEN, parse
 from headsurgeon.data.window import Windows, as_windows
 from headsurgeon.errors import CorpusError
 from headsurgeon.files import sha256_text, shorten
@@ -51,6 +52,11 @@ class Texts:
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each text, the first one included."""
         return tuple(len(ids) for ids in self.tokens)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest."""
+        return max(self.lengths)
 
     def by_length(self) -> list[tuple[list[int], Windows]]:
         """The texts of each length as windows, shortest first, and which texts they are."""
@@ -112,6 +118,22 @@ def texts(
         corpus_hash=sha256_text([part for item in named.items() for part in item]),
         prefix=len(prefix),
     )
+
+
+def given_file(corpus: str) -> Path | None:
+    """The file of a SPEC such as `texts:FILE`; None for any other SPEC.
+
+    Raises:
+        CorpusError: no SPEC, or given texts mixed or pooled with others.
+    """
+    corpora = [each for component in parse(corpus) for each in component.corpora]
+    if all(each.kind != GIVEN for each in corpora):
+        return None
+    if len(corpora) > 1:
+        raise CorpusError(
+            f"{corpus}: given texts are read whole and by themselves; put them into one file"
+        )
+    return Path(corpora[0].fields[0]).expanduser()
 
 
 def equal_parts(windows: Windows | Texts | Tensor) -> list[Windows]:

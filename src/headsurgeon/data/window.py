@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headsurgeon.data.packing import Packing
+from headsurgeon.data.packing_kinds import Packing
 from headsurgeon.errors import SettingsError
 
 # stands where a first token would be named
@@ -31,7 +31,7 @@ class Windows:
         corpus_hash: SHA-256 over ids and texts of all documents of the corpus in the split.
         prefix: number of added tokens that every window starts with.
         separator: what stands between documents that were joined.
-        packing: how documents became windows, see `headsurgeon.data.packing`.
+        packing: how documents became windows, see `headsurgeon.data.packing_kinds`.
     """
 
     tokens: Int[Tensor, "count length"]

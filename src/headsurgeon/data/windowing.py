@@ -14,7 +14,8 @@ from headsurgeon.data.document import Document
 from headsurgeon.data.encoding import Encoder
 from headsurgeon.data.first_token import first_tokens
 from headsurgeon.data.mixing import turns
-from headsurgeon.data.packing import Run, check_packing, packed, separator_name
+from headsurgeon.data.packing import Run, packed, separator_name
+from headsurgeon.data.packing_kinds import check_packing
 from headsurgeon.data.spec import Component, mixture, parse
 from headsurgeon.data.splits import check_split, in_split
 from headsurgeon.data.window import Windows
@@ -64,7 +65,8 @@ def windows(
         first_token: `tokenizer` adds what the tokenizer itself puts first, `none` adds nothing,
             anything else is a token of the vocabulary, such as `</s>`, or what `Windows` recorded.
         weights: a positive number per corpus, relative to each other; by default all are alike.
-        packing: `documents`, `separated` or `blank_lines`, see `headsurgeon.data.packing`.
+        packing: `documents`, `separated` or `blank_lines`, see
+            `headsurgeon.data.packing_kinds`.
 
     Returns:
         The windows.

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from headsurgeon.attention_kinds import FUSED_IS_FAST, AttentionChoice
+from headsurgeon.data.packing_kinds import Packing
 from headsurgeon.errors import SettingsError
 from headsurgeon.training.moments import Moments, as_step
 
@@ -107,6 +108,11 @@ class TrainSettings(BaseModel):
     snapshot_dtype: Literal["bf16", "fp32"] = Field("fp32", description="precision of snapshots")
     first_token: str = Field(
         "tokenizer", max_length=1000, description="first token of every window"
+    )
+    packing: Packing = Field(
+        "documents",
+        description="windows lie within documents, or cross them: documents, separated (by a "
+        "token), blank_lines (the paper's code)",
     )
     windows_seed: int = Field(
         0, ge=0, lt=2**63, description="seed of which windows of the text are read"

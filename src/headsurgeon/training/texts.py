@@ -16,7 +16,6 @@ def training_windows(
     settings: TrainSettings,
     *,
     weights: Sequence[float] = (),
-    packing: str = "documents",
 ) -> tuple[Windows, Windows]:
     """Windows of the train split for the whole budget, and windows of the dev split.
 
@@ -26,8 +25,8 @@ def training_windows(
     Args:
         corpus: a SPEC, see `headsurgeon.data.spec`, or several, which are mixed.
         tokenizer: the model's tokenizer.
-        settings: length, first token, budget and `windows_seed` count.
-        weights, packing: as `headsurgeon.windows`; both parts are mixed and packed alike.
+        settings: length, first token, packing, budget and `windows_seed` count.
+        weights: as `headsurgeon.windows`; both parts are mixed alike.
 
     Raises:
         CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`.
@@ -39,7 +38,7 @@ def training_windows(
         length=settings.length,
         first_token=settings.first_token,
         weights=weights,
-        packing=packing,
+        packing=settings.packing,
     )
     return (
         cut(split="train", count=windows_needed(settings), seed=settings.windows_seed),
