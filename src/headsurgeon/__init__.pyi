@@ -1,5 +1,5 @@
-from .data.texts import Texts as Texts
-from .data.texts import texts as texts
+from .data.given_texts import Texts as Texts
+from .data.given_texts import texts as texts
 from .data.window import Windows as Windows
 from .data.windowing import windows as windows
 from .diagnosis.diagnosis import Diagnosis as Diagnosis
