@@ -8,7 +8,7 @@ import pytest
 from headsurgeon.demo import settings_for, tables
 from headsurgeon.demo.examination import Case, sick_everywhere
 from headsurgeon.demo.wording import TRIALS, with_bounds, working
-from headsurgeon.evaluation import Ablation, Condition
+from headsurgeon.evaluation import Ablation, StatsAndAblation
 from headsurgeon.heads import HeadId
 from headsurgeon.planning.planning import plan
 from headsurgeon.scores import Estimate, Evaluation
@@ -51,7 +51,7 @@ def case(all_sick: Estimate = DEAR) -> Case:
         diagnoses={"test": CODE, "other": PROSE},
         plan=plan(CODE, "idle", heads=["L1H1"], cost=lambda heads: 0.01),
         scores=scores,
-        conditions={name: Condition(CODE.stats, cost(CHEAP, name)) for name in scores},
+        conditions={name: StatsAndAblation(CODE.stats, cost(CHEAP, name)) for name in scores},
         all_sick={name: cost(all_sick, name) for name in scores},
     )
 

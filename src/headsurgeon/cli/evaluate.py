@@ -211,12 +211,20 @@ def _patched(
     shows: Shows,
 ) -> Report:
     """Before and after: drift, who fell sick, the cost of ablating, and the recovery rule."""
-    from headsurgeon.evaluation import NULL_SEEDS, condition, drift, empirical_null, recovery_from
+    from headsurgeon.evaluation import (
+        NULL_SEEDS,
+        drift,
+        empirical_null,
+        measure_and_ablate,
+        recovery_from,
+    )
     from headsurgeon.operation import apply_patch
 
     patient = apply_patch(model, patch)
     heads = patient.plan.operated
-    examine = partial(condition, model, heads, windows, batch_size=batch_size, attention=attention)
+    examine = partial(
+        measure_and_ablate, model, heads, windows, batch_size=batch_size, attention=attention
+    )
     patient.revert()
     with busy("measuring the model without the patch"):
         # its loss is known already

@@ -10,7 +10,7 @@ from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.demo.training import training
-from headsurgeon.evaluation import Condition, condition, evaluate
+from headsurgeon.evaluation import StatsAndAblation, evaluate, measure_and_ablate
 from headsurgeon.heads import HeadStats
 from headsurgeon.operation import Patient, operate
 from headsurgeon.planning import Plan
@@ -45,7 +45,7 @@ class Outcome:
     curve_tokens: tuple[int, ...]
     curve_loss: tuple[float, ...]
     scores: Mapping[str, Evaluation]
-    conditions: Mapping[str, Condition]
+    conditions: Mapping[str, StatsAndAblation]
 
     @property
     def stats(self) -> HeadStats:
@@ -111,7 +111,7 @@ def treat(
     with journal.stage(f"scoring {arm.name}, merged, on the same test text"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
         conditions = {
-            name: condition(
+            name: measure_and_ablate(
                 model,
                 arm.plan.operated,
                 material.test[name],

@@ -10,7 +10,14 @@ from headsurgeon.demo.journal import Journal
 from headsurgeon.demo.material import OTHER, TEST, Material
 from headsurgeon.demo.settings import DemoSettings
 from headsurgeon.diagnosis import Diagnosis, diagnose
-from headsurgeon.evaluation import Ablation, Condition, ablate, ablation_cost, condition, evaluate
+from headsurgeon.evaluation import (
+    Ablation,
+    StatsAndAblation,
+    ablate,
+    ablation_cost,
+    evaluate,
+    measure_and_ablate,
+)
 from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.planning import Plan
@@ -33,7 +40,7 @@ class Case:
     diagnoses: Mapping[str, Diagnosis]
     plan: Plan
     scores: Mapping[str, Evaluation]
-    conditions: Mapping[str, Condition]
+    conditions: Mapping[str, StatsAndAblation]
     all_sick: Mapping[str, Ablation]
 
     @property
@@ -90,7 +97,7 @@ def examine(
     with journal.stage(f"scoring the untouched model on {_sizes(material.test)}"):
         scores = {name: evaluate(model, part) for name, part in material.test.items()}
         conditions = {
-            name: condition(
+            name: measure_and_ablate(
                 model,
                 chosen.operated,
                 part,

@@ -6,9 +6,9 @@ from .head_drift import Drift as Drift
 from .head_drift import drift as drift
 from .loss import evaluate as evaluate
 from .recovery_rule import NULL_SEEDS as NULL_SEEDS
-from .recovery_rule import Condition as Condition
 from .recovery_rule import Recovery as Recovery
-from .recovery_rule import condition as condition
+from .recovery_rule import StatsAndAblation as StatsAndAblation
 from .recovery_rule import empirical_null as empirical_null
+from .recovery_rule import measure_and_ablate as measure_and_ablate
 from .recovery_rule import recovery as recovery
 from .recovery_rule import recovery_from as recovery_from

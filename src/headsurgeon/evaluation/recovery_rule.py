@@ -42,8 +42,8 @@ CHANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Condition:
-    """How a set of heads does on one corpus.
+class StatsAndAblation:
+    """What was measured of a model on one corpus: its heads, and a set of them ablated.
 
     Attributes:
         stats: statistics of all heads of the model.
@@ -158,15 +158,19 @@ def recovery(
         raise StateError("the plan operates on no head, so there is nothing to recover")
     corpora = [windows] if isinstance(windows, Windows | Texts) else list(windows)
     patient.revert()
-    before = [condition(patient.model, heads, part, attention=attention) for part in corpora]
+    before = [
+        measure_and_ablate(patient.model, heads, part, attention=attention) for part in corpora
+    ]
     nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
     patient.merge()
-    after = [condition(patient.model, heads, part, attention=attention) for part in corpora]
+    after = [
+        measure_and_ablate(patient.model, heads, part, attention=attention) for part in corpora
+    ]
     limit = patient.plan.limits.sink if sick_mass is None else sick_mass
     return recovery_from(before, after, nulls, heads, sick_mass=limit)
 
 
-def condition(
+def measure_and_ablate(
     model: PreTrainedModel,
     heads: Sequence[HeadId],
     windows: Windows | Texts,
@@ -175,8 +179,8 @@ def condition(
     score: Evaluation | None = None,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
-) -> Condition:
-    """Measures how heads do.
+) -> StatsAndAblation:
+    """Measures all heads of a model, and what ablating some of them costs.
 
     Args:
         windows: what the loss with and without the heads is measured on.
@@ -185,7 +189,7 @@ def condition(
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
     """
-    return Condition(
+    return StatsAndAblation(
         stats=measure(model, measured or windows, batch_size=batch_size, attention=attention),
         ablation=ablate(
             model,
@@ -200,8 +204,8 @@ def condition(
 
 
 def recovery_from(
-    before: Sequence[Condition],
-    after: Sequence[Condition],
+    before: Sequence[StatsAndAblation],
+    after: Sequence[StatsAndAblation],
     nulls: Sequence[Sequence[HeadStats]],
     heads: Sequence[HeadId],
     *,
