@@ -192,7 +192,7 @@ def test_a_name_that_is_not_utf8_can_be_written_into_a_result(tmp_path: Path) ->
 
 
 def test_a_long_document_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "some words of no interest " * 200_000
+    text = "some words of no interest " * 60_000
     sizes = []
     call = type(TOKENIZER).__call__
 

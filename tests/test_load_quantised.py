@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers as hf
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import PreTrainedModel
 
 import headsurgeon as hs
@@ -16,47 +17,31 @@ from headsurgeon.arch import layout_of
 from headsurgeon.diagnosis import mlp_dormancy
 from headsurgeon.errors import ModelError, PlanError, SettingsError
 from headsurgeon.heads import STATISTICS, HeadId
-from headsurgeon.models.weights import weight_of
+from headsurgeon.models.weights import precision, weight_of
 from headsurgeon.planning import Plan, PlannedHead
 from tests.char_tokenizer import char_tokenizer
 from tests.clinic import CORPUS, run, write_text
 from tests.pico import tokens
 from tests.pico_families import pico_family
 
-
-def _torchao() -> object:
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    return hf.TorchAoConfig(Int8WeightOnlyConfig())
-
-
-# form: the library it takes, its configuration as from_pretrained takes it, error of one weight
-FORMS: dict[str, tuple[str, Callable[[], object], float]] = {
-    "8bit": ("bitsandbytes", lambda: hf.BitsAndBytesConfig(load_in_8bit=True), 0.01),
+# form: its configuration as from_pretrained takes it, error of one weight
+FORMS: dict[str, tuple[Callable[[], object], float]] = {
+    "8bit": (lambda: hf.BitsAndBytesConfig(load_in_8bit=True), 0.01),
     "4bit": (
-        "bitsandbytes",
         lambda: hf.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
         0.15,
     ),
-    "torchao": ("torchao", _torchao, 0.01),
-    "quanto": ("optimum.quanto", lambda: hf.QuantoConfig(weights="int8"), 0.01),
 }
-
-
-# torchao and quanto leave the Conv1D of GPT-2 as it is
+WITHOUT_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is None
 CASES = [
     pytest.param(
         (family, form),
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(library.partition(".")[0]) is None,
-            reason=f"{library} is not installed",
-        ),
+        marks=pytest.mark.skipif(WITHOUT_BITSANDBYTES, reason="bitsandbytes is not installed"),
         id=f"{family}-{form}",
     )
-    for form, (library, *_) in FORMS.items()
-    for family in ("llama", "gpt_neox", *(["gpt2"] if library == "bitsandbytes" else []))
+    for form in FORMS
+    for family in ("llama", "gpt_neox", "gpt2")
 ]
-WITHOUT_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is None
 
 
 @pytest.fixture(params=CASES)
@@ -74,7 +59,7 @@ def saved(family: str, folder: Path) -> Path:
 
 
 def held(folder: Path, form: str) -> PreTrainedModel:
-    return hs.load(str(folder), quantization_config=FORMS[form][1]())[0]  # type: ignore[arg-type]
+    return hs.load(str(folder), quantization_config=FORMS[form][0]())[0]  # type: ignore[arg-type]
 
 
 def test_the_weight_that_is_read_is_nearly_the_stored_one_and_exactly_the_one_in_use(
@@ -90,7 +75,7 @@ def test_the_weight_that_is_read_is_nearly_the_stored_one_and_exactly_the_one_in
     read = weight_of(module, layout.output.axis == 0)
     assert read.shape == weight.shape
     error = (read - weight).abs().max() / weight.abs().max()
-    assert error < FORMS[form][2]
+    assert error < FORMS[form][1]
     vectors = torch.randn(5, weight.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         used = module(vectors) - (0 if module.bias is None else module.bias)
@@ -189,7 +174,7 @@ class Packed(nn.Linear):
 
 # code of one's own in a model is refused; that of libraries which hold weights in few bits is not
 for part in (Packed, Packed.__init__, Packed.forward):
-    part.__module__ = "torchao.example"
+    part.__module__ = "bitsandbytes.example"
 
 
 def test_a_weight_of_whatever_form_is_read_through_its_module() -> None:
@@ -206,6 +191,19 @@ def test_a_weight_of_whatever_form_is_read_through_its_module() -> None:
     np.testing.assert_allclose(found.output_norm, expected.output_norm, rtol=0.02)
     with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.o_proj\.weight is quantised"):
         # other layers are not operated on either
+        hs.operate(
+            model, Plan(model="unnamed", rule="heads", heads=(PlannedHead(id=HeadId(0, 1)),))
+        )
+
+
+def test_a_tensor_that_wraps_others_is_no_plain_weight_whatever_dtype_it_names() -> None:
+    model = pico_family("llama")
+    projection = model.model.layers[1].self_attn.o_proj
+    weight = projection.weight.detach()
+    projection.weight = nn.Parameter(TwoTensor(weight, weight.clone()), requires_grad=False)
+    assert projection.weight.dtype == torch.float32
+    assert precision(model) == "float32, quantised (TwoTensor)"
+    with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.o_proj\.weight is quantised"):
         hs.operate(
             model, Plan(model="unnamed", rule="heads", heads=(PlannedHead(id=HeadId(0, 1)),))
         )

@@ -1,16 +1,14 @@
 """The figure of one head and the maps of several models say what they must."""
 
-import io
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
 from headsurgeon.report.attention_figure import LABELLED, attention_figure
 from headsurgeon.report.comparison import model_maps
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.style import png
+from tests.pictures import coloured
 
 NOTE = "The collapse of this model was PLANTED."
 
@@ -36,8 +34,7 @@ def test_the_figure_names_every_token_as_it_is_written() -> None:
     # a formula, a character the font lacks, one that is too long, and one that repeats
     tokens = ["</s>", "$x$", "我", "averyveryverylongtoken", "</s>"]
     figure = attention_figure(attention(5), tokens, title="L5H14", footnote=NOTE)
-    pixels = imread(io.BytesIO(png(figure)), format="png")
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 10
+    assert coloured(png(figure)) > 0.1
     found = texts(figure)
     assert {"L5H14", NOTE, "$x$", "□", "averyveryvery…"} <= set(found)
     assert found.count("</s>") >= 4
@@ -69,6 +66,6 @@ def test_models_of_any_shape_stand_in_one_figure(shapes: list[tuple[int, int]]) 
     assert [axes.images[0].get_array().shape for axes in maps] == shapes
     assert [axes.get_title(loc="left") for axes in maps] == [view.title for view in views]
     assert NOTE in "\n".join(texts(figure))
-    png(figure)
+    assert coloured(png(figure)) > 0.05
     cells = [axes.get_window_extent().width / axes.images[0].get_array().shape[1] for axes in maps]
     assert max(cells) / min(cells) < 1.5

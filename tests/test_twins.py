@@ -39,11 +39,8 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str],
     found = {}
     for twin in TWINS:
         for corpus in CORPORA:
-            stated = card(twin)
-            if version(package(corpus)) != stated["packages"][package(corpus)]:
-                pytest.skip(f"the card states {package(corpus)} of another version than installed")
             folder = tmp_path_factory.mktemp(twin) / "found"
-            program, *words = shlex.split(stated["end_state"][corpus]["command"])
+            program, *words = shlex.split(card(twin)["end_state"][corpus]["command"])
             assert program == "headsurgeon"
             done = run(*(str(folder) if word == "DIR" else word for word in words))
             assert done.exit_code == 0, done.stderr
@@ -57,14 +54,21 @@ def test_diagnose_finds_the_end_state_of_the_card(
     diagnosed: dict[tuple[str, str], Diagnosis], twin: str, corpus: str
 ) -> None:
     found, stated = diagnosed[twin, corpus], card(twin)["end_state"][corpus]
-    assert found.stats.provenance.corpus_hash == stated["corpus_hash"]
-    frame = found.to_frame()
+    same_text = version(package(corpus)) == card(twin)["packages"][package(corpus)]
+    assert (found.stats.provenance.corpus_hash == stated["corpus_hash"]) or not same_text
+    frame = found.to_frame().set_index("name")
     verdicts = {head["head"]: head["verdict"] for head in stated["heads"]}
-    assert dict(zip(frame["name"], frame["verdict"], strict=True)) == verdicts
-    assert [str(head) for head in found.sick] == stated["sick"]
+    assert list(frame.index) == list(verdicts)
+    # other text moves a mass a little, and a head that is borderline may change sides
+    unsure = set() if same_text else {*stated["borderline"], *frame.index[frame["borderline"]]}
+    differing = {name for name in frame.index if frame["verdict"][name] != verdicts[name]}
+    assert differing <= unsure
+    assert {str(head) for head in found.sick} ^ set(stated["sick"]) <= unsure
     masses = [head["first_token_mass"] for head in stated["heads"]]
-    assert list(frame["first_token_mass"]) == pytest.approx(masses, abs=1e-3)
-    assert list(frame["name"][frame["borderline"]]) == stated["borderline"]
+    near = 1e-3 if same_text else 0.05
+    assert list(frame["first_token_mass"]) == pytest.approx(masses, abs=near)
+    if same_text:
+        assert list(frame.index[frame["borderline"]]) == stated["borderline"]
     assert len(stated["borderline"]) <= MOST_BORDERLINE
 
 

@@ -16,7 +16,7 @@ from headsurgeon.errors import ModelError
 
 def ordinary(parameter: Tensor) -> bool:
     """Whether a parameter holds plain numbers of 16 bits or more, not packed or scaled ones."""
-    # torchao's and quanto's tensors call themselves fp32 and wrap the numbers they are made of
+    # some libraries' tensors call themselves fp32 and wrap the numbers they are made of
     plain = parameter.is_floating_point() and not is_traceable_wrapper_subclass(parameter.data)
     return plain and parameter.element_size() >= 2
 
