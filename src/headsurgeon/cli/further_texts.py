@@ -19,20 +19,20 @@ def probe_windows(
     """Windows of the dev split of every `NAME=SPEC`, as many as of the run's own dev text.
 
     Raises:
-        SettingsError: one that is not of that form, or a name given twice.
+        SettingsError: one that is not of that form, a name given twice, or given texts.
         CorpusError, NetworkError: as `headsurgeon.windows`.
     """
-    found: dict[str, Windows] = {}
+    windows: dict[str, Windows] = {}
     count = settings.dev_windows
     for probe in probes:
         name, equals, spec = probe.partition("=")
-        if not (name and equals and spec) or name in found:
+        if not (name and equals and spec) or name in windows:
             raise SettingsError(
                 f"--probe: expected NAME=SPEC, each name once, such as prose=text:books/*.txt; got "
                 f"{probe[:100]!r}"
             )
-        found[name] = _windows(spec, tokenizer, settings, "dev", count, 0)
-    return found
+        windows[name] = _windows(spec, tokenizer, settings, "dev", count, 0)
+    return windows
 
 
 def anchor_windows(
@@ -41,6 +41,7 @@ def anchor_windows(
     """Windows of the train split of the anchor text, if there is one.
 
     Raises:
+        SettingsError: given texts.
         CorpusError, NetworkError: as `headsurgeon.windows`.
     """
     if corpus is None:
@@ -57,7 +58,9 @@ def _windows(
     count: int,
     seed: int,
 ) -> "Windows":
-    return read_windows(
+    from headsurgeon.data import Windows
+
+    windows = read_windows(
         spec,
         tokenizer,
         split=split,
@@ -66,3 +69,9 @@ def _windows(
         seed=seed,
         first_token=settings.first_token,
     )
+    if not isinstance(windows, Windows):
+        raise SettingsError(
+            f"{spec[:100]}: given texts are not cut into windows, which probes and anchors are; "
+            "name a corpus, such as text:FILE"
+        )
+    return windows
