@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.options import mixed_corpus
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import CorpusError, SettingsError
+from headsurgeon.training import TrainSettings
+from tests.char_tokenizer import char_tokenizer
 from tests.clinic import checkpoint, run, sick_bloom, write_text
 
 MIXED = "2*text:docs/*.txt+text:more/*.txt"
@@ -120,3 +123,12 @@ def test_given_texts_are_no_corpus_to_train_on(clinic: Path) -> None:
 
     with pytest.raises(CorpusError, match="read whole, to measure or to score"):
         list(documents("texts:probe.txt"))
+
+
+@pytest.mark.usefixtures("clinic")
+def test_given_texts_are_no_probe_and_no_anchor() -> None:
+    settings, tokenizer = TrainSettings(max_tokens=64, length=8, dev_windows=2), char_tokenizer()
+    with pytest.raises(SettingsError, match="given texts are not cut into windows"):
+        probe_windows(["short=texts:probes.json"], tokenizer, settings)
+    with pytest.raises(SettingsError, match="given texts are not cut into windows"):
+        anchor_windows("texts:probes.json", tokenizer, settings)
