@@ -79,9 +79,22 @@ def test_inspect_replaces_nothing_but_a_picture_of_ours(here: Path) -> None:
 
 def test_a_perplexity_beyond_float64_is_infinite_and_costs_no_result() -> None:
     one = np.ones(1)
-    found = Evaluation("m", "c", "test", 2, 2, "h", 1, "none", 0, ("d",), 1e4 * one, one)
+    found = Evaluation(
+        model="m",
+        corpus="c",
+        split="test",
+        length=2,
+        stride=2,
+        corpus_hash="h",
+        count=1,
+        first_token="none",
+        seed=0,
+        documents=("d",),
+        document_nll=1e4 * one,
+        document_tokens=one,
+    )
     assert found.perplexity == float("inf")
-    assert found.to_dict()["nll"]["value"] == 1e4
+    assert found.model_dump()["nll"]["value"] == 1e4
 
 
 def test_paths_and_torchs_names_of_dtypes_are_taken(here: Path) -> None:

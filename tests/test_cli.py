@@ -169,7 +169,7 @@ def test_the_limits_of_the_verdicts_can_be_chosen_and_are_recorded(clinic: Path)
     strict = Diagnosis.load(clinic / "strict" / "diagnosis.json")
     assert strict.sick == ()
     assert strict.counts["low-entropy"] == 0
-    assert strict.thresholds.to_dict() == {"sink": 0.9999, "dead": 0.99995, "low_entropy": 0.0}
+    assert strict.thresholds.model_dump() == {"sink": 0.9999, "dead": 0.99995, "low_entropy": 0.0}
 
 
 def test_limits_out_of_order_are_refused_before_anything_is_loaded(clinic: Path) -> None:

@@ -184,11 +184,11 @@ def test_losses_shares_and_differences_are_those_of_the_scores(twins: Finished) 
     for arm, score in scores.items():
         found = record["losses"]["test"][arm]["nll"]["value"]
         assert found == pytest.approx(score.nll, rel=1e-12)
-    wanted = difference(scores["surgery"], scores["control"]).to_dict()
+    wanted = difference(scores["surgery"], scores["control"]).model_dump()
     assert record["surgery_minus_control"]["test"] == wanted
     share = recovered_share(scores["untouched"], scores["surgery"], scores["ceiling"])
     assert record["recovered_share"]["surgery"] == {
-        name: None if math.isnan(value) else value for name, value in share.to_dict().items()
+        name: None if math.isnan(value) else value for name, value in share.model_dump().items()
     }
 
 

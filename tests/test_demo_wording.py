@@ -112,7 +112,7 @@ def ablation(cost: Estimate) -> Ablation:
         document_nll=np.ones(1),
         document_tokens=np.ones(1),
     )
-    return Ablation("zero", cost, {}, baseline, baseline)
+    return Ablation(mode="zero", joint=cost, singles={}, baseline=baseline, ablated=baseline)
 
 
 @pytest.mark.parametrize(

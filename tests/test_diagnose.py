@@ -62,7 +62,7 @@ def test_thresholds_report_all_faults_at_once() -> None:
 
 
 def test_the_paper_profile_has_the_papers_limits() -> None:
-    assert PROFILES["paper"] == Thresholds(0.5, 0.95, 0.5)
+    assert PROFILES["paper"] == Thresholds(sink=0.5, dead=0.95, low_entropy=0.5)
 
 
 def test_counts_add_up_and_sick_heads_are_sinks_and_dead() -> None:
@@ -206,7 +206,7 @@ def test_a_saved_diagnosis_comes_back_exactly(documents: tuple[str, ...], tmp_pa
     rng = np.random.default_rng(0)
     mass = rng.random((3, 2, 4))
     stats = stats_of(mass, entropy=rng.random((3, 2, 4)), documents=documents)
-    first = diagnose(stats, Thresholds(0.4, 0.9, 0.3), draws=100, seed=3)
+    first = diagnose(stats, Thresholds(sink=0.4, dead=0.9, low_entropy=0.3), draws=100, seed=3)
     first.save(tmp_path / "diagnosis.json")
     assert_equal(first, Diagnosis.load(tmp_path / "diagnosis.json"))
 

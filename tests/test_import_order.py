@@ -19,6 +19,7 @@ ORDER = [
     "temporaries",
     "files",
     "records",
+    "results",
     "yaml_lines",
     "locks",
     "folders",

@@ -153,4 +153,13 @@ def test_a_plan_that_operates_on_nothing_has_nothing_to_recover(text: Windows) -
 
 def test_without_a_corpus_nothing_is_functional() -> None:
     nothing = np.zeros(2, dtype=bool)
-    assert not Recovery(HEADS, nothing, nothing, nothing, (), (), (), ()).functional
+    assert not Recovery(
+        heads=HEADS,
+        was_sick=nothing,
+        left_sick=nothing,
+        unlike_null=nothing,
+        stock=(),
+        revived=(),
+        function=(),
+        null=(),
+    ).functional

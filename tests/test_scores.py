@@ -109,7 +109,20 @@ def evaluation(losses: np.ndarray) -> Evaluation:
     """Losses of documents of one token each."""
     names = tuple(f"document {index}" for index in range(len(losses)))
     one = np.ones(len(losses))
-    return Evaluation("m", "c", "test", 2, 2, "h", len(losses), "none", 0, names, losses, one)
+    return Evaluation(
+        model="m",
+        corpus="c",
+        split="test",
+        length=2,
+        stride=2,
+        corpus_hash="h",
+        count=len(losses),
+        first_token="none",
+        seed=0,
+        documents=names,
+        document_nll=losses,
+        document_tokens=one,
+    )
 
 
 def arms(

@@ -102,7 +102,7 @@ def test_both_weightings_are_those_of_their_formulas(model: torch.nn.Module, pro
     assert found.perplexity == pytest.approx(true, rel=1e-4)
     assert found.perplexity_weighted_by_length == pytest.approx(papers, rel=1e-4)
     assert abs(true - papers) > 1e-3
-    content = found.to_dict()
+    content = found.model_dump()
     assert content["perplexity"] == pytest.approx(true, rel=1e-4)
     assert content["perplexity_weighted_by_length"] == pytest.approx(papers, rel=1e-4)
 

@@ -57,7 +57,7 @@ def test_watched_heads_are_counted_apart_from_those_outside() -> None:
     assert found.zones["outside"]["heads"] == 2
     assert found.transitions["watched"]["healthy", "sick"] == 1
     assert sum(found.transitions["outside"].values()) == 2
-    assert found.to_dict()["zones"] == found.zones
+    assert found.model_dump()["zones"] == found.zones
 
 
 def test_recovery_and_training_judge_by_the_limits_of_the_plan(tmp_path) -> None:  # type: ignore[no-untyped-def]

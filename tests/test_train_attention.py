@@ -97,7 +97,7 @@ def test_evaluation_is_the_same_through_tiles(family: str) -> None:
     stock = evaluate(model, windows, attention="stock")
     assert (found.attention, stock.attention) == ("tiles", "stock")
     assert found.nll == pytest.approx(stock.nll, abs=1e-5)
-    assert found.to_dict()["attention"] == "tiles"
+    assert found.model_dump()["attention"] == "tiles"
 
 
 def test_attention_dropout_trains_with_the_stock_attention_and_says_why() -> None:

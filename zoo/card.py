@@ -108,7 +108,7 @@ def measured_gap(
             "documents": len(healthy.documents),
             "tokens": healthy.tokens,
             "nll": {key: scores[key][index].nll for key in scores},
-            "collapsed_minus_healthy": difference(scores["collapsed"][index], healthy).to_dict(),
+            "collapsed_minus_healthy": difference(scores["collapsed"][index], healthy).model_dump(),
         }
         for index, (corpus, healthy) in enumerate(zip(CORPORA, scores["healthy"], strict=True))
     }
@@ -122,8 +122,8 @@ def measured_gap(
         "documents": len(joined["healthy"].documents),
         "tokens": joined["healthy"].tokens,
         "nll": {key: _interval(part) for key, part in joined.items()},
-        "collapsed_minus_healthy": gap.to_dict(),
-        "second_seed_minus_healthy": seeds.to_dict(),
+        "collapsed_minus_healthy": gap.model_dump(),
+        "second_seed_minus_healthy": seeds.model_dump(),
         "ratio": ratio,
         "by_corpus": by_corpus,
     }
@@ -201,7 +201,7 @@ def _joined(parts: list[Evaluation]) -> Evaluation:
 
 def _interval(evaluation: Evaluation) -> dict[str, float]:
     estimate: Estimate = evaluation.interval()
-    return estimate.to_dict()
+    return estimate.model_dump()
 
 
 def _curves(run: Path) -> str:

@@ -87,7 +87,8 @@ class Record(Exact):
             super().__init__(**fields)
         except ValidationError as problem:
             faults = "; ".join(fault_of(each) for each in problem.errors(include_url=False))
-            raise self.error(f"{type(self).__name__}: {faults}") from problem
+            name = self.model_config.get("title") or type(self).__name__
+            raise self.error(f"{name}: {faults}") from problem
 
     def replace(self: Same, **changes: Any) -> Same:
         """The same with some fields changed, validated again."""

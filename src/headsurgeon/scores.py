@@ -6,15 +6,23 @@ Windows of one document are alike, so they are not independent; documents are wh
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from headsurgeon.attention_kinds import AttentionRan
 from headsurgeon.errors import InputError, SettingsError
+from headsurgeon.records import Exact
+from headsurgeon.results import Array, Number, Result, Written
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -27,13 +35,20 @@ LOST_DRAWS = 0.005
 _PAIRED = ("split", "length", "corpus_hash", "count", "first_token", "seed", "packing")
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Result):
     """A number with its 95 % bootstrap interval; NaN bounds where there is a single document."""
 
-    value: float
-    low: float
-    high: float
+    kind: ClassVar[str] = "estimate"
+
+    value: Number
+    low: Number
+    high: Number
+
+    def __init__(self, *numbers: Written, **named: Written) -> None:
+        """Value, low and high, in this order or by name."""
+        if len(numbers) > 3:
+            raise TypeError(f"expected value, low and high, got {len(numbers)} numbers")
+        super().__init__(**dict(zip(("value", "low", "high"), numbers, strict=False)), **named)
 
     @classmethod
     def of_mean(
@@ -62,13 +77,8 @@ class Estimate:
     def _finite(self) -> bool:
         return all(map(math.isfinite, (self.value, self.low, self.high)))
 
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Result):
     """Loss of one model on one set of windows.
 
     Attributes:
@@ -83,7 +93,14 @@ class Evaluation:
         packing: how documents became windows.
         document_lengths: all tokens of each document's windows, unpredicted first ones included;
             windows of one document are of one length. None in older results.
+
+    As plain data, and in files, it has an entry `per_document` for each document, and beside them
+    what follows: how many `documents` and `tokens`, `nll` with its interval, `perplexity`.
     """
+
+    kind: ClassVar[str] = "losses"
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     model: str
     corpus: str
@@ -95,11 +112,11 @@ class Evaluation:
     first_token: str
     seed: int
     documents: tuple[str, ...]
-    document_nll: Float[np.ndarray, " document"]
-    document_tokens: Float[np.ndarray, " document"]
+    document_nll: Annotated[Float[np.ndarray, " document"], Array()]
+    document_tokens: Annotated[Float[np.ndarray, " document"], Array()]
     attention: AttentionRan = "stock"
     packing: str = "documents"
-    document_lengths: Float[np.ndarray, " document"] | None = None
+    document_lengths: Annotated[Float[np.ndarray, " document"], Array()] | None = None
 
     @property
     def document_mean(self) -> Float[np.ndarray, " document"]:
@@ -149,32 +166,67 @@ class Evaluation:
         """The loss with its interval over documents."""
         return Estimate.of_mean(self.document_mean, self.document_tokens, seed)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Figures and settings for JSON, the loss of each document included."""
-        return {
-            "model": self.model,
-            "corpus": self.corpus,
-            "split": self.split,
-            "length": self.length,
-            "stride": self.stride,
-            "corpus_hash": self.corpus_hash,
-            "count": self.count,
-            "first_token": self.first_token,
-            "seed": self.seed,
-            "attention": self.attention,
+    @model_validator(mode="before")
+    @classmethod
+    def _of_entries(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or "per_document" not in content:
+            return content
+        entries = _ENTRIES.validate_python(content["per_document"])
+        kept = {key: content[key] for key in content if key not in _FOLLOW}
+        lengths = [entry.length for entry in entries if entry.length is not None]
+        if len(lengths) not in (0, len(entries)):
+            raise ValueError("expected a length of every document, or of none")
+        columns = {
+            "document_nll": [entry.nll for entry in entries],
+            "document_tokens": [entry.tokens for entry in entries],
+            **({"document_lengths": lengths} if lengths else {}),
+        }
+        arrays = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+        return kept | arrays | {"documents": tuple(entry.document for entry in entries)}
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "Evaluation":
+        arrays = (self.document_nll, self.document_tokens, self.document_lengths)
+        sizes = {len(array) for array in arrays if array is not None}
+        if sizes != {len(self.documents)}:
+            raise ValueError("expected a loss, tokens and length of each document")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_entries(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        content = plain(self)
+        columns = [content.pop(name) for name in ("documents", "document_nll", "document_tokens")]
+        lengths = content.pop("document_lengths")
+        entries = [
+            {"document": name, "nll": nll, "tokens": int(tokens)}
+            for name, nll, tokens in zip(*columns, strict=True)
+        ]
+        for entry, length in zip(entries, lengths or (), strict=False):
+            entry["length"] = int(length)
+        return content | {
             "documents": len(self.documents),
             "tokens": self.tokens,
-            "nll": self.interval().to_dict(),
+            "nll": self.interval().model_dump(),
             "perplexity": self.perplexity,
             "perplexity_weighted_by_length": self.perplexity_weighted_by_length,
-            "packing": self.packing,
-            "per_document": [
-                {"document": name, "nll": float(nll), "tokens": int(tokens)}
-                for name, nll, tokens in zip(
-                    self.documents, self.document_nll, self.document_tokens, strict=True
-                )
-            ],
+            "per_document": entries,
         }
+
+
+class _Entry(Exact):
+    """One document of an evaluation in a file."""
+
+    document: str
+    nll: Number
+    tokens: int = Field(ge=1)
+    length: int | None = Field(None, ge=1)
+
+
+_ENTRIES = TypeAdapter(tuple[_Entry, ...], config=ConfigDict(strict=False))
+_FOLLOW = (
+    *("per_document", "documents", "tokens", "nll", "perplexity"),
+    "perplexity_weighted_by_length",
+)
 
 
 def _exp(nll: float) -> float:

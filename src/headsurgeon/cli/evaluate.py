@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Texts, Windows
-    from headsurgeon.evaluation import Ablation
+    from headsurgeon.evaluation import Ablation, Drift, Recovery
     from headsurgeon.operation import Patient
     from headsurgeon.planning import Plan
     from headsurgeon.scores import Estimate, Evaluation
@@ -111,8 +111,8 @@ def evaluate(
         label = _unused(baseline, "baseline", results)
         results[label] = _other(baseline, tokenizer, loading, scored)
     changes = _differences(results)
-    report["evaluations"] = {name: result.to_dict() for name, result in results.items()}
-    report["differences"] = {name: change.to_dict() for name, change in changes.items()}
+    report["evaluations"] = {name: result.model_dump() for name, result in results.items()}
+    report["differences"] = {name: change.model_dump() for name, change in changes.items()}
     if output is not None:
         write_json(output, report)
     shows.append(partial(_show_losses, results, changes))
@@ -187,7 +187,7 @@ def _ablated(
             attention=attention,
         )
     shows.append(partial(_show_ablation, ablation))
-    return ablation.to_dict()
+    return ablation.model_dump(exclude={"ablated"})
 
 
 def _show_ablation(ablation: "Ablation") -> None:
@@ -235,35 +235,31 @@ def _patched(
     with busy("measuring the model with the patch"):
         after = examine()
     limits = patient.plan.limits
-    result = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
+    found = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
     changed = drift(before.stats, after.stats, patient.plan)
     results[_unused(f"with {patch.name}", "patch", results)] = after.ablation.baseline
-    stock, revived = result.stock[0], result.revived[0]
-    shows.append(partial(_show_recovery, patient, stock, revived, result.to_dict()))
-    shows.append(partial(_show_drift, changed.to_dict()))
+    shows.append(partial(_show_recovery, patient, found))
+    shows.append(partial(_show_drift, changed))
     return {
         "patch": str(patch),
-        "recovery": result.to_dict(),
-        "drift": changed.to_dict(),
-        "ablation_before": stock.to_dict(),
-        "ablation_after": revived.to_dict(),
+        # the two ablations stand beside it
+        "recovery": found.model_dump(exclude={"stock", "revived"}),
+        "drift": changed.model_dump(),
+        "ablation_before": found.stock[0].model_dump(exclude={"ablated"}),
+        "ablation_after": found.revived[0].model_dump(exclude={"ablated"}),
     }
 
 
-def _show_recovery(
-    patient: "Patient", stock: "Ablation", revived: "Ablation", result: Report
-) -> None:
-    from headsurgeon.scores import Estimate
-
-    total = result["operated"]
-    gain = Estimate(**result["function"][0])
+def _show_recovery(patient: "Patient", found: "Recovery") -> None:
+    total = len(found.heads)
+    before, now = found.stock[0].joint, found.revived[0].joint
     lines = {
-        "recovered": f"{len(result['recovered'])} of {total} heads: {_because(result)}",
-        "no longer sick": f"{result['left_sick']} of {total} (an untrained head is not sick "
-        f"either: mean mass {result['null_mass'][0]:.3f})",
-        "unlike untrained": f"{result['unlike_null']} of {total}",
-        "ablating them": f"cost {nats(stock.joint)} before, {nats(revived.joint)} now",
-        "more than before": nats(gain),
+        "recovered": f"{len(found.recovered)} of {total} heads: {_because(found)}",
+        "no longer sick": f"{found.left_sick.sum()} of {total} (an untrained head is not sick "
+        f"either: mean mass {found.null_mass[0]:.3f})",
+        "unlike untrained": f"{found.unlike_null.sum()} of {total}",
+        "ablating them": f"cost {nats(before)} before, {nats(now)} now",
+        "more than before": nats(found.function[0]),
     }
     if patient.frozen_key_values:
         lines["frozen K and V"] = first_few(patient.frozen_key_values)
@@ -273,41 +269,35 @@ def _show_recovery(
     console.print(facts(lines))
 
 
-def _because(result: Report) -> str:
-    if result["recovered"]:
+def _because(found: "Recovery") -> str:
+    if found.recovered:
         return "not sick, unlike an untrained head, and the set does more work than before"
-    gain = result["function"][0]
-    if gain["low"] != gain["low"]:
+    low = found.function[0].low
+    if low != low:
         return "one document gives no interval, so nothing can be said; read more documents"
-    if gain["low"] <= 0:
+    if low <= 0:
         return "ablating the set does not clearly cost more than it did before"
     return "none is both healthy and unlike an untrained head"
 
 
-def _show_drift(changed: Report) -> None:
-    tables = changed["transitions"]
-    watched = changed["zones"]["watched"]
+def _show_drift(changed: "Drift") -> None:
+    watched, outside = changed.zones["watched"], changed.zones["outside"]
+    groups = ("operated", "watched", "outside") if watched["heads"] else ("operated", "untouched")
     lines = {
-        "drifted": f"{len(changed['drifted'])} of the {changed['could_drift']} untouched heads "
-        f"that can change moved their mass by more than {changed['threshold']:g}; "
-        f"{changed['structural_zeros']} more cannot change",
-        **{
-            group: ", ".join(f"{count} {step}" for step, count in tables[group].items())
-            for group in (
-                ("operated", "watched", "outside")
-                if watched["heads"]
-                else ("operated", "untouched")
-            )
-        },
+        "drifted": f"{len(changed.drifted)} of the {changed.could_drift} untouched heads "
+        f"that can change moved their mass by more than {changed.threshold:g}; "
+        f"{changed.structural_zeros.sum()} more cannot change",
     }
+    for group in groups:
+        steps = changed.transitions[group].items()
+        lines[group] = ", ".join(f"{count} {before} → {after}" for (before, after), count in steps)
     if watched["heads"]:
         lines["of these"] = (
             f"{watched['drifted']} of {watched['could_drift']} watched heads, "
-            f"{changed['zones']['outside']['drifted']} of "
-            f"{changed['zones']['outside']['could_drift']} outside"
+            f"{outside['drifted']} of {outside['could_drift']} outside"
         )
-    if changed["drifted"]:
-        lines["which"] = first_few(changed["drifted"])
+    if changed.drifted:
+        lines["which"] = first_few(changed.drifted)
     console = out()
     console.print()
     console.print(heading("the other heads"))

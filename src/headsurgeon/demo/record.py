@@ -93,10 +93,10 @@ def write_record(
             else None,
             "all_sick": {
                 "heads": [str(head) for head in case.sick],
-                "cost": {name: found.joint.to_dict() for name, found in case.all_sick.items()},
+                "cost": {name: found.joint.model_dump() for name, found in case.all_sick.items()},
             },
             "planned_cost": {
-                name: found.ablation.joint.to_dict() for name, found in case.conditions.items()
+                name: found.ablation.joint.model_dump() for name, found in case.conditions.items()
             },
             "plan": _plan(case),
             **results(judgement),
@@ -116,21 +116,21 @@ def results(judgement: Judgement) -> dict[str, Any]:
     """The comparison as plain data."""
     return {
         "losses": {
-            where: {arm: score.to_dict() for arm, score in by.items()}
+            where: {arm: score.model_dump() for arm, score in by.items()}
             for where, by in judgement.scores.items()
         },
         "minus_untouched": {
-            where: {arm: change.to_dict() for arm, change in by.items()}
+            where: {arm: change.model_dump() for arm, change in by.items()}
             for where, by in judgement.changes.items()
         },
         "surgery_minus_control": {
-            where: change.to_dict() for where, change in judgement.over_control.items()
+            where: change.model_dump() for where, change in judgement.over_control.items()
         },
-        "gap": None if judgement.gap is None else judgement.gap.to_dict(),
-        "recovered_share": {arm: share.to_dict() for arm, share in judgement.shares.items()},
-        "recovery": judgement.recovery.to_dict(),
-        "ablation": {arm: cost.to_dict() for arm, cost in judgement.ablation.items()},
-        "drift": judgement.drift.to_dict(),
+        "gap": None if judgement.gap is None else judgement.gap.model_dump(),
+        "recovered_share": {arm: share.model_dump() for arm, share in judgement.shares.items()},
+        "recovery": judgement.recovery.model_dump(exclude={"stock", "revived"}),
+        "ablation": {arm: cost.model_dump() for arm, cost in judgement.ablation.items()},
+        "drift": judgement.drift.model_dump(),
     }
 
 

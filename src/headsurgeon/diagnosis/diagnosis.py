@@ -144,7 +144,7 @@ class Diagnosis:
         content = {
             **header("diagnosis"),
             "provenance": asdict(stats.provenance) | {"lengths": list(stats.provenance.lengths)},
-            "thresholds": self.thresholds.to_dict(),
+            "thresholds": self.thresholds.model_dump(),
             "draws": self.draws,
             "seed": self.seed,
             "counts": self.counts,

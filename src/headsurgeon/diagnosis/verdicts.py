@@ -1,16 +1,17 @@
 """From mean mass and entropy to a verdict per head."""
 
-from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
+from pydantic import ConfigDict, model_validator
 
-from headsurgeon.errors import ModelError, SettingsError
+from headsurgeon.errors import InputError, ModelError, SettingsError
 from headsurgeon.heads import NO_ATTENTION, HeadId
+from headsurgeon.results import Result
 
 
-@dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Result):
     """Where one verdict ends and the next begins; the defaults are those of the paper.
 
     Attributes:
@@ -22,26 +23,28 @@ class Thresholds:
         SettingsError: the limits are out of range or out of order.
     """
 
+    model_config = ConfigDict(title="thresholds")
+    kind: ClassVar[str] = "thresholds"
+    error: ClassVar[type[InputError]] = SettingsError
+
     sink: float = 0.5
     dead: float = 0.95
     low_entropy: float = 0.5
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _in_order(self) -> "Thresholds":
         faults = []
         if not 0.0 <= self.sink <= self.dead <= 1.0:
             faults.append(f"expected 0 ≤ sink ≤ dead ≤ 1, got sink {self.sink}, dead {self.dead}")
         if not 0.0 <= self.low_entropy < np.inf:
             faults.append(f"low_entropy: expected finite nats from 0 up, got {self.low_entropy}")
         if faults:
-            raise SettingsError("thresholds: " + "; ".join(faults))
+            raise ValueError("; ".join(faults))
+        return self
 
     def is_sick(self, mass: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
         """Whether heads with that mean mass are sick: sink or dead. The one definition of it."""
         return np.asarray(mass > self.sink)
-
-    def to_dict(self) -> dict[str, float]:
-        """The limits by name."""
-        return asdict(self)
 
 
 PAPER = Thresholds()

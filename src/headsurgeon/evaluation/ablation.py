@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,11 +21,12 @@ from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.planning import AblationMode, Plan
+from headsurgeon.records import HeadName
+from headsurgeon.results import Result
 from headsurgeon.scores import Estimate, Evaluation, difference
 
 
-@dataclass(frozen=True)
-class Ablation:
+class Ablation(Result):
     """Loss that switching heads off costs, nats per token; positive means they do work.
 
     Attributes:
@@ -37,20 +37,13 @@ class Ablation:
         ablated: the model without the whole set.
     """
 
+    kind: ClassVar[str] = "ablation"
+
     mode: AblationMode
     joint: Estimate
-    singles: Mapping[HeadId, Estimate]
+    singles: Mapping[HeadName, Estimate]
     baseline: Evaluation
     ablated: Evaluation
-
-    def to_dict(self) -> dict[str, Any]:
-        """Figures for JSON."""
-        return {
-            "mode": self.mode,
-            "joint": self.joint.to_dict(),
-            "singles": {str(head): cost.to_dict() for head, cost in self.singles.items()},
-            "baseline": self.baseline.to_dict(),
-        }
 
 
 @usual_defaults()

@@ -1,16 +1,18 @@
 """What changed between two checkpoints: drift of the heads nobody touched, and who fell sick."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
+from pydantic import BeforeValidator, Field, PlainSerializer, computed_field, model_validator
 
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import InputError
-from headsurgeon.heads import HeadId, HeadStats, parse_heads
+from headsurgeon.heads import HeadId, HeadStats, check_heads, parse_heads
 from headsurgeon.planning import Plan
+from headsurgeon.records import Finite, HeadName
+from headsurgeon.results import Array, Result
 
 DRIFT_MASS = 0.05
 # Changes of mass (fraction) and entropy (nats) up to this are rounding.
@@ -19,8 +21,15 @@ ROUNDING = 1e-6
 _PAIRED = ("split", "length", "lengths", "first_token", "seed", "corpus_hash", "packing")
 
 
-@dataclass(frozen=True, eq=False)
-class Drift:
+def _step(value: Any) -> Any:
+    return tuple(value.split(" → ")) if isinstance(value, str) else value
+
+
+# from what a head was to what it is; `healthy → sick` in files
+Step = Annotated[tuple[str, str], BeforeValidator(_step), PlainSerializer(" → ".join)]
+
+
+class Drift(Result):
     """Change of every head between two measurements on the same windows.
 
     Attributes:
@@ -35,21 +44,35 @@ class Drift:
         threshold: |change of mass| above which a head counts as drifted, fraction.
     """
 
-    mass_change: Float[np.ndarray, "layer head"]
-    entropy_change: Float[np.ndarray, "layer head"]
-    operated: tuple[HeadId, ...]
-    watched: tuple[HeadId, ...]
-    structural_zeros: Bool[np.ndarray, "layer head"]
-    transitions: Mapping[str, Mapping[tuple[str, str], int]]
-    threshold: float
+    kind: ClassVar[str] = "drift"
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
+    mass_change: Annotated[Float[np.ndarray, "layer head"], Array()]
+    entropy_change: Annotated[Float[np.ndarray, "layer head"], Array()]
+    operated: tuple[HeadName, ...]
+    watched: tuple[HeadName, ...]
+    structural_zeros: Annotated[Bool[np.ndarray, "layer head"], Array()]
+    transitions: Mapping[str, Mapping[Step, Annotated[int, Field(ge=0)]]]
+    threshold: Finite
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> "Drift":
+        shape = self.mass_change.shape
+        if not shape == self.entropy_change.shape == self.structural_zeros.shape:
+            raise ValueError("the changes and the structural zeros are of different shapes")
+        check_heads((*self.operated, *self.watched), *shape)
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def drifted(self) -> tuple[HeadId, ...]:
+    def drifted(self) -> tuple[HeadName, ...]:
         """Untouched heads that could change and whose mass moved by more than the threshold."""
         moved = np.abs(self.mass_change) > self.threshold
         moved &= self._free
         return tuple(HeadId(int(layer), int(head)) for layer, head in np.argwhere(moved))
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def could_drift(self) -> int:
         """Number of untouched heads that were able to change."""
@@ -61,6 +84,7 @@ class Drift:
         free = ~self.structural_zeros & np.isfinite(self.mass_change)
         return np.asarray(free & ~_mask(self.operated, self.mass_change.shape))
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def zones(self) -> dict[str, dict[str, int]]:
         """For `watched` heads and those `outside`: how many, and how many could and did drift."""
@@ -75,20 +99,6 @@ class Drift:
                 "drifted": int((zone & moved).sum()),
             }
             for name, zone in (("watched", watched), ("outside", outside))
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Figures for JSON."""
-        return {
-            "threshold": self.threshold,
-            "zones": self.zones,
-            "drifted": [str(head) for head in self.drifted],
-            "could_drift": self.could_drift,
-            "structural_zeros": int(self.structural_zeros.sum()),
-            "transitions": {
-                group: {f"{before} → {after}": count for (before, after), count in table.items()}
-                for group, table in self.transitions.items()
-            },
         }
 
 

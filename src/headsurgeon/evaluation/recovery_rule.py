@@ -18,10 +18,11 @@ zero, so ablating them costs exactly nothing and 3 fails; with any other start 2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
+from pydantic import computed_field, model_validator
 from transformers import PreTrainedModel
 
 from headsurgeon.attention_kinds import AttentionChoice
@@ -32,6 +33,8 @@ from headsurgeon.evaluation.ablation import Ablation, ablate
 from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.operation import Patient, operate
+from headsurgeon.records import HeadName
+from headsurgeon.results import Array, Result
 from headsurgeon.scores import Estimate, Evaluation, difference_of_differences, mean_interval
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
@@ -54,8 +57,7 @@ class StatsAndAblation:
     ablation: Ablation
 
 
-@dataclass(frozen=True, eq=False)
-class Recovery:
+class Recovery(Result):
     """What an operation brought back.
 
     Attributes:
@@ -68,14 +70,26 @@ class Recovery:
         null: per corpus, the mean over seeds of the untrained heads' mass, fraction.
     """
 
-    heads: tuple[HeadId, ...]
-    was_sick: Bool[np.ndarray, " operated"]
-    left_sick: Bool[np.ndarray, " operated"]
-    unlike_null: Bool[np.ndarray, " operated"]
+    kind: ClassVar[str] = "recovery"
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    heads: tuple[HeadName, ...]
+    was_sick: Annotated[Bool[np.ndarray, " operated"], Array()]
+    left_sick: Annotated[Bool[np.ndarray, " operated"], Array()]
+    unlike_null: Annotated[Bool[np.ndarray, " operated"], Array()]
     stock: tuple[Ablation, ...]
     revived: tuple[Ablation, ...]
     function: tuple[Estimate, ...]
-    null: tuple[Float[np.ndarray, " operated"], ...]
+    null: tuple[Annotated[Float[np.ndarray, " operated"], Array()], ...]
+
+    @model_validator(mode="after")
+    def _of_all_heads_and_corpora(self) -> "Recovery":
+        heads = {len(self.heads), *map(len, (self.was_sick, self.left_sick, self.unlike_null))}
+        corpora = {len(self.stock), len(self.revived), len(self.function), len(self.null)}
+        if len(heads | set(map(len, self.null))) > 1 or len(corpora) > 1:
+            raise ValueError("expected one entry for each head, and for each corpus")
+        return self
 
     @property
     def functional(self) -> bool:
@@ -83,27 +97,26 @@ class Recovery:
         works = all(ablation.joint.above_zero for ablation in self.revived)
         return bool(self.function) and works and all(gain.above_zero for gain in self.function)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def recovered(self) -> tuple[HeadId, ...]:
+    def recovered(self) -> tuple[HeadName, ...]:
         """The heads for which all three conditions hold."""
         if not self.functional:
             return ()
         held = self.left_sick & self.unlike_null
         return tuple(head for head, yes in zip(self.heads, held, strict=True) if yes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Figures for JSON."""
-        return {
-            "operated": len(self.heads),
-            "recovered": [str(head) for head in self.recovered],
-            "was_sick": int(self.was_sick.sum()),
-            "left_sick": int(self.left_sick.sum()),
-            "unlike_null": int(self.unlike_null.sum()),
-            "ablation_stock": [ablation.joint.to_dict() for ablation in self.stock],
-            "ablation_revived": [ablation.joint.to_dict() for ablation in self.revived],
-            "function": [gain.to_dict() for gain in self.function],
-            "null_mass": [float(mass.mean()) for mass in self.null],
-        }
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def operated(self) -> int:
+        """Number of heads operated on."""
+        return len(self.heads)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def null_mass(self) -> tuple[float, ...]:
+        """Mean mass of the untrained heads, per corpus, fraction."""
+        return tuple(float(mass.mean()) for mass in self.null)
 
 
 def empirical_null(

@@ -105,7 +105,7 @@ def plan(
         model=diagnosis.stats.provenance.model,
         rule=rule,
         heads=tuple(sorted(planned, key=lambda head: head.id)),
-        thresholds=diagnosis.thresholds.to_dict(),
+        thresholds=diagnosis.thresholds.model_dump(),
         init=init,
         output_start=output_start,
         seed=seed,

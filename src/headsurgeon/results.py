@@ -1,0 +1,134 @@
+"""Results as files: one JSON object with a header, which comes back exactly as it was.
+
+JSON knows no NaN, which stands where nothing can be said: there it is null. An infinite number is
+the text `Infinity`. What follows from the rest (computed fields) is in the file for readers, and is
+computed again when the file is read.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import BeforeValidator, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from headsurgeon.errors import InputError
+from headsurgeon.files import HEADER, header, read_json, shorten, write_json
+from headsurgeon.records import Record, fault_of
+
+Loaded = TypeVar("Loaded", bound="Result")
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class Result(Record):
+    """What a measurement or a comparison came to."""
+
+    kind: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_follows(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        return {key: content[key] for key in content if key not in cls.model_computed_fields}
+
+    def save(self, path: Path | str) -> None:
+        """Writes the result to `path` as JSON, atomically."""
+        write_json(path, {**header(self.kind), **_spelled(self.model_dump(mode="json"))})
+
+    @classmethod
+    def load(cls: type[Loaded], path: Path | str) -> Loaded:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: no such file, another kind of file, a newer schema, or a damaged one; says
+                what is wrong and where.
+        """
+        content = read_json(path, cls.kind)
+        fields = {key: value for key, value in content.items() if key not in HEADER}
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as problem:
+            reason = "; ".join(fault_of(each) for each in problem.errors(include_url=False)[:3])
+        except InputError as problem:
+            reason = str(problem)
+        raise InputError(
+            f"{shorten(str(path), 300)} is damaged ({shorten(reason, 300)}); write it again"
+        )
+
+
+class Array:
+    """Beside an array's type, as in `Annotated[Float[np.ndarray, "layer head"], Array()]`.
+
+    In files it is nested lists.
+
+    The type checks number of axes and kind of values.
+    """
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dtype = bool if "bool" in kind.dtypes else np.float64
+
+        def read(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                value = _array(value, dtype)
+            if not isinstance(value, kind):
+                raise PydanticCustomError(
+                    "array",
+                    "expected an array [{axes}] of {dtype}, got shape {shape} of {found}",
+                    {
+                        "axes": kind.dim_str.strip(),
+                        "dtype": np.dtype(dtype).name,
+                        "shape": str(list(value.shape)),
+                        "found": value.dtype.name,
+                    },
+                )
+            return value
+
+        return core_schema.no_info_plain_validator_function(
+            read,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda a: a.tolist()),
+        )
+
+
+def _number(value: Any) -> Any:
+    if value is None:
+        return math.nan
+    return _INFINITE.get(value, value) if isinstance(value, str) else value
+
+
+# A number, or what stands for it in JSON.
+Written = float | str | None
+# A number that may be none: NaN where nothing can be said, which is null in a file.
+Number = Annotated[float, BeforeValidator(_number)]
+
+
+def _array(value: Any, dtype: Any) -> np.ndarray:
+    """An array of nested lists; refuses what numpy would guess, such as the text of a number."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, list | tuple):
+            return [plain(part) for part in item]
+        item = _number(item)
+        fits = isinstance(item, bool) if dtype is bool else type(item) in (int, float)
+        if not fits:
+            raise PydanticCustomError("array", "expected an array of numbers or of true and false")
+        return item
+
+    rows = plain(value)
+    try:
+        return np.array(rows, dtype=dtype)
+    except ValueError as error:
+        raise PydanticCustomError("array", "expected rows of one length") from error
+
+
+def _spelled(value: Any) -> Any:
+    """Plain data with infinite numbers as text, since JSON has none."""
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _spelled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return value
