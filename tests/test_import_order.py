@@ -23,6 +23,7 @@ ORDER = [
     "yaml_lines",
     "locks",
     "folders",
+    "bootstrap",
     "scores",
     "arch",
     "models",

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headsurgeon import scores
+from headsurgeon import bootstrap
+from headsurgeon.bootstrap import mean_interval
 from headsurgeon.errors import InputError, SettingsError
-from headsurgeon.scores import Evaluation, crossed_difference, difference, mean_interval
+from headsurgeon.scores import Evaluation, crossed_difference, difference
 
 
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -66,7 +67,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     values = np.random.default_rng(2).normal(size=(7, 9))
     weights = np.arange(1.0, 8.0)
     whole = mean_interval(values, weights, draws=60)
-    monkeypatch.setattr(scores, "_BLOCK", 100)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 100)
     parts = mean_interval(values, weights, draws=60)
     np.testing.assert_allclose(parts[1], whole[1], rtol=1e-12)
     np.testing.assert_allclose(parts[2], whole[2], rtol=1e-12)

@@ -4,11 +4,15 @@ from .data.window import Windows as Windows
 from .data.windowing import windows as windows
 from .diagnosis.diagnosis import Diagnosis as Diagnosis
 from .diagnosis.diagnosis import diagnose as diagnose
+from .diagnosis.verdicts import Thresholds as Thresholds
 from .errors import HeadsurgeonError as HeadsurgeonError
+from .evaluation.ablation import Ablation as Ablation
 from .evaluation.ablation import ablate as ablate
 from .evaluation.ablation import ablation_cost as ablation_cost
+from .evaluation.head_drift import Drift as Drift
 from .evaluation.head_drift import drift as drift
 from .evaluation.loss import evaluate as evaluate
+from .evaluation.recovery_rule import Recovery as Recovery
 from .evaluation.recovery_rule import recovery as recovery
 from .heads import HeadId as HeadId
 from .heads import HeadStats as HeadStats

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from headsurgeon.bootstrap import DRAWS, mean_interval
 from headsurgeon.diagnosis.band import SickBand, sick_band
 from headsurgeon.diagnosis.diagnosis_file import BOUNDS, fields_of, write_diagnosis
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify, verdicts_at
 from headsurgeon.errors import SettingsError
 from headsurgeon.files import header, read_json, without_nan
 from headsurgeon.heads import NO_ATTENTION, SICK, STATISTICS, VERDICTS, HeadId, HeadStats, Verdict
-from headsurgeon.scores import DRAWS, mean_interval
 
 if TYPE_CHECKING:
     import pandas

@@ -26,6 +26,7 @@ from pydantic import computed_field, model_validator
 from transformers import PreTrainedModel
 
 from headsurgeon.attention_kinds import AttentionChoice
+from headsurgeon.bootstrap import mean_interval
 from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StateError
@@ -35,7 +36,7 @@ from headsurgeon.measurement import measure
 from headsurgeon.operation import Patient, operate
 from headsurgeon.records import HeadName
 from headsurgeon.results import Array, Result
-from headsurgeon.scores import Estimate, Evaluation, difference_of_differences, mean_interval
+from headsurgeon.scores import Estimate, Evaluation, difference_of_differences
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
 # of the untrained heads that revived ones are compared with
