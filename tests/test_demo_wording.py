@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ def test_leaving_the_sick_class_is_never_sold_as_recovery(case: Case) -> None:
         stock=(ablation(BETTER), ablation(BETTER)),
         revived=(ablation(case.cost), ablation(WORSE)),
         function=(case.gain, WORSE),
-        null=(np.array([0.02, 0.04]),),
+        null=(np.array([0.02, 0.04]), np.array([0.02, 0.04])),
     )
     text = recovered(recovery)
     assert "2 of 2 operated heads are no longer sick, but an untrained head would not be" in text
@@ -202,7 +202,7 @@ def test_the_plan_of_idle_heads_says_what_its_price_is_worth() -> None:
     assert "costs +0.0300 nats per token now; the dearest alone, L2H0, +0.0200" in text
     assert "2 windows per corpus" in text
     assert "the limit was 0.05" in text
-    sick = planned(replace(found, rule="sick"), settings_for())
+    sick = planned(found.replace(rule="sick"), settings_for())
     assert "limit" not in sick
 
 

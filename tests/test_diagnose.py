@@ -1,7 +1,6 @@
 """Claims about verdicts, intervals, the sick band and the diagnosis file."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +255,6 @@ def test_a_file_of_another_kind_or_a_newer_schema_is_refused(tmp_path: Path) -> 
 
 def test_measuring_again_with_other_thresholds_changes_verdicts_alone() -> None:
     stats = stats_of(np.array([[[0.6, 0.96]]]))
-    strict = diagnose(stats, replace(PROFILES["paper"], sink=0.7, dead=0.97))
+    strict = diagnose(stats, PROFILES["paper"].replace(sink=0.7, dead=0.97))
     assert strict.verdicts.tolist() == [["healthy", "sink"]]
     np.testing.assert_array_equal(strict.mass_low, diagnose(stats).mass_low)
