@@ -68,6 +68,7 @@ def _windows(
         count=count,
         seed=seed,
         first_token=settings.first_token,
+        packing=settings.packing,
     )
     if not isinstance(windows, Windows):
         raise SettingsError(
