@@ -13,7 +13,7 @@ from headsurgeon.errors import OutputError, SettingsError
 from headsurgeon.evaluation import drift, evaluate
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
-from headsurgeon.operation import apply_patch, operate
+from headsurgeon.operation import apply_patch, open_full, open_lora, operate
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import TrainSettings, train
 from headsurgeon.training.dev_evaluation import DevEvaluation
@@ -215,3 +215,28 @@ def test_a_start_that_does_not_come_first_is_refused(finished: Any, tmp_path: Pa
     (tmp_path / "log.jsonl").write_text(second + first + "".join(rest))
     with pytest.raises(OutputError, match="line 2: start"):
         read_entries(tmp_path / "log.jsonl")
+
+
+# --- other learners ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_other_learners_are_compared_with_the_untouched_model_too(
+    kind: str, tmp_path: Path
+) -> None:
+    if kind == "lora":
+        pytest.importorskip("peft")
+    learner = {"full": open_full, "lora": open_lora}[kind](pico("bloom"), WATCHING)
+    with torch.no_grad():
+        for value in learner.trainable().values():
+            value.add_(0.05)
+        operated = learner.model(tokens()).logits
+        with untouched(learner):
+            assert torch.equal(learner.model(tokens()).logits, pico("bloom")(tokens()).logits)
+        assert torch.equal(learner.model(tokens()).logits, operated)
+    run = train(learner, cut("train"), cut("dev"), output=tmp_path / "run", settings=short())
+    start, first = (e for e in read_entries(run.log)[:2])
+    assert start["dev_loss"] == pytest.approx(evaluate(pico("bloom"), cut("dev")).nll, abs=1e-6)
+    # no head is out of reach of what is trained
+    assert first["drift"]["outside"]["could_drift"] == 9
+    assert first["drift"]["outside"]["largest"] > 0.0

@@ -128,3 +128,13 @@ def test_live_bytes_are_counted_until_a_tensor_dies() -> None:
         del view
         assert memory.now == 0
         assert memory.peak == 1024
+
+
+def test_terms_of_the_loss_are_part_of_the_estimate() -> None:
+    plain, balanced, anchored = (
+        memory_plan(patient(), short(**terms)).training
+        for terms in ({}, {"balance": 1.0}, {"anchor": 1.0, "anchor_windows": 200})
+    )
+    assert balanced > plain
+    # last hidden states of the anchor text, fp32
+    assert anchored - plain > 0.9 * 200 * 11 * 32 * 4

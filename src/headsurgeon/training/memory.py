@@ -1,5 +1,6 @@
 """How much memory a training run takes, found out before it starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor
 from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
 from headsurgeon.models.forward import batches
-from headsurgeon.models.loss import next_token_loss
 from headsurgeon.operation import Patient
 from headsurgeon.training.contexts import (
+    Stop,
     computing,
     gradient_checkpointing,
     masters,
@@ -19,6 +20,7 @@ from headsurgeon.training.contexts import (
 )
 from headsurgeon.training.dev_evaluation import evaluate_dev
 from headsurgeon.training.live_memory import LiveMemory, live_memory, without_memory
+from headsurgeon.training.losses import Term, backward, terms_of
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.settings import TrainSettings
 
@@ -86,10 +88,12 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
         own_randomness(model),
     ):
         optimiser = Optimiser(traced, settings)
+        anchor = _windows(_tokens(traced, settings.anchor_windows, settings.length))
+        terms = terms_of(traced, settings, anchor if settings.anchor > 0 else None)
         # the moments exist from the end of the first step on
         for _ in range(2):
             with attending(model, settings.attention, training=True):
-                _step(traced, settings, optimiser)
+                _step(traced, settings, optimiser, terms)
         training = memory.peak
         evaluation = _evaluation(traced, settings, memory)
     return MemoryPlan(
@@ -99,16 +103,15 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     )
 
 
-def _step(patient: Patient, settings: TrainSettings, optimiser: Optimiser) -> None:
+def _step(
+    patient: Patient, settings: TrainSettings, optimiser: Optimiser, terms: Sequence[Term]
+) -> None:
     """What `Session` does in a step, less its bookkeeping."""
-    model, slices = patient.model, patient.slices()
-    tokens = _tokens(patient, settings.batch_size, settings.length).to(model.device)
     # a third forward pass finds what the second one found
-    for _ in range(min(settings.accumulation, 2)):
-        with computing(model, settings):
-            loss = next_token_loss(model, tokens) / tokens.numel()
-        loss.backward()
-    torch.nn.utils.clip_grad_norm_(slices, settings.clip)
+    count = settings.batch_size * min(settings.accumulation, 2)
+    tokens = _tokens(patient, count, settings.length)
+    backward(patient, settings, terms, 0, tokens, Tensor.backward, Stop())
+    torch.nn.utils.clip_grad_norm_(patient.slices(), settings.clip)
     optimiser.step(settings.learning_rate)
     optimiser.zero_grad()
 
@@ -117,15 +120,7 @@ def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -
     """Highest point of an evaluation; of its batches, which are alike, one runs."""
     tokens = next(batches(_tokens(patient, settings.dev_windows, settings.length)))
     count = len(tokens)
-    windows = Windows(
-        tokens=tokens,
-        documents=("",) * count,
-        corpus="",
-        split="dev",
-        first_token="none",
-        seed=0,
-        corpus_hash="",
-    )
+    windows = _windows(tokens)
     memory.peak = memory.now
     evaluate_dev(
         patient,
@@ -135,6 +130,18 @@ def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -
         "stock" if settings.attention == "stock" else "auto",
     )
     return memory.peak
+
+
+def _windows(tokens: Tensor) -> Windows:
+    return Windows(
+        tokens=tokens,
+        documents=("",) * len(tokens),
+        corpus="",
+        split="dev",
+        first_token="none",
+        seed=0,
+        corpus_hash="",
+    )
 
 
 def _tokens(patient: Patient, count: int, length: int) -> Tensor:
