@@ -169,7 +169,7 @@ def test_bf16_masters_lose_most_unit_steps_that_fp32_masters_take(rate: float, l
         with torch.no_grad():
             for name in fused:
                 subject.named_slices()[name].uniform_(-bound, bound, generator=generator)
-        with masters(subject.slices(), settings):
+        with masters(subject, settings):
             before = values(subject)
             for slice_ in subject.slices():
                 slice_.grad = torch.ones_like(slice_)
