@@ -221,6 +221,12 @@ def test_idle_skips_a_head_that_works_and_goes_on() -> None:
     assert any("L0H3, L2H0" in note for note in found.notes)
 
 
+def test_idle_keeps_to_its_layers_and_says_nothing_of_heads_left_out_where_none_is() -> None:
+    found = plan(patient(), "idle", layers=(0, 1), cost=lambda heads: 0.0)
+    assert names(found.operated) == "L0H2 L0H3 L1H3"
+    assert not any("left out" in note for note in found.notes)
+
+
 def test_idle_asks_nothing_more_once_a_head_alone_costs_more_than_is_left() -> None:
     asked: list[str] = []
     single = {"L0H2": 0.03, "L0H3": 0.01, "L1H3": 0.04, "L2H0": 0.02}
