@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from beartype import beartype
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import Float, jaxtyped
 
 from headsurgeon import bootstrap
 from headsurgeon.bootstrap import mean_interval
@@ -124,6 +126,14 @@ def evaluation(losses: np.ndarray) -> Evaluation:
         document_nll=losses,
         document_tokens=one,
     )
+
+
+def test_the_callers_own_axis_names_are_not_those_of_a_result() -> None:
+    @jaxtyped(typechecker=beartype)
+    def caller(values: Float[np.ndarray, " document"]) -> int:
+        return len(evaluation(np.ones(len(values) + 3)).documents)
+
+    assert caller(np.ones(2)) == 5
 
 
 def arms(

@@ -73,7 +73,10 @@ class Array:
         def read(value: Any) -> Any:
             if not isinstance(value, np.ndarray):
                 value = _array(value, dtype)
-            if not isinstance(value, kind):
+            # not by isinstance: inside a function that is checked by jaxtyping a name such as
+            # "document" would stand for the size that it has there
+            same_kind = np.issubdtype(value.dtype, np.bool_ if dtype is bool else np.floating)
+            if value.ndim != len(kind.dim_str.split()) or not same_kind:
                 raise PydanticCustomError(
                     "array",
                     "expected an array [{axes}] of {dtype}, got shape {shape} of {found}",

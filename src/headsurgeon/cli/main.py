@@ -27,6 +27,8 @@ EXAMPLES: dict[str, str] = {
     "--patch runs/first/patch.safetensors --corpus package:sympy",
     "merge": "headsurgeon merge zoo:bloom-mini-collapsed "
     "--patch runs/first/patch.safetensors --output repaired",
+    "study": "headsurgeon study twins-quick --output study --jobs 2",
+    "report": "headsurgeon report study",
     "zoo": "headsurgeon zoo",
     "demo": "headsurgeon demo --output demo",
 }

@@ -23,8 +23,8 @@ GRID = "#e3e6ec"
 FIELD = "#eef1f6"
 # Okabe & Ito 2008, "Color universal design": distinct under the common colour deficiencies.
 ROLES: dict[str, tuple[str, str]] = {
-    "surgery": ("#0072B2", "o"),
-    "control": ("#D55E00", "s"),
+    "paper": ("#0072B2", "o"),
+    "gradient_only": ("#D55E00", "s"),
     "ceiling": ("#009E73", "^"),
     "untouched": (MUTED, "D"),
 }

@@ -1,0 +1,107 @@
+"""A study on one page, from its result files alone: no model, no torch."""
+
+from pathlib import Path
+
+from headsurgeon.files import read_json
+from headsurgeon.planning.plan import Plan
+from headsurgeon.printable import printable
+from headsurgeon.report import study_tables as tables
+from headsurgeon.report.data import Page, Section, Table
+from headsurgeon.report.page import write_page
+from headsurgeon.report.study_figures import draw
+from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, shares_in_words
+from headsurgeon.study.conclude import StudyResult, conclude
+from headsurgeon.study.results import PLAN, PREPARED
+
+PAGE = "study.html"
+FIGURES = "figures"
+
+
+def write_report(folder: Path | str) -> Path:
+    """Rewrites `study.json`, `study.html` and `figures/` of a study, finished or not.
+
+    Raises:
+        StudyError: no study lies there.
+        OutputError: it has not been prepared, or one of its files is damaged.
+        WriteError: a file could not be written.
+    """
+    result = conclude(folder)
+    prepared = read_json(result.folder / PREPARED, "prepared")
+    planted = bool(prepared["planted"])
+    pictures = draw(result, result.folder / FIGURES, planted)
+    study = result.results.study
+    page = Page(
+        title=f"{study.name}: {printable(study.model)}",
+        lead=tuple(lead(result)),
+        notice=PLANTED if planted else NOT_PLANTED,
+        sections=(
+            Section(
+                "What it came to",
+                text=(study.about,) if study.about else (),
+                tables=tuple(conclusions(result)),
+                pictures=tuple(
+                    pictures[name] for name in ("shares", "decisions") if name in pictures
+                ),
+            ),
+            *(
+                Section(
+                    f"Trained on {text}",
+                    tables=tuple(per_text(result, text)),
+                    pictures=tuple(
+                        pictures[f"{kind}_{text}"]
+                        for kind in ("head_map", "mass", "loss")
+                        if f"{kind}_{text}" in pictures
+                    ),
+                )
+                for text in study.train_on
+            ),
+            Section("Training", tables=(tables.training(result.results),), folded=True),
+            Section(
+                "The plan",
+                tables=(tables.planned(Plan.load(result.folder / PLAN)),),
+                folded=True,
+            ),
+            Section("The arms", tables=(_arms(result),), folded=True),
+        ),
+        facts={
+            **{name: str(value) for name, value in prepared["versions"].items()},
+            "device": str(prepared["device"]),
+            "seeds": ", ".join(map(str, study.seeds)),
+            "every figure": "study.json and cells/*/cell.json",
+        },
+    )
+    return write_page(page, result.folder / PAGE)
+
+
+def lead(result: StudyResult) -> list[str]:
+    """The answers, one sentence each, and what is not known yet."""
+    sentences = [sentence(each) for each in result.decisions]
+    known = shares_in_words(result.shares)
+    sentences += [known] if known else []
+    missing, failed = result.results.missing, result.results.failed
+    if missing:
+        names = ", ".join(map(str, missing))
+        sentences.append(f"NOT finished: {len(missing)} cells are missing ({names}).")
+    if failed:
+        reasons = "; ".join(f"{cell.cell}: {cell.error.splitlines()[-1]}" for cell in failed)
+        sentences.append(f"{len(failed)} cells FAILED and are left out: {reasons}")
+    return sentences
+
+
+def conclusions(result: StudyResult) -> list[Table]:
+    """The tables of the questions."""
+    found = [tables.decided(result.decisions)] if result.decisions else []
+    return [*found, *([tables.shares(result.shares)] if result.shares else [])]
+
+
+def per_text(result: StudyResult, trained_on: str) -> list[Table]:
+    """The tables of the arms trained on one text."""
+    names = [text.name for text in result.results.study.texts]
+    ordered = [trained_on, *(name for name in names if name != trained_on)]
+    scored = [tables.losses(result.results, trained_on, name) for name in ordered]
+    return [*scored, tables.recovered(result.results, trained_on)]
+
+
+def _arms(result: StudyResult) -> Table:
+    rows = tuple((arm.name, arm.about) for arm in result.results.study.every_arm)
+    return Table("arms", "Arms", ("arm", "what it is"), rows, align=("left", "left"))

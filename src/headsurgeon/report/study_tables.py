@@ -1,0 +1,206 @@
+"""The tables of a study, for the terminal and the page alike."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from headsurgeon.planning.plan import Plan
+from headsurgeon.report.data import Align, Table
+from headsurgeon.report.wording import estimated, number, share, with_bounds
+from headsurgeon.scores import Evaluation, crossed_difference
+from headsurgeon.study.decide import Decision, Share
+from headsurgeon.study.parts import UNTOUCHED
+from headsurgeon.study.results import CellResult, StudyResults, untouched
+
+_RIGHT: tuple[Align, ...] = ("right",) * 8
+
+
+def losses(results: StudyResults, trained_on: str, text: str) -> Table:
+    """Loss and perplexity of every arm on one text, and the difference from the untouched."""
+    stock = untouched(results)
+    first = stock.scored[text].evaluation(UNTOUCHED)
+    rows = []
+    for arm in results.study.every_arm:
+        cells = results.of(arm.name, trained_on)
+        if not cells:
+            continue
+        scores = [cell.scored[text].evaluation(arm.name) for cell in cells]
+        mean = float(np.mean([each.nll for each in scores]))
+        change = crossed_difference(scores, [first] * len(scores))
+        rows.append(
+            (
+                arm.name,
+                str(len(cells)) if arm.seeded else "–",
+                f"{mean:.4f}",
+                _perplexity(mean),
+                "" if arm.name == UNTOUCHED else estimated(change),
+            )
+        )
+    kind = "held-out text of the training corpus"
+    if text != trained_on:
+        kind = f"text that was not trained on (that was {trained_on})"
+    return Table(
+        key=f"losses_{trained_on}_{text}",
+        title=f"Loss on {text}: {kind}",
+        columns=("arm", "seeds", "nats per token", "perplexity", "minus untouched"),
+        rows=tuple(rows),
+        note=f"{_windows(first)}; 95 % intervals over documents and seeds, differences paired.",
+    )
+
+
+def decided(decisions: Sequence[Decision]) -> Table:
+    """Every contrast with its interval and what it came to."""
+    rows = tuple(
+        (
+            each.contrast,
+            each.text,
+            with_bounds(each.value, each.low, each.high),
+            "–" if each.minimum_detectable is None else f"{each.minimum_detectable:.4f}",
+            each.outcome,
+        )
+        for each in decisions
+    )
+    asked = {
+        each.contrast: f"{each.contrast}: {each.arm} − {each.against}, margin {each.margin:g}"
+        for each in decisions
+    }
+    return Table(
+        key="decisions",
+        title="Contrasts, registered before the study ran (nats per token; below 0 is better)",
+        columns=("contrast", "text", "value and interval", "detectable", "outcome"),
+        rows=rows,
+        note=f"{'; '.join(asked.values())}. Intervals share the study's level (Holm). Detectable: "
+        "the difference that such data would show with a probability of 80 %. For recovers the "
+        "difference is that of minus the ablation cost.",
+        align=("left", "left", "right", "right", "left"),
+    )
+
+
+def recovered(results: StudyResults, trained_on: str) -> Table:
+    """The operated heads of every arm: who left the sick class, and whether they work."""
+    rows = []
+    for arm in results.study.every_arm:
+        for cell in results.of(arm.name, trained_on):
+            if cell.operated and cell.scored[trained_on].ablated:
+                rows.append(_heads_of(cell, trained_on))
+    return Table(
+        key=f"heads_{trained_on}",
+        title=f"The operated heads, on {trained_on}",
+        columns=(
+            *("arm", "seed", "left sick", "unlike null", "recovered"),
+            *("mass", "null", "cost"),
+        ),
+        rows=tuple(rows),
+        note="Mass: mean of the operated heads; null: of the same heads reinitialised and not "
+        "trained; cost: of ablating them. Left sick: sick before and on no text now, as "
+        "an untrained head. Recovered: besides, unlike the null, and the set costs more to "
+        "ablate than before, on every text. Costs in nats per token.",
+    )
+
+
+def shares(found: Sequence[Share]) -> Table:
+    """The recovered share of every arm."""
+    rows = tuple((each.arm, each.text, share(each), number(each.gap)) for each in found)
+    return Table(
+        key="shares",
+        title="Share of the gap to the ceiling that was recovered",
+        columns=("arm", "text", "share and 95 % interval", "untouched − ceiling (nats)"),
+        rows=rows,
+        note="Test text; losses averaged over seeds, intervals over documents. The ceiling is the "
+        "healthy twin after its same slices were trained on the same tokens.",
+        align=("left", "left", "right", "right"),
+    )
+
+
+def training(results: StudyResults) -> Table:
+    """How every trained cell was trained."""
+    rows = tuple(
+        (
+            cell.arm,
+            cell.text,
+            "–" if cell.seed is None else str(cell.seed),
+            f"{cell.trained.learning_rate:g}",
+            f"{cell.trained.parameters:,}",
+            f"{cell.trained.tokens + cell.trained.calibration_tokens:,}",
+            f"{cell.trained.best_step} of {cell.trained.steps}",
+            f"{cell.trained.best_dev_loss:.4f}",
+            f"{cell.seconds:.0f}",
+        )
+        for cell in results.cells
+        if cell.trained is not None
+    )
+    return Table(
+        key="training",
+        title="Training",
+        columns=(
+            *("arm", "text", "seed", "rate", "trainable", "tokens", "best step"),
+            *("dev loss", "seconds"),
+        ),
+        rows=rows,
+        note="Tokens include those that a start looked at. The best step on dev text is scored.",
+        align=("left", "left", *_RIGHT[:7]),
+    )
+
+
+def planned(plan: Plan) -> Table:
+    """Every planned head with what was measured of it before the operation."""
+    names = ("first_token_mass", "null_mass", "slope", "entropy")
+    rows = tuple(
+        (
+            str(head.id),
+            head.role,
+            head.verdict,
+            *(f"{head.statistics[name]:.3f}" for name in names),
+            "–" if head.ablation_cost is None else number(head.ablation_cost),
+        )
+        for head in plan.heads
+    )
+    columns = ("head", "role", "verdict", "mass", "null", "slope", "entropy (nats)", "costs")
+    return Table(
+        key="plan",
+        title="Planned heads",
+        columns=columns,
+        rows=rows,
+        note=f"costs: of ablating the head alone ({plan.ablation_mode}), nats per token, dev text.",
+        align=("left", "left", "left", *_RIGHT[:5]),
+    )
+
+
+def _heads_of(cell: CellResult, text: str) -> tuple[str, ...]:
+    scored, table = cell.scored[text], cell.heads[text]
+    mass = table.mass()
+    places = [name[1:].split("H") for name in cell.operated]
+    mean = float(np.mean([mass[int(layer), int(head)] for layer, head in places]))
+    cost = (sum(scored.ablated["zero"]) - sum(scored.nll)) / sum(scored.tokens)
+    found, heads = cell.recovery, len(cell.operated)
+    return (
+        cell.arm,
+        "–" if cell.seed is None else str(cell.seed),
+        *(
+            (f"– of {heads}", "–", "–")
+            if found is None
+            else (
+                f"{len(found.left_sick)} of {heads}",
+                str(len(found.unlike_null)),
+                str(len(found.recovered)),
+            )
+        ),
+        f"{mean:.3f}",
+        "–" if found is None else f"{found.null_mass[text]:.3f}",
+        number(cost),
+    )
+
+
+def _perplexity(nll: float) -> str:
+    try:
+        return f"{math.exp(nll):.2f}"
+    except OverflowError:
+        return "∞"
+
+
+def _windows(first: Evaluation) -> str:
+    return (
+        f"{first.split} split, {first.tokens} predicted tokens of {len(first.documents)} "
+        f"documents, window {first.length}, stride {first.stride}"
+    )

@@ -1,0 +1,17 @@
+from .arms import READY as READY
+from .conclude import StudyResult as StudyResult
+from .conclude import conclude as conclude
+from .decide import Decision as Decision
+from .decide import Question as Question
+from .decide import Share as Share
+from .decide import decide as decide
+from .parts import Arm as Arm
+from .parts import Contrast as Contrast
+from .parts import Text as Text
+from .results import Cell as Cell
+from .results import CellResult as CellResult
+from .results import StudyResults as StudyResults
+from .results import load_results as load_results
+from .run import run_study as run_study
+from .spec import PRESETS as PRESETS
+from .spec import Study as Study

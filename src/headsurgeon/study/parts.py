@@ -1,0 +1,183 @@
+"""The parts of a study file: texts, windows, the plan's rule, arms, contrasts. No torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from headsurgeon.planning.plan import AblationMode
+
+# names become folders, ARM-TEXT-SEED, so there is no hyphen in them
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]{0,63}$")]
+Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+UNTOUCHED = "untouched"
+
+
+class Spec(BaseModel):
+    """A part of a study file: frozen, and nothing in it that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Text(Spec):
+    """A named text.
+
+    Attributes:
+        name: what tables call it, such as `code`.
+        corpus: a SPEC, see `headsurgeon.data.documents`; several are a mixture.
+        weights: of the corpora of a mixture; all alike by default.
+    """
+
+    name: Name
+    corpus: str | tuple[str, ...]
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _as_many_weights(self) -> "Text":
+        corpora = (self.corpus,) if isinstance(self.corpus, str) else self.corpus
+        if not corpora:
+            raise ValueError("corpus: expected at least one SPEC")
+        if self.weights and len(self.weights) != len(corpora):
+            raise ValueError(f"{len(self.weights)} weights for {len(corpora)} corpora")
+        return self
+
+
+class StudyWindows(Spec):
+    """How much text is looked at: the same windows for every cell of a study.
+
+    Attributes:
+        length: tokens per window, in training too.
+        diagnose: dev windows of the diagnosis, per text.
+        price: dev windows per text on which heads are ablated for the plan.
+        test: test windows per text of every loss; they decide how wide the intervals are.
+        statistics: how many of them heads are measured on.
+        seed: of which windows are read; that of training is another one.
+        first_token: first token of every window.
+    """
+
+    length: int = Field(default=256, ge=2, le=2**24)
+    diagnose: int = Field(default=64, ge=1, le=2**20)
+    price: int = Field(default=16, ge=1, le=2**20)
+    test: int = Field(default=96, ge=2, le=2**20)
+    statistics: int = Field(default=32, ge=2, le=2**20)
+    seed: Seed = 0
+    first_token: str = Field(default="tokenizer", max_length=1000)
+
+    @model_validator(mode="after")
+    def _measured_on_some_of_them(self) -> "StudyWindows":
+        if self.statistics > self.test:
+            raise ValueError(f"statistics ({self.statistics}) is more than test ({self.test})")
+        return self
+
+
+class PlanRule(Spec):
+    """Which heads a study operates on: a rule and its arguments, as `headsurgeon.plan` takes them.
+
+    A head has to be sick on every text that is diagnosed, and costs are those of the text where
+    they are higher: a head may work on one text alone.
+
+    Attributes:
+        diagnose_on: names of the texts that are diagnosed; by default those trained on.
+        sink, dead, low_entropy: limits of the verdicts.
+    """
+
+    rule: Literal["sick", "band", "heads", "column", "idle"] = "sick"
+    heads: tuple[str, ...] | None = None
+    band: Range | None = None
+    layers: Range | None = None
+    column: Annotated[int, Field(ge=0)] | None = None
+    max_cost: float = Field(default=0.05, ge=0)
+    ablation_mode: AblationMode = "zero"
+    diagnose_on: tuple[Name, ...] = ()
+    sink: float = Field(default=0.5, gt=0, lt=1)
+    dead: float = Field(default=0.95, gt=0, lt=1)
+    low_entropy: float = Field(default=0.5, gt=0)
+
+
+class Arm(Spec):
+    """One variant of an operation; `headsurgeon.study.arms` has those of the paper and controls.
+
+    Attributes:
+        name: what tables and folders call it.
+        like: a ready arm that this one changes; a ready arm's own name means that one.
+        method: what is trained: the `slices` of an operation, all of the model (`full`), low-rank
+            adapters (`lora`); or nothing: `none`, or the heads switched off (`ablate`).
+        model: the subject of the study, or its healthy twin.
+        heads: those of the plan; as many drawn at `random` in each layer; as many healthy ones with
+            `matched` slopes; or the plan's and all of one `column`, healthy or not.
+        column: the head index of that column.
+        init, output_start: how the heads start, see `headsurgeon.operation`.
+        trained: False keeps the start as it is: what training was needed for.
+        ablation_mode: of method `ablate`.
+        calibration: dev windows that the start looks at, if it is one that does.
+        anchor: name of the text on which the model is held to what it said untouched.
+        also_trained_on: names of texts mixed into the training text, in equal parts.
+        rates: learning rates of which the best on dev text is taken; the grid grows until both its
+            ends are worse than its middle. Without them the rate is that of `train`.
+        train: changes of the study's `train` for this arm.
+        about: one line for the reader.
+    """
+
+    name: Name
+    like: Name | None = None
+    method: Literal["slices", "full", "lora", "none", "ablate"] = "slices"
+    model: Literal["subject", "twin"] = "subject"
+    heads: Literal["plan", "random", "matched", "column"] = "plan"
+    column: Annotated[int, Field(ge=0)] | None = None
+    init: str = Field(default="xavier_uniform_head", min_length=1)
+    output_start: str = Field(default="zero-output", min_length=1)
+    trained: bool = True
+    ablation_mode: AblationMode = "zero"
+    calibration: int = Field(default=0, ge=0, le=2**16)
+    anchor: Name | None = None
+    also_trained_on: tuple[Name, ...] = ()
+    rates: tuple[Annotated[float, Field(gt=0, le=1e3)], ...] = ()
+    train: dict[str, Any] = Field(default_factory=dict)
+    about: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Arm":
+        if len(self.rates) in (1, 2) or list(self.rates) != sorted(set(self.rates)):
+            raise ValueError(
+                "rates: expected at least three, rising, so that the best can lie between worse "
+                f"ones, got {', '.join(f'{rate:g}' for rate in self.rates)}"
+            )
+        if self.rates and not self.trains:
+            raise ValueError("rates: this arm is not trained")
+        if (self.heads == "column") != (self.column is not None):
+            raise ValueError("column: the head index, for heads: column and for nothing else")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained, so that text and seed matter."""
+        return self.trained and self.method in ("slices", "full", "lora")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a seed changes it: of training, or of the start alone."""
+        return self.method not in ("none", "ablate") or self.heads == "random"
+
+
+class Contrast(Spec):
+    """A question, registered before the study runs: does one arm do better than another?
+
+    Attributes:
+        name: what tables call it.
+        question: what is asked: `improves` and `harms` compare with the untouched model,
+            `mechanism` with the same training without reinitialisation, `pruning` with the heads
+            switched off, `recovers` asks whether the heads do more work than before.
+        arm, against: names of arms.
+        on: `trained`: the text that the arm was trained on; `other`: each of the others; or the
+            name of a text.
+        margin: nats per token below which a difference is none.
+    """
+
+    name: Name
+    question: Literal["improves", "mechanism", "pruning", "harms", "recovers", "compare"] = (
+        "compare"
+    )
+    arm: Name
+    against: Name = UNTOUCHED
+    on: str = "trained"
+    margin: float = Field(default=0.0, ge=0)

@@ -1,0 +1,262 @@
+"""What is done once for a study: diagnosis, plan, and the scores of the untouched model."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from pydantic import Field, ValidationError
+from transformers import PreTrainedModel
+
+from headsurgeon.data import Windows
+from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
+from headsurgeon.errors import OutputError, PlanError, StudyError
+from headsurgeon.evaluation import ablation_cost
+from headsurgeon.files import header, package_version, read_json, write_json
+from headsurgeon.heads import HeadId
+from headsurgeon.measurement import measure
+from headsurgeon.models.catalogue import is_planted
+from headsurgeon.models.fingerprint import combined, fingerprints
+from headsurgeon.planning import Plan
+from headsurgeon.planning.planning import plan
+from headsurgeon.planning.rules import Cost
+from headsurgeon.study.material import dev_windows, load_model, scored_windows
+from headsurgeon.study.parts import UNTOUCHED
+from headsurgeon.study.results import PLAN, PREPARED, Cell, CellResult, Record, folder_of
+from headsurgeon.study.scoring import score
+from headsurgeon.study.spec import Study
+
+Tell = Callable[[str], None]
+
+
+class Prepared(Record):
+    """What all cells of a study have in common; `prepared.json`.
+
+    Attributes:
+        model, twin: SHA-256 over all weights.
+        windows: by text, SHA-256 of its test windows' tokens.
+        plan: SHA-256 of the plan file.
+        versions: of the libraries that figures depend on.
+        device: kind of device that the models run on.
+        planted: whether the collapse of the model is known to have been planted.
+    """
+
+    kind: Literal["prepared"] = "prepared"
+    schema_: int = Field(1, alias="schema")
+    headsurgeon: str
+    model: str
+    twin: str | None
+    windows: dict[str, str]
+    plan: str
+    versions: dict[str, str]
+    device: str
+    planted: bool
+
+    @classmethod
+    def load(cls, folder: Path) -> "Prepared":
+        """Reads the file.
+
+        Raises:
+            OutputError: it is damaged.
+        """
+        path = folder / PREPARED
+        try:
+            return cls.model_validate(read_json(path, "prepared"))
+        except ValidationError as error:
+            raise OutputError(
+                f"{path} was altered since the study wrote it: remove it, and it is made again"
+            ) from error
+
+
+def diagnosis_file(folder: Path, text: str) -> Path:
+    """Where the diagnosis of one text lies."""
+    return folder / f"diagnosis-{text}.json"
+
+
+def stock_file(folder: Path, text: str) -> Path:
+    """Where the untouched model's statistics on test windows of one text lie."""
+    return folder / f"untouched-{text}.json"
+
+
+def versions() -> dict[str, str]:
+    """The libraries that figures depend on."""
+    return {
+        "headsurgeon": package_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
+    """Diagnoses, plans, and scores the untouched model; what is there already is read.
+
+    Args:
+        folder: of the study, held by the caller.
+        device: where the models run.
+        tell: told what begins, in words.
+
+    Raises:
+        PlanError: nothing to operate on.
+        StudyError: the folder was prepared under other versions of the libraries.
+        ModelError, CorpusError: as `headsurgeon.load` and `headsurgeon.windows`.
+    """
+    if (folder / PREPARED).exists():
+        prepared = Prepared.load(folder)
+        _check_versions(prepared, folder)
+        return prepared
+    started = time.monotonic()
+    tell(f"loading {study.model}")
+    model, tokenizer = load_model(study, "subject", device)
+    diagnoses: dict[str, Diagnosis] = {}
+    limits = Thresholds(
+        sink=study.plan.sink, dead=study.plan.dead, low_entropy=study.plan.low_entropy
+    )
+    prices: list[Windows] = []
+    for name in study.diagnosed:
+        dev = dev_windows(study, name, tokenizer, max(study.windows.diagnose, study.windows.price))
+        part = dev.take(study.windows.diagnose)
+        tell(f"measuring every head on {len(part)} windows of {part.length} tokens of {name}")
+        diagnoses[name] = diagnose(measure(model, part), limits, seed=study.windows.seed)
+        diagnoses[name].save(diagnosis_file(folder, name))
+        prices.append(dev.take(study.windows.price))
+    mode = study.plan.ablation_mode
+    tell(f"ablating sick heads ({mode}) on {len(prices[0])} windows per text")
+    chosen = choose(
+        study, diagnoses, highest([ablation_cost(model, part, mode=mode) for part in prices]), model
+    )
+    chosen.save(folder / PLAN)
+    texts = scored_windows(study, tokenizer)
+    tell(f"scoring the untouched model on {len(next(iter(texts.values())))} windows per text")
+    scores = score(
+        model,
+        texts,
+        chosen.operated,
+        statistics=study.windows.statistics,
+        modes=("zero", "mean"),
+    )
+    for name, condition in scores.conditions.items():
+        diagnose(condition.stats, limits).save(stock_file(folder, name))
+    twin = None
+    if study.twin is not None:
+        tell(f"loading {study.twin}, the healthy twin")
+        twin = _weights_of(load_model(study, "twin", device)[0])
+    prepared = Prepared(
+        **header("prepared"),
+        model=_weights_of(model),
+        twin=twin,
+        windows={name: hash_of(part) for name, part in texts.items()},
+        plan=hashlib.sha256((folder / PLAN).read_bytes()).hexdigest(),
+        versions=versions(),
+        device=torch.device(model.device).type,
+        planted=is_planted(study.model),
+    )
+    place = folder_of(folder, Cell(UNTOUCHED))
+    place.mkdir(parents=True, exist_ok=True)
+    CellResult(
+        **header("cell"),
+        key=key_of(study, prepared, Cell(UNTOUCHED)),
+        arm=UNTOUCHED,
+        text="",
+        seed=None,
+        status="done",
+        environment={**prepared.versions, "device": prepared.device},
+        seconds=round(time.monotonic() - started, 1),
+        scored=scores.scored,
+        heads=scores.heads,
+        operated=tuple(map(str, chosen.operated)),
+    ).save(place)
+    # last: it is there = all of the above is
+    write_json(folder / PREPARED, prepared.model_dump(mode="json", by_alias=True))
+    return prepared
+
+
+def choose(
+    study: Study, diagnoses: dict[str, Diagnosis], cost: Cost, model: PreTrainedModel
+) -> Plan:
+    """The study's plan: heads that are sick on every text diagnosed, with what ablating them costs.
+
+    Raises:
+        PlanError: there are none, or the rule does not fit the model.
+    """
+    rule, first = study.plan, next(iter(diagnoses.values()))
+    everywhere = [
+        head for head in first.sick if all(each.is_sick[head] for each in diagnoses.values())
+    ]
+    options: dict[str, Any] = {
+        "band": rule.band,
+        "layers": rule.layers,
+        "column": rule.column,
+        "heads": rule.heads,
+        "max_cost": rule.max_cost,
+        "ablation_mode": rule.ablation_mode,
+        "seed": study.seeds[0],
+        "model": model,
+    }
+    if rule.rule == "idle":
+        return plan(first, "idle", cost=cost, **{**options, "heads": rule.heads or everywhere})
+    if rule.rule in ("heads", "column") or len(diagnoses) == 1:
+        return plan(first, rule.rule, cost=cost, **options)
+    # the rule's heads, as far as they are sick on the other texts too
+    held = [head for head in plan(first, rule.rule, **options).operated if head in everywhere]
+    if not held:
+        raise PlanError("no head of the rule is sick on every text that is diagnosed")
+    options |= {"band": None, "layers": None, "column": None, "heads": held}
+    return plan(first, "heads", cost=cost, **options)
+
+
+def highest(costs: Sequence[Cost]) -> Cost:
+    """The cost on the text where it is highest: a head may work on one text alone."""
+
+    def cost(heads: Sequence[HeadId]) -> float:
+        return max(each(heads) for each in costs)
+
+    return cost
+
+
+def key_of(study: Study, prepared: Prepared, cell: Cell) -> str:
+    """SHA-256 of all that decides what a cell comes to."""
+    arm = study.arm(cell.arm)
+    texts = {text.name: text.model_dump(mode="json") for text in study.texts}
+    content = {
+        "cell": list(cell),
+        "arm": arm.model_dump(mode="json", exclude={"about"}),
+        "texts": texts,
+        "windows": study.windows.model_dump(mode="json"),
+        "threads": study.threads,
+        "dtype": study.dtype,
+        "null_seeds": study.null_seeds,
+        "settings": study.settings(arm, cell.seed or 0).model_dump(mode="json")
+        if arm.trains
+        else None,
+        "rate_seed": study.seeds[0] if arm.rates else None,
+        "prepared": prepared.model_dump(mode="json"),
+    }
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_versions(prepared: Prepared, folder: Path) -> None:
+    here = versions()
+    differing = [
+        f"{name} {prepared.versions.get(name, 'unknown')}, here {value}"
+        for name, value in here.items()
+        if prepared.versions.get(name) != value
+    ]
+    if differing:
+        raise StudyError(
+            f"{folder} was prepared under {'; '.join(differing)}: cells of both could not be "
+            "compared; choose another folder, or install the versions it was begun with"
+        )
+
+
+def _weights_of(model: PreTrainedModel) -> str:
+    return combined(fingerprints(model, (name for name, _ in model.named_parameters())))
+
+
+def hash_of(windows: Windows) -> str:
+    """SHA-256 of the tokens of windows."""
+    return hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest()

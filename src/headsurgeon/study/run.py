@@ -1,0 +1,145 @@
+"""Running a study: prepare once, then every cell that is not done, then what it all came to."""
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from headsurgeon.errors import StudyError
+from headsurgeon.files import write_text
+from headsurgeon.folders import locked
+from headsurgeon.study.conclude import StudyResult, conclude
+from headsurgeon.study.engines import Task, run_tasks
+from headsurgeon.study.material import threads
+from headsurgeon.study.prepare import Prepared, key_of, prepare
+from headsurgeon.study.results import (
+    CELL,
+    RATE,
+    RATES,
+    STUDY,
+    Cell,
+    CellResult,
+    cells_of,
+    folder_of,
+)
+from headsurgeon.study.spec import Study
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Who is told how a study gets on."""
+
+    def prepared(self, what: str) -> None:
+        """A step of the preparation begins."""
+
+    def planned(self, todo: int, done: int) -> None:
+        """So many tasks are to be done, so many have been done before."""
+
+    def finished(self, task: Task) -> None:
+        """A task is done, or has failed and said so in its file."""
+
+
+class Silent:
+    """An observer who tells nobody."""
+
+    def prepared(self, what: str) -> None:
+        """Nothing."""
+
+    def planned(self, todo: int, done: int) -> None:
+        """Nothing."""
+
+    def finished(self, task: Task) -> None:
+        """Nothing."""
+
+
+def run_study(
+    study: Study | str | Path,
+    output: Path | str,
+    *,
+    engine: str = "local",
+    jobs: int = 1,
+    device: str = "cpu",
+    options: dict[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> StudyResult:
+    """Runs every cell that is not done yet; the same call resumes what was interrupted.
+
+    Args:
+        study: the study, its file, or the name of a preset.
+        output: folder; see `docs/studies.md` for what lies in it.
+        engine, jobs, device, options: where cells run, see `headsurgeon.study.engines`.
+        observer: who is told.
+
+    Raises:
+        StudyError: a faulty study, or the folder holds another one.
+        OutputError: the folder holds something else, or another process works there.
+        PlanError: no head to operate on.
+        Interrupted: stopped by the user.
+    """
+    if not isinstance(study, Study):
+        study = Study.load(study)
+    telling = observer or Silent()
+    with locked(output, STUDY) as folder:
+        _claim(study, folder)
+        with threads(study.threads):
+            prepared = prepare(study, folder, device, telling.prepared)
+        _forget_failures(study, folder)
+        searches = [
+            Task(Cell(arm.name, text), rates=True)
+            for arm in study.every_arm
+            if arm.rates
+            for text in study.train_on
+        ]
+        cells = [Task(cell) for cell in cells_of(study)]
+        todo = [task for task in (*searches, *cells) if not _done(study, prepared, folder, task)]
+        telling.planned(len(todo), len(searches) + len(cells) - len(todo))
+        # a cell needs the rate of its arm
+        for wave in (True, False):
+            run_tasks(
+                engine,
+                folder,
+                [task for task in todo if task.rates is wave],
+                telling.finished,
+                jobs=jobs,
+                device=device,
+                options=options,
+            )
+        return conclude(folder)
+
+
+def _claim(study: Study, folder: Path) -> None:
+    """Writes the study's file, or accepts the same study; one that only grew may take its place.
+
+    Raises:
+        StudyError: another study lies there.
+    """
+    path = folder / STUDY
+    if path.exists():
+        there = Study.load(path)
+        if there == study:
+            return
+        fixed = ("model", "twin", "texts", "train_on", "plan", "windows", "dtype", "threads")
+        differing = [name for name in fixed if getattr(there, name) != getattr(study, name)]
+        if differing:
+            raise StudyError(
+                f"{folder} holds another study ({there.name}): {', '.join(differing)} differ; "
+                "choose another folder"
+            )
+    write_text(path, study.to_yaml())
+
+
+def _done(study: Study, prepared: Prepared, folder: Path, task: Task) -> bool:
+    if task.rates:
+        return (folder / RATES / f"{task.cell.arm}-{task.cell.text}" / RATE).exists()
+    place = folder_of(folder, task.cell)
+    if not (place / CELL).exists():
+        return False
+    found = CellResult.load(place)
+    # one of other settings is refused by `run_cell`, in words
+    return found.status == "done" and found.key == key_of(study, prepared, task.cell)
+
+
+def _forget_failures(study: Study, folder: Path) -> None:
+    """Cells that failed are tried again."""
+    for cell in cells_of(study):
+        path = folder_of(folder, cell) / CELL
+        if path.exists() and CellResult.load(path.parent).status == "failed":
+            path.unlink()

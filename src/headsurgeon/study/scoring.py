@@ -1,0 +1,75 @@
+"""What is measured of every model of a study: losses, with and without its heads, and the heads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from headsurgeon.data import Windows
+from headsurgeon.evaluation import StatsAndAblation, ablate, evaluate
+from headsurgeon.heads import HeadId, HeadStats
+from headsurgeon.measurement import measure
+from headsurgeon.planning import AblationMode
+from headsurgeon.study.results import HeadTable, Scored
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Losses and heads of one model, by text.
+
+    Attributes:
+        scored: losses as the result file holds them.
+        conditions: statistics of the heads and what ablating (`zero`) the given ones costs.
+    """
+
+    scored: dict[str, Scored]
+    conditions: dict[str, StatsAndAblation]
+
+    @property
+    def heads(self) -> dict[str, HeadTable]:
+        """The statistics as the result file holds them."""
+        return {name: head_table(each.stats) for name, each in self.conditions.items()}
+
+
+def score(
+    model: PreTrainedModel,
+    texts: Mapping[str, Windows],
+    heads: Sequence[HeadId],
+    *,
+    statistics: int,
+    modes: Sequence[AblationMode] = ("zero",),
+) -> Scores:
+    """Scores a model on every text.
+
+    Args:
+        texts: test windows by name.
+        heads: the heads whose ablation is priced.
+        statistics: how many of the windows heads are measured on.
+        modes: how the heads are ablated; `zero` among them.
+    """
+    scored: dict[str, Scored] = {}
+    conditions: dict[str, StatsAndAblation] = {}
+    for name, windows in texts.items():
+        whole = evaluate(model, windows)
+        ablations = {
+            mode: ablate(model, heads, windows, mode=mode, singles=False, baseline=whole)
+            for mode in modes
+        }
+        scored[name] = Scored.of(whole, {mode: each.ablated for mode, each in ablations.items()})
+        stats = measure(model, windows.take(statistics))
+        conditions[name] = StatsAndAblation(stats, ablations["zero"])
+    return Scores(scored, conditions)
+
+
+def head_table(stats: HeadStats) -> HeadTable:
+    """The statistics that tables and maps show, to six digits."""
+    return HeadTable(
+        **{
+            name: tuple(
+                tuple(None if np.isnan(value) else float(f"{value:.6g}") for value in row)
+                for row in stats.mean(name)
+            )
+            for name in HeadTable.model_fields
+        }
+    )

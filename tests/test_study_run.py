@@ -1,0 +1,312 @@
+"""Claims about running studies, on a planted pico pair: resumed, anywhere, the same numbers."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from headsurgeon.cli.main import app
+from headsurgeon.errors import InputError, Interrupted, SettingsError, StudyError
+from headsurgeon.planning import Plan
+from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
+from headsurgeon.study.engines import Task, run_tasks
+from headsurgeon.study.rates import next_rate
+from headsurgeon.study.results import CELL, PREPARED, STUDY, folder_of
+from tests.planted import PLANTED, save_pair, save_texts
+
+TEXT = """\
+kind: study
+name: pico
+model: {collapsed}
+twin: {healthy}
+texts:
+- {{name: code, corpus: "{code}"}}
+- {{name: prose, corpus: "{prose}"}}
+train_on: [code]
+windows: {{length: 32, diagnose: 8, price: 2, test: 8, statistics: 4}}
+train: {{max_tokens: 512, batch_size: 4, evaluate_every: 2, checkpoint_every: 1, dev_windows: 4,
+         statistics_windows: 2}}
+null_seeds: 2
+arms:
+- {{name: paper, train: {{learning_rate: 1.0e-2}}}}
+- gradient_only
+- ceiling
+- untrained
+- ablate_mean
+- random_heads
+- matched_healthy
+- {{name: column, column: 0}}
+contrasts:
+- {{name: improves, question: improves, arm: paper}}
+- {{name: mechanism, question: mechanism, arm: paper, against: gradient_only}}
+- {{name: recovers, question: recovers, arm: paper}}
+- {{name: pruning, question: pruning, arm: paper, against: ablate_mean}}
+- {{name: harms, question: harms, arm: paper, on: other, margin: 10}}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("models")
+    healthy, collapsed = save_pair(folder)
+    code, prose = save_texts(folder / "code"), save_texts(folder / "prose", seed=1)
+    return Study.from_yaml(
+        TEXT.format(collapsed=collapsed, healthy=healthy, code=code, prose=prose)
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies") / "finished"
+    run_study(study, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def part(study: Study) -> Study:
+    """The same study with two of its arms; its cells come to the same."""
+    arms = tuple(arm for arm in study.arms if arm.name in ("paper", "untrained"))
+    return study.model_copy(update={"arms": arms, "contrasts": study.contrasts[:1]})
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """All that the cells of a study came to, but for how long they took."""
+    return {
+        str(cell.cell): cell.model_dump(exclude={"seconds"}) for cell in load_results(folder).cells
+    }
+
+
+def test_every_cell_is_done_and_scored_on_every_text(finished: Path, study: Study) -> None:
+    results = load_results(finished)
+    assert not results.missing
+    assert {cell.error for cell in results.cells} == {""}
+    assert [cell.arm for cell in results.cells] == [arm.name for arm in study.every_arm]
+    for cell in results.cells:
+        assert set(cell.scored) == set(cell.heads) == {"code", "prose"}
+
+
+def test_the_plan_holds_the_planted_heads(finished: Path) -> None:
+    assert set(PLANTED) <= set(Plan.load(finished / "plan.yaml").operated)
+
+
+def test_what_was_not_trained_is_not_recovered(finished: Path) -> None:
+    (cell,) = load_results(finished).of("untrained")
+    assert cell.recovery is not None
+    assert cell.recovery.left_sick
+    assert cell.recovery.recovered == ()
+    scored = cell.scored["code"]
+    assert scored.nll == scored.ablated["zero"]
+
+
+def test_ablating_is_scored_as_the_untouched_model_without_its_heads(finished: Path) -> None:
+    results = load_results(finished)
+    (stock,), (pruned,) = results.of("untouched"), results.of("ablate_mean")
+    assert pruned.scored["code"].nll == stock.scored["code"].ablated["mean"]
+
+
+def test_controls_operate_on_as_many_other_heads_in_each_layer(finished: Path) -> None:
+    results = load_results(finished)
+    (stock,), (matched,) = results.of("untouched"), results.of("matched_healthy", "code")
+    layers = [[name.split("H")[0] for name in cell.operated] for cell in (stock, matched)]
+    assert layers[0] == layers[1]
+    assert not set(stock.operated) & set(matched.operated)
+    (column,) = results.of("column", "code")
+    assert set(column.operated) == {*stock.operated, "L0H0", "L1H0"}
+
+
+def test_text_that_was_not_trained_on_is_judged_by_its_margin(finished: Path) -> None:
+    decisions = {each.contrast: each for each in conclude(finished).decisions}
+    assert set(decisions) == {"improves", "mechanism", "recovers", "pruning", "harms"}
+    assert (decisions["harms"].text, decisions["harms"].outcome) == ("prose", "equivalent")
+    value = decisions["mechanism"].value
+    scores = [load_results(finished).of(arm, "code")[0] for arm in ("paper", "gradient_only")]
+    losses = [sum(s.scored["code"].nll) / sum(s.scored["code"].tokens) for s in scores]
+    assert value == pytest.approx(losses[0] - losses[1], abs=1e-12)
+
+
+def test_running_it_again_computes_nothing(finished: Path, study: Study) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("cell.json")}
+    run_study(study, finished)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("cell.json")} == before
+
+
+class Impatient:
+    """Stops the study after some tasks."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def prepared(self, what: str) -> None:
+        """Nothing."""
+
+    def planned(self, todo: int, done: int) -> None:
+        """Nothing."""
+
+    def finished(self, task: Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted("stopped")
+
+
+def same(folder: Path, finished: Path) -> bool:
+    """Whether every cell came to what it comes to in the whole study."""
+    whole = numbers(finished)
+    return numbers(folder) == {name: whole[name] for name in numbers(folder)}
+
+
+def test_a_study_that_is_stopped_and_run_again_gives_the_same_numbers(
+    finished: Path, part: Study, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    with pytest.raises(Interrupted):
+        run_study(part, folder, observer=Impatient(1))
+    # as a kill would leave it: a run at its end, the cell's file not yet there
+    (folder_of(folder, Cell("paper", "code", 0)) / CELL).unlink()
+    run_study(part, folder)
+    assert len(numbers(folder)) == 3
+    assert same(folder, finished)
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "options"),
+    [
+        ("local", "headsurgeon", {}),
+        pytest.param("slurm", "submitit", {"cluster": "local"}, marks=pytest.mark.slow),
+        pytest.param("ray", "ray", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_engine_gives_the_same_numbers(
+    finished: Path, part: Study, tmp_path: Path, engine: str, package: str, options: dict[str, Any]
+) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is an optional extra")
+    run_study(part, tmp_path / "study", engine=engine, jobs=2, options=options)
+    assert same(tmp_path / "study", finished)
+
+
+def test_an_arm_that_fails_says_why_and_the_others_go_their_way(
+    finished: Path, study: Study, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    broken = {"name": "broken", "init": "no_such_start"}
+    grown = Study.model_validate(
+        {**study.model_dump(), "arms": (*(a.model_dump() for a in study.arms), broken)}
+    )
+    result = run_study(grown, folder)
+    (failed,) = result.results.failed
+    assert (failed.arm, "no_such_start" in failed.error) == ("broken", True)
+    assert len(numbers(folder)) == len(numbers(finished)) + 1
+    # and the command says so
+    (folder / STUDY).unlink()
+    (folder / STUDY).write_text(grown.to_yaml())
+    shown = CliRunner().invoke(app, ["study", str(folder / STUDY), "--output", str(folder)])
+    assert shown.exit_code == 1, shown.stderr
+    assert "broken-code-0" in shown.stderr
+
+
+def test_another_study_is_refused(finished: Path, study: Study) -> None:
+    other = study.model_copy(update={"windows": study.windows.model_copy(update={"seed": 1})})
+    with pytest.raises(StudyError, match=r"holds another study .* windows differ"):
+        run_study(other, finished)
+
+
+def test_a_cell_of_other_settings_is_refused_and_named(
+    finished: Path, study: Study, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    changed = [arm.model_dump() for arm in study.arms]
+    changed[0]["train"] = {"learning_rate": 0.5}
+    other = Study.model_validate({**study.model_dump(), "arms": tuple(changed)})
+    with pytest.raises(StudyError, match=r"paper-code-0.*other settings"):
+        run_study(other, folder)
+
+
+def test_text_that_changed_meanwhile_is_refused(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    prepared = json.loads((folder / PREPARED).read_text())
+    prepared["windows"]["prose"] = "0" * 64
+    (folder / PREPARED).write_text(json.dumps(prepared))
+    for path in folder.rglob(CELL):
+        path.unlink()
+    with pytest.raises(StudyError, match="test windows of prose"):
+        run_study(study, folder)
+
+
+@pytest.mark.parametrize("damage", ["{}", "[1", '{"kind": "cell", "schema": 1}', ""])
+def test_a_damaged_cell_is_refused_in_words(finished: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    path = folder_of(folder, Cell("untouched")) / CELL
+    path.write_text(damage)
+    with pytest.raises(InputError, match=r"cell\.json"):
+        load_results(folder)
+
+
+def test_a_cell_that_is_written_and_read_is_the_same(finished: Path, tmp_path: Path) -> None:
+    for cell in load_results(finished).cells:
+        cell.save(tmp_path)
+        assert CellResult.load(tmp_path) == cell
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({1.0: 3.0, 2.0: 2.0, 4.0: 3.0}, None),
+        ({1.0: 1.0, 2.0: 2.0, 4.0: 3.0}, 0.5),
+        ({1.0: 3.0, 2.0: 2.0, 4.0: 1.0}, 8.0),
+        ({1.0: 3.0, 2.0: 2.0, 4.0: np.inf}, None),
+        ({1.0: np.nan, 2.0: 2.0, 4.0: 1.0}, 8.0),
+        ({1.0: 2.0, 2.0: 2.0, 4.0: 2.0}, None),
+    ],
+)
+def test_a_grid_grows_where_its_best_is_at_an_end(
+    losses: dict[float, float], expected: float | None
+) -> None:
+    assert next_rate(losses) == expected
+
+
+def test_a_rate_is_chosen_between_two_worse_ones(study: Study, tmp_path: Path) -> None:
+    arm = {"name": "gradient_only", "rates": (1e-1, 2e-1, 4e-1)}
+    fields = {**study.model_dump(), "arms": (arm,), "contrasts": (), "twin": None}
+    run_study(Study.model_validate(fields), tmp_path / "study")
+    found = json.loads((tmp_path / "study/rates/gradient_only-code/rate.json").read_text())
+    losses = {float(rate): loss for rate, loss in found["losses"].items()}
+    assert next_rate(losses) is None
+    assert losses[found["chosen"]] == min(losses.values())
+    (cell,) = load_results(tmp_path / "study").of("gradient_only", "code")
+    assert cell.trained is not None
+    assert cell.trained.learning_rate == found["chosen"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "jobs", "words"), [("cloud", 1, "no engine"), ("local", 0, "at least 1")]
+)
+def test_an_engine_that_there_is_not_is_refused(
+    tmp_path: Path, engine: str, jobs: int, words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        run_tasks(engine, tmp_path, [Task(Cell("paper"))], lambda task: None, jobs=jobs)
+
+
+@pytest.fixture(scope="module")
+def printed(finished: Path) -> str:
+    return CliRunner().invoke(app, ["report", str(finished)]).output
+
+
+def test_the_page_is_made_of_the_files_alone(finished: Path, printed: str) -> None:
+    page = (finished / "study.html").read_text()
+    assert "study.html" in printed
+    for cell in load_results(finished).cells:
+        assert cell.arm in page
+    assert page.count("data:image/png") == len(list((finished / "figures").glob("*.png")))
+    assert "mechanism" in page
