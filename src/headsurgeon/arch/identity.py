@@ -58,9 +58,8 @@ def check_code(model: PreTrainedModel) -> None:
         if own is not None:
             _refuse(f"{own} of {kind.__module__}.{kind.__qualname__} (at {name or 'the top'})")
     for name, module in model.named_modules():
-        forward = module.__dict__.get("forward")
-        if forward is not None and not _known(_origin(forward)):
-            _refuse(f"a forward from {_origin(forward)} at {name or 'the top'}")
+        for method, function in _put_in_place(module):
+            _refuse(f"a {method} from {_origin(function)} at {name or 'the top'}")
     for origin in {kind.__module__ for kind in kinds if _is_transformers(kind)}:
         for name, held in vars(sys.modules[origin]).items():
             if isinstance(held, FunctionType) and not _library(held.__module__):
@@ -69,6 +68,17 @@ def check_code(model: PreTrainedModel) -> None:
     attention: Any = ALL_ATTENTION_FUNCTIONS.get(chosen, None)
     if attention is not None and not _known(_origin(attention)):
         _refuse(f"the attention function {chosen!r}, which comes from {_origin(attention)}")
+
+
+def foreign_hooks(module: nn.Module) -> dict[int, str]:
+    """The forward hooks of a module that neither a library nor this package put there.
+
+    Returns:
+        By the number that `torch` gave each of them: the module in which its code was written.
+    """
+    hooks = {**module._forward_pre_hooks, **module._forward_hooks}
+    origins = {number: _origin(hook) for number, hook in hooks.items()}
+    return {number: origin for number, origin in origins.items() if not _known(origin)}
 
 
 def _refuse(what: str) -> None:
@@ -120,6 +130,14 @@ def _functions(owner: type) -> Iterator[tuple[str, Any]]:
             held = held.fget
         if isinstance(held, FunctionType):
             yield name, held
+
+
+def _put_in_place(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Functions of other code that stand on one module in place of its class' methods."""
+    for name, value in vars(module).items():
+        replaces = callable(value) and callable(getattr(type(module), name, None))
+        if replaces and not _known(_origin(value)):
+            yield name, value
 
 
 def _origin(function: Any) -> str:

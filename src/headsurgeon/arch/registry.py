@@ -5,6 +5,7 @@ from collections.abc import Callable
 from transformers import PretrainedConfig, PreTrainedModel
 
 from headsurgeon.arch import bloom, falcon, gemma, gpt2, gpt_neox, lfm2, mpt, phi3
+from headsurgeon.arch.attention_modules import check_attention_modules
 from headsurgeon.arch.identity import check_code
 from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.plain_families import PLAIN_FAMILIES
@@ -34,7 +35,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
 
     Raises:
         UnsupportedModel: the family is not described, the model has no language-model head, or it
-            runs code that is not the family's.
+            runs code that is not the family's, or its attention was changed after loading.
     """
     layout = layout_for(model.config)
     if model.get_output_embeddings() is None:
@@ -43,6 +44,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
             "load it as a causal language model (AutoModelForCausalLM)"
         )
     check_code(model)
+    check_attention_modules(model, layout)
     return layout
 
 

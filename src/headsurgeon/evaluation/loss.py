@@ -2,27 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from weakref import WeakSet
 
 import numpy as np
-import torch
-from jaxtyping import Int
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
-from headsurgeon.attention.choice import attending
+from headsurgeon.attention.choice import attending, choose_attention
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import ModelError
+from headsurgeon.measurement.own_forward import check_own_attention, check_own_loss
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.loss import token_nll
 from headsurgeon.scores import Evaluation
-
-# tokens of a window on which a model's own loss is compared with ours: few, for the logits' sake
-_OWN_TOKENS = 64
-_CHECKED: WeakSet[PreTrainedModel] = WeakSet()
 
 
 @usual_defaults()
@@ -53,7 +46,9 @@ def evaluate(
     layout = layout_of(model)
     for part in parts:
         check_windows(part.tokens, layout, model)
-        check_own_loss(model, part.tokens[:1])
+    check_own_loss(model, parts[-1].tokens[:1])
+    if choose_attention(model, attention) != "stock":
+        check_own_attention(model, layout, parts[-1].tokens[:1])
     for part in parts:
         losses, used = _window_losses(model, part, batch_size, attention)
         for name, loss in zip(part.documents, losses, strict=True):
@@ -95,32 +90,6 @@ def _window_losses(
             losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
     _check_finite(losses, windows, model)
     return losses, used
-
-
-def check_own_loss(model: PreTrainedModel, window: Int[Tensor, "1 length"]) -> None:
-    """Checks once per model, on the beginning of one window, that its own loss is the one we take.
-
-    A hook on the head, or a factor changed after loading, would otherwise be left out in silence.
-
-    Raises:
-        ModelError: the model's own logits give another loss than hidden states and head do.
-    """
-    if model in _CHECKED:
-        return
-    ids = window[:, :_OWN_TOKENS].to(model.device)
-    with torch.no_grad(), evaluating(model):
-        logits = model(input_ids=ids, use_cache=False).logits.float()
-        own = float(functional.cross_entropy(logits[0, :-1], ids[0, 1:]))
-        ours = float(token_nll(model, ids).mean())
-    # both from the same forward pass: what differs is the order in which the head is summed up
-    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
-    if abs(own - ours) > tolerance * max(1.0, abs(own)):
-        raise ModelError(
-            f"{model_id(model)}: its own forward has a loss of {own:.4f} on {ids.shape[1]} tokens, "
-            f"hidden states and language-model head as its family describes them {ours:.4f}; a "
-            "hook or a changed attribute computes something else: remove it"
-        )
-    _CHECKED.add(model)
 
 
 def _check_finite(losses: Sequence[float], windows: Windows, model: PreTrainedModel) -> None:

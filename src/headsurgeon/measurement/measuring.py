@@ -1,7 +1,6 @@
 """Statistics of every head during ordinary forward passes; the model is left as it was."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,26 +9,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
-from headsurgeon.arch.layout import Observed
 from headsurgeon.attention.row_statistics import RowStatistics
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, as_windows
 from headsurgeon.errors import ModelError
 from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
-from headsurgeon.measurement.attention_interface import listening
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measured_attention import choose_measured, measuring
-from headsurgeon.measurement.projection_hooks import capturing
+from headsurgeon.measurement.own_forward import OBSERVE, check_own_attention
 from headsurgeon.measurement.unequal import of_texts
 from headsurgeon.measurement.untrained_head import null_mass
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
 from headsurgeon.models.weights import ordinary, precision
 
 SINK_ROW = 0.9
-OBSERVE: dict[Observed, Callable[..., AbstractContextManager[None]]] = {
-    "projections": capturing,
-    "interface": listening,
-}
 
 
 @usual_defaults()
@@ -87,6 +80,7 @@ def measure(
     quantiles = np.full((*shape, len(QUANTILE_LEVELS)), np.nan)
     ran = choose_measured(model, layout, attention, length)
     observe = OBSERVE[layout.observed]
+    check_own_attention(model, layout, tokens[:1])
     sinks: dict[int, Tensor] = {}
     done = 0
 
