@@ -24,6 +24,7 @@ ORDER = [
     "locks",
     "folders",
     "bootstrap",
+    "own_files",
     "scores",
     "arch",
     "models",

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from headsurgeon.cli.outputs import check_file, check_folder
+from headsurgeon.cli.outputs import check_file
+from headsurgeon.cli.outputs import check_folder as check_folder_of
 from headsurgeon.errors import HeadsurgeonError, OutputError
 from tests.clinic import run
 
 LONG = "x" * 300
+
+
+def check_folder(place: Path) -> None:
+    check_folder_of(place, "run.json")
+
+
 # a model that is not there: whoever asks for it first has not looked at the output
 CORPUS = ("--corpus", "text:none/*.txt")
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {

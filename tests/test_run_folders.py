@@ -277,3 +277,20 @@ def test_slices_loaded_from_a_narrow_checkpoint_say_that_they_are_rounded() -> N
     fresh = operate(pico("bloom").to(torch.bfloat16), PLAN)
     with pytest.warns(UserWarning, match="rounded"):
         fresh.model.load_state_dict(trained.model.state_dict())
+
+
+def test_a_patch_that_was_changed_after_the_run_is_not_written_over(
+    finished: Path, tmp_path: Path
+) -> None:
+    patch = tmp_path / "run" / "patch.safetensors"
+    with pytest.raises(OutputError, match="is not the one that this run wrote"):
+        again(finished, tmp_path / "run", lambda folder: patch.write_bytes(b"mine"))
+    assert patch.read_bytes() == b"mine"
+    again(finished, tmp_path / "run", lambda folder: patch.unlink())
+    written, _ = read_tensors(patch, "patch", OutputError)
+    expected, _ = read_tensors(finished / "patch.safetensors", "patch", OutputError)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
+    kept = patch.stat().st_mtime_ns
+    run(patient(), tmp_path / "run", **QUICK)
+    assert patch.stat().st_mtime_ns == kept

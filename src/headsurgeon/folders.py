@@ -19,6 +19,8 @@ from headsurgeon.temporaries import (
 
 # where the names and hashes of all that we wrote stand in a folder's marker
 MANIFEST = "files"
+# where they stand when the marker has no place for them; see `own_files`
+LIST = ".headsurgeon.files.json"
 
 
 def claim_folder(folder: Path | str, marker: str) -> Path:
@@ -33,12 +35,12 @@ def claim_folder(folder: Path | str, marker: str) -> Path:
         WriteError: it cannot be created.
     """
     folder = Path(folder)
-    check_folder(folder, marker)
+    check_claimable(folder, marker)
     _create(folder)
     return folder
 
 
-def check_folder(folder: Path | str, marker: str) -> None:
+def check_claimable(folder: Path | str, marker: str) -> None:
     """Refuses what `claim_folder` would refuse, and creates nothing.
 
     Raises:
@@ -61,7 +63,7 @@ def check_folder(folder: Path | str, marker: str) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{str(folder)[:300]} cannot be used for output: {reason}") from error
-    if (folder / marker).is_file():
+    if (folder / marker).is_file() or _listed_as(folder) == marker:
         return
     if any(not _is_ours(name) for name in names):
         raise OutputError(
@@ -86,14 +88,14 @@ def locked(folder: Path | str, marker: str) -> Iterator[Path]:
         WriteError: the folder cannot be created or written.
     """
     folder = Path(folder)
-    check_folder(folder, marker)
+    check_claimable(folder, marker)
     created = _create(folder)
     # where it lies now, whatever becomes of the working directory
     place = Path(os.path.realpath(folder))
     try:
         with lock(place):
             # once more, since another process may have written between the first look and the lock
-            check_folder(folder, marker)
+            check_claimable(folder, marker)
             remove_all_left_over(place)
             yield folder
     finally:
@@ -287,6 +289,14 @@ def _announce(folder: Path, staged: Path, marker: str, before: Mapping[str, str]
         for name in sorted({*before, *after})
     }
     write_json(folder / marker, {**content, MANIFEST: both})
+
+
+def _listed_as(folder: Path) -> object:
+    """The marker of a folder with a list, which is gone while its files are being replaced."""
+    try:
+        return read_object(folder / LIST).get("marker")
+    except InputError:
+        return None
 
 
 def _is_ours(name: str) -> bool:

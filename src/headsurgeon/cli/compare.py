@@ -13,6 +13,7 @@ from headsurgeon.cli.planted import planted_remark
 from headsurgeon.cli.published import PUBLISHED, SOURCE, PublishedFigures
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import VERDICTS
+from headsurgeon.own_files import writing
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
@@ -139,31 +140,33 @@ def begin_comparison(output: Path) -> None:
     """Marks a folder as a comparison's before its parts are written: a kill must not orphan them.
 
     Raises:
+        OutputError: the folder holds something else, or files of ours that were edited since.
         WriteError: it cannot be written.
     """
     from headsurgeon.files import header, write_json
 
-    if not (output / COMPARISON).exists():
-        write_json(output / COMPARISON, {**header("comparison"), "finished": False, "models": []})
+    with writing(output, COMPARISON) as staged:
+        write_json(staged / COMPARISON, {**header("comparison"), "finished": False, "models": []})
 
 
 def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     """Writes comparison.json and maps.png into a folder that is new, empty, or has the first.
 
     Raises:
-        OutputError: the folder holds something else.
+        OutputError: the folder holds something else, or files of ours that were edited since.
+        WriteError: they cannot be written.
     """
     from headsurgeon.files import header, write_json
-    from headsurgeon.folders import claim_folder
     from headsurgeon.report.style import write_png
 
-    claim_folder(output, COMPARISON)
     models = [summary(diagnosis) for diagnosis in diagnoses]
-    write_json(output / COMPARISON, {**header("comparison"), "finished": True, "models": models})
-    write_png(comparison_figure(diagnoses), output / FIGURE)
+    with writing(output, COMPARISON) as staged:
+        content = {**header("comparison"), "finished": True, "models": models}
+        write_json(staged / COMPARISON, content)
+        write_png(comparison_figure(diagnoses), staged / FIGURE)
 
 
-def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
+def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"], written: Sequence[str]) -> None:
     """Prints the table and what else a reader needs to judge it."""
     console = out()
     console.print(heading(f"{len(diagnoses)} models on {_reading(diagnoses)}"), soft_wrap=True)
@@ -176,7 +179,6 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     if remarks:
         console.print()
         console.print(facts(remarks))
-    written = sorted(path.name for path in output.iterdir())
     console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True)
 
 

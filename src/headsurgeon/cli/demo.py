@@ -43,7 +43,9 @@ def demo(
     The shipped model's collapse was planted, so it is known how much a repair could bring back. The
     control trains the same weights on the same tokens without reinitialising them.
     """
-    check_folder(output)
+    from headsurgeon.demo.record import RECORD
+
+    check_folder(output, RECORD)
     quieten()
     from headsurgeon.demo import demo as run_demo
     from headsurgeon.demo import settings_for

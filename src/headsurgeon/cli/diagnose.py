@@ -11,6 +11,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, out, show_next
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.own_files import check_own_files, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from headsurgeon.diagnosis import Diagnosis, FirstTokenTest, Thresholds
 
 DIAGNOSIS = "diagnosis.json"
+HEADS = "heads.csv"
+LAYERS = "layers.csv"
+FIRST_TOKEN_TEST = "first_token_test.json"
+FILES = (DIAGNOSIS, HEADS, LAYERS, FIRST_TOKEN_TEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +89,6 @@ def diagnose(
     from headsurgeon.diagnosis import Thresholds
     from headsurgeon.folders import locked
 
-    check_folder(output)
     examine = partial(
         _examine,
         thresholds=Thresholds(sink=sink, dead=dead, low_entropy=low_entropy),
@@ -98,10 +102,12 @@ def diagnose(
     if len(models) > 1:
         _compare(models, output, examine, loading)
         return
+    check_folder(output, DIAGNOSIS)
     with locked(output, DIAGNOSIS):
+        check_own_files(output, FILES)
         examined = examine(models[0])
-        _write(output, examined)
-    _show(output, examined)
+        names = _write(output, examined)
+    _show(output, examined, names)
 
 
 def _compare(
@@ -112,6 +118,7 @@ def _compare(
 ) -> None:
     from headsurgeon.cli.compare import (
         COMPARISON,
+        FIGURE,
         begin_comparison,
         check_models,
         folder_names,
@@ -120,17 +127,24 @@ def _compare(
     )
     from headsurgeon.folders import locked
 
+    check_folder(output, COMPARISON)
     check_models(models, loading)
+    places = [output / name for name in folder_names(models)]
     with locked(output, COMPARISON):
+        check_own_files(output, (COMPARISON, FIGURE))
+        for place in places:
+            check_folder(place, DIAGNOSIS)
+            check_own_files(place, FILES)
         # one model is held at a time
         examined = [examine(model) for model in models]
         diagnoses = [each.diagnosis for each in examined]
         begin_comparison(output)
-        for name, each in zip(folder_names(models), examined, strict=True):
-            _write(output / name, each)
+        for place, each in zip(places, examined, strict=True):
+            _write(place, each)
         # what is drawn and summed up comes last, so that a fault in it loses no measurement
         write_comparison(output, diagnoses)
-    show_comparison(output, diagnoses)
+    written = sorted([COMPARISON, FIGURE, *(place.name for place in places)])
+    show_comparison(output, diagnoses, written)
 
 
 def _examine(
@@ -187,35 +201,35 @@ def _position_or_token(
         )
 
 
-def _write(output: Path, examined: Examined) -> None:
+def _write(output: Path, examined: Examined) -> list[str]:
+    """Writes what was found, all of it or nothing, and returns the names of the files."""
     import pandas
 
     from headsurgeon.files import header, write_json, write_text
-    from headsurgeon.folders import claim_folder
 
     diagnosis, dormancy, test = examined.diagnosis, examined.dormancy, examined.test
-    claim_folder(output, DIAGNOSIS)
-    diagnosis.save(output / DIAGNOSIS)
-    write_text(output / "heads.csv", diagnosis.to_frame().to_csv(index=False))
     layers = {
         "layer": range(len(dormancy)),
         # empty, not 0, where there is no head
         "sick": pandas.Series(diagnosis.per_layer).where(diagnosis.stats.attends).astype("Int64"),
         "mlp_dormancy": dormancy,
     }
-    write_text(output / "layers.csv", pandas.DataFrame(layers).to_csv(index=False))
-    if test is not None:
-        content = {**header("first-token-test"), "heads": test.to_dict()}
-        write_json(output / "first_token_test.json", content)
+    with writing(output, DIAGNOSIS) as staged:
+        diagnosis.save(staged / DIAGNOSIS)
+        write_text(staged / HEADS, diagnosis.to_frame().to_csv(index=False))
+        write_text(staged / LAYERS, pandas.DataFrame(layers).to_csv(index=False))
+        if test is not None:
+            content = {**header("first-token-test"), "heads": test.to_dict()}
+            write_json(staged / FIRST_TOKEN_TEST, content)
+        return sorted(path.name for path in staged.iterdir())
 
 
-def _show(output: Path, examined: Examined) -> None:
+def _show(output: Path, examined: Examined, names: "Sequence[str]") -> None:
     from headsurgeon.cli.summary import show_diagnosis
 
     diagnosis = examined.diagnosis
     show_diagnosis(diagnosis, examined.dormancy, examined.test)
     console = out()
-    names = sorted(path.name for path in output.iterdir())
     console.print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
     if diagnosis.sick:
         show_next("plan", output / DIAGNOSIS, "--rule", "sick", "-o", "plan.yaml")

@@ -31,9 +31,10 @@ def merge(
     """Writes the model with a patch merged in, and all that lies beside it, as a checkpoint."""
     from headsurgeon.models.origin import checkpoint_folder
     from headsurgeon.operation import apply_patch, read_patch
+    from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
 
-    check_folder(output)
+    check_folder(output, MARKER)
     check_output(output)
     read_patch(patch)
     precision = own_dtype(model, revision, trust_remote_code) if dtype == "auto" else dtype

@@ -126,16 +126,13 @@ def operate(
     resumes.
     """
     from headsurgeon.arch import layout_for
-    from headsurgeon.folders import claim_folder
     from headsurgeon.models.loading import load_config
     from headsurgeon.operation import operate as open_up
     from headsurgeon.planning import Plan
 
     settings = _settings(preset, vars(training))
     corpus = options.mixed_corpus(corpora, weights)
-    check_folder(output)
-    if output.exists():
-        claim_folder(output, "run.json")
+    check_folder(output, "run.json")
     trust = loading.trust_remote_code
     config = load_config(model, revision=loading.revision, trust_remote_code=trust)
     layout = layout_for(config)

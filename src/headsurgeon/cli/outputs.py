@@ -7,6 +7,7 @@ from pathlib import Path
 
 from headsurgeon.errors import InputError, OutputError
 from headsurgeon.files import check_header, read_object
+from headsurgeon.folders import check_claimable
 
 # what a file's name grows by while it is being written, and the longest name within a folder
 _TEMPORARY = 16
@@ -67,18 +68,22 @@ def check_own_picture(path: Path | str) -> None:
         )
 
 
-def check_folder(path: Path | str) -> None:
-    """Refuses a path that cannot be, or become, a folder with files in it.
+def check_folder(path: Path | str, marker: str) -> None:
+    """Refuses a path that cannot be, or become, a folder with files of one command in it.
+
+    Args:
+        marker: the file that says whose folder it is; see `folders.claim_folder`.
 
     Raises:
-        OutputError: a file, a parent that is a file, a folder that cannot be written to, or a name
-            that is too long.
+        OutputError: a file, a parent that is a file, a folder that cannot be written to, one that
+            holds something else, or a name that is too long.
     """
     path = Path(path)
     kind = _kind(path)
     if kind is not None and not stat.S_ISDIR(kind):
         raise OutputError(f"{path} is a file; expected a folder for the output")
     _check_parents(path, path, 0)
+    check_claimable(path, marker)
 
 
 def _kind(path: Path) -> int | None:

@@ -11,7 +11,7 @@ from headsurgeon.errors import InputError, ModelError, OutputError, WriteError
 from headsurgeon.files import check_header, header, read_object, write_json
 from headsurgeon.folders import (
     MANIFEST,
-    check_folder,
+    check_claimable,
     check_own,
     locked,
     manifest_of,
@@ -42,7 +42,7 @@ def check_output(folder: Path) -> dict[str, str]:
         OutputError: it holds something else than a checkpoint written here, or files that were
             added or changed since.
     """
-    check_folder(folder, MARKER)
+    check_claimable(folder, MARKER)
     if not (folder / MARKER).is_file():
         return {}
     try:

@@ -13,6 +13,7 @@ from headsurgeon import files
 from headsurgeon.attention.choice import choose_attention
 from headsurgeon.data import Windows
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
+from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation import Patient
 from headsurgeon.operation.learner import Learner
@@ -24,6 +25,7 @@ RUN_NAME = "run.json"
 CHECKPOINTS = "checkpoint"
 PATCH_NAME = Patient.file_name
 _KIND = "run"
+_HASH = "patch_sha256"
 
 
 class RunFile(BaseModel):
@@ -68,7 +70,8 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> No
     down and warned about, since they may round differently.
 
     Raises:
-        OutputError: the folder holds a run that differs, or a damaged `run.json`; names what.
+        OutputError: the folder holds a run that differs, a damaged `run.json`, or a result that was
+            changed after the run had finished; names what.
         WriteError: it cannot be written.
     """
     path = folder / RUN_NAME
@@ -77,6 +80,12 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> No
     if path.exists():
         content, found = _read(path)
         _check_same(found.identity, wanted, folder)
+        saved = folder / learner.file_name
+        if saved.exists() and result_as_written(folder, saved.name) is False:
+            raise OutputError(
+                f"{saved} is not the one that this run wrote when it finished; move "
+                "it away to have the run's own written again, or choose another folder"
+            )
         if here not in found.environment:
             _warn(found.environment, here, folder)
             files.write_json(path, {**content, "environment": [*found.environment, here]})
@@ -94,10 +103,17 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> No
     files.write_json(path, content)
 
 
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Enters the outcome of a finished run into `run.json`."""
+def write_result(folder: Path, result: Mapping[str, Any], saved: str) -> None:
+    """Enters the outcome of a finished run into `run.json`, with the hash of the file `saved`."""
     path = folder / RUN_NAME
-    files.write_json(path, {**_read(path)[0], "result": dict(result)})
+    written = {**result, _HASH: manifest_of(folder, [saved]).get(saved)}
+    files.write_json(path, {**_read(path)[0], "result": written})
+
+
+def result_as_written(folder: Path, saved: str) -> bool | None:
+    """Whether the file is the one the finished run wrote; None while there is no telling."""
+    said = (_read(folder / RUN_NAME)[1].result or {}).get(_HASH)
+    return None if said is None else said == manifest_of(folder, [saved]).get(saved)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], RunFile]:

@@ -26,7 +26,7 @@ from headsurgeon.training.dev_evaluation import DevEvaluation
 from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep, start_entry
 from headsurgeon.training.losses import Term, backward
 from headsurgeon.training.optimiser import Optimiser
-from headsurgeon.training.run_folder import CHECKPOINTS, write_result
+from headsurgeon.training.run_folder import CHECKPOINTS, result_as_written, write_result
 from headsurgeon.training.schedule import (
     last_step,
     learning_rate,
@@ -133,7 +133,9 @@ class Session:
         kept = self.kept_step
         load_kept(self.checkpoints, self.slices, kept, self.settings.keep)
         self.learner.step = kept
-        patch = self.learner.save(self.folder / self.learner.file_name)
+        patch = self.folder / self.learner.file_name
+        if not result_as_written(self.folder, self.learner.file_name):
+            patch = self.learner.save(patch)
         run = Run(
             folder=self.folder,
             steps=self.end,
@@ -147,7 +149,7 @@ class Session:
             snapshots=self.snapshots.paths,
             anchor_tokens=self.anchor_tokens,
         )
-        write_result(self.folder, run.figures())
+        write_result(self.folder, run.figures(), self.learner.file_name)
         return run
 
     def _step(self) -> None:
