@@ -151,7 +151,7 @@ def test_an_ablation_in_progress_is_no_fault_of_attention() -> None:
 
 def test_a_model_under_operation_is_compared_and_agrees() -> None:
     model = pico("bloom")
-    plan = hs.Plan("any", "heads", (PlannedHead(hs.HeadId(1, 2)),))
+    plan = hs.Plan(model="any", rule="heads", heads=(PlannedHead(id=hs.HeadId(1, 2)),))
     patient = hs.operate(model, plan)
     hs.measure(model, tokens())
     patient.merge()
