@@ -1,12 +1,14 @@
 """The training loop: AdamW on the slices, stoppable at any step, resumed bit for bit on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headsurgeon.data import Windows
 from headsurgeon.folders import locked
 from headsurgeon.models.forward import check_windows
 from headsurgeon.operation.learner import Learner
+from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.training.contexts import (
     computing,
     differentiable,
@@ -20,6 +22,7 @@ from headsurgeon.training.dev_evaluation import DevEvaluation, check_probes
 from headsurgeon.training.log import Run
 from headsurgeon.training.losses import terms_of
 from headsurgeon.training.optimiser import check_optimiser
+from headsurgeon.training.processes import Processes
 from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
 from headsurgeon.training.schedule import last_step
 from headsurgeon.training.session import Session
@@ -66,6 +69,9 @@ def train(
         StateError: the learner is merged or reverted, or what it trains is frozen.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the message says how to resume.
         WriteError: the disk is full; the last checkpoint is whole.
+
+    Several processes, as `torchrun` starts them, may call this together; see `Processes`. Each has
+    the whole model, on its own device.
     """
     learner.require_open()
     probes = check_probes(probes or {})
@@ -74,9 +80,11 @@ def train(
     computing(learner.model, settings)
     check_optimiser(learner, settings)
     model = learner.model
+    check_unsharded(model)
+    processes = Processes(settings, model.device)
     with (
         differentiable(learner),
-        locked(output, RUN_NAME) as folder,
+        _claimed(output, processes) as folder,
         training_mode(model),
         gradient_checkpointing(model, settings.gradient_checkpointing),
         own_randomness(model),
@@ -87,13 +95,25 @@ def train(
         kept = snapshots_of(folder, settings, len(train_windows), end, parameters)
         # before it is rounded, since it is to hold the stock weights for a moment
         terms = terms_of(learner, settings, anchor)
-        wanted = identity(learner, train_windows, dev_windows, settings, probes, anchor)
-        open_folder(folder, wanted, learner)
+        processes.by_first(
+            lambda: open_folder(
+                folder,
+                identity(learner, train_windows, dev_windows, settings, probes, anchor),
+                learner,
+            )
+        )
         dev = DevEvaluation(learner, dev_windows, settings, probes)
         with masters(learner, settings):
             session = Session(
-                learner, train_windows, dev, folder, settings, on_step, stop, kept, terms
+                learner, train_windows, dev, folder, settings, on_step, stop, kept, terms, processes
             )
             session.resume()
             session.run()
             return session.finish()
+
+
+@contextmanager
+def _claimed(output: Path | str, processes: Processes) -> Iterator[Path]:
+    """The folder of the run, held by the first of its processes."""
+    with ExitStack() as held:
+        yield processes.by_first(lambda: held.enter_context(locked(output, RUN_NAME)))

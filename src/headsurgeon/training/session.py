@@ -7,11 +7,10 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
-from headsurgeon.errors import Interrupted, OperationError, StateError
+from headsurgeon.errors import Interrupted, OperationError
 from headsurgeon.files import append_line
 from headsurgeon.operation.learner import Learner
 from headsurgeon.training.checkpoint import (
@@ -26,6 +25,7 @@ from headsurgeon.training.dev_evaluation import DevEvaluation
 from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep, start_entry
 from headsurgeon.training.losses import Term, backward
 from headsurgeon.training.optimiser import Optimiser
+from headsurgeon.training.processes import Processes
 from headsurgeon.training.run_folder import CHECKPOINTS, result_as_written, write_result
 from headsurgeon.training.schedule import (
     last_step,
@@ -53,6 +53,7 @@ class Session:
         stop: Stop,
         snapshots: Snapshots,
         terms: Sequence[Term],
+        processes: Processes,
     ) -> None:
         self.learner = learner
         self.train_windows = train_windows
@@ -63,16 +64,13 @@ class Session:
         self.stop = stop
         self.snapshots = snapshots
         self.terms = terms
+        self.processes = processes
         self.steps = total_steps(settings, len(train_windows))
         self.end = last_step(settings, len(train_windows))
         self.slices = learner.trainable()
-        # where the model is, is its own affair: `cpu=True` would bind the whole process
-        self.accelerator = Accelerator(device_placement=False)
-        if self.accelerator.num_processes > 1:
-            raise StateError("training runs in one process; start it without `accelerate launch`")
         self.optimiser = Optimiser(learner, settings)
         self.progress = Progress()
-        self.append = append_line(folder / LOG_NAME)
+        self.append = append_line(folder / LOG_NAME) if processes.first else _nothing
         self.started = time.monotonic()
         self.first_step = 0
 
@@ -95,12 +93,31 @@ class Session:
 
     def resume(self) -> None:
         """Goes back to the last checkpoint, if there is one, and forgets what came after it."""
+        self.progress = self.processes.by_first(self._resume)
+        self._take_over()
+        state = self.processes.by_first(self.optimiser.state)
+        if state and not self.processes.first:
+            self.optimiser.restore(state)
+        self.first_step = self.progress.step
+
+    def _resume(self) -> Progress:
         if (self.checkpoints / LAST).exists():
             self.progress = load_checkpoint(self.checkpoints, self.slices, self.optimiser, self.end)
         self.snapshots.cut_back(self.progress.step)
         if cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated) == 0:
             self.append(start_entry(asdict(self.dev.untouched)))
-        self.first_step = self.progress.step
+        return self.progress
+
+    def _take_over(self) -> None:
+        """Has every process train the same values as the first."""
+        values = self.processes.by_first(
+            lambda: {name: slice_.detach().cpu() for name, slice_ in self.slices.items()}
+        )
+        if self.processes.first:
+            return
+        with torch.no_grad():
+            for name, slice_ in self.slices.items():
+                slice_.copy_(values[name])
 
     def run(self) -> None:
         """Steps, evaluations and checkpoints until the budget is used up.
@@ -110,15 +127,18 @@ class Session:
         """
         try:
             while True:
-                evaluated = self._evaluate_if_due()
+                stopping = self.processes.any(self.stop.requested)
+                evaluated = not stopping and self._evaluate_if_due()
                 due = self.progress.step % self.settings.checkpoint_every == 0
                 finished = self.progress.evaluated == self.end
-                self.snapshots.keep(self.learner, self.progress.step)
-                if evaluated or due or finished or self.stop.requested:
-                    self._save()
+                self.processes.by_first(
+                    lambda: self.snapshots.keep(self.learner, self.progress.step)
+                )
+                if evaluated or due or finished or stopping:
+                    self.processes.by_first(self._save)
                 if finished:
                     return
-                if self.stop.requested:
+                if stopping:
                     raise KeyboardInterrupt
                 with attending(self.learner.model, self.settings.attention, training=True):
                     self._step()
@@ -130,9 +150,14 @@ class Session:
 
     def finish(self) -> Run:
         """The slices to end with in place, the patch on disk, the result in `run.json`."""
+        self.learner.step = self.kept_step
+        run = self.processes.by_first(self._finish)
+        self._take_over()
+        return run
+
+    def _finish(self) -> Run:
         kept = self.kept_step
         load_kept(self.checkpoints, self.slices, kept, self.settings.keep)
-        self.learner.step = kept
         patch = self.folder / self.learner.file_name
         if not result_as_written(self.folder, self.learner.file_name):
             patch = self.learner.save(patch)
@@ -155,16 +180,22 @@ class Session:
     def _step(self) -> None:
         """One optimiser step; abandoned without effect when the user asks to stop meanwhile."""
         step, settings = self.progress.step, self.settings
-        torch.manual_seed(seed_of_step(step, settings))
+        torch.manual_seed(seed_of_step(step, settings) + self.processes.rank)
         chosen = windows_of_step(step, settings, len(self.train_windows))
-        tokens = self.train_windows.tokens[torch.from_numpy(chosen)]
+        tokens = self.processes.share(self.train_windows.tokens[torch.from_numpy(chosen)])
         self.optimiser.zero_grad()
-        propagate = self.accelerator.backward
-        found = backward(self.learner, settings, self.terms, step, tokens, propagate, self.stop)
-        if self.stop.requested:
+        accelerator = self.processes.accelerator
+        # several processes stop together, between steps
+        stop = self.stop if self.processes.count == 1 else Stop()
+        found = backward(
+            self.learner, settings, self.terms, step, tokens, accelerator.backward, stop
+        )
+        if stop.requested:
             self.optimiser.zero_grad()
             return
-        norm = float(self.accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
+        self.processes.average(self.slices.values())
+        found = self.processes.means(found)
+        norm = float(accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
         if not all(map(isfinite, (norm, *found.values()))):
             raise OperationError(
                 f"the loss or its gradient at step {step} is not finite (loss "
@@ -198,7 +229,7 @@ class Session:
         terms = {term.name: found[term.name] for term in self.terms}
         further = {"terms": terms, "anchor_tokens": self.anchor_tokens} if terms else {}
         self.append({"kind": "step"} | {name: getattr(event, name) for name in shown} | further)
-        if self.on_step is not None:
+        if self.on_step is not None and self.processes.first:
             try:
                 self.on_step(event)
             except KeyboardInterrupt:
@@ -208,9 +239,9 @@ class Session:
         progress = self.progress
         named = (self.end, self.kept_step, *self.snapshots.steps)
         due = progress.step % self.settings.evaluate_every == 0 or progress.step in named
-        if not due or progress.evaluated == progress.step or self.stop.requested:
+        if not due or progress.evaluated == progress.step:
             return False
-        found = self.dev.evaluate()
+        found = self.processes.by_first(self.dev.evaluate)
         progress.evaluated = progress.step
         progress.dev_loss, progress.healthy = found.dev_loss, found.healthy
         if progress.best_loss is None or found.dev_loss < progress.best_loss:
@@ -237,3 +268,7 @@ class Session:
             self.kept_step,
             self.settings.keep,
         )
+
+
+def _nothing(entry: object) -> None:
+    """What the other processes write."""
