@@ -32,6 +32,7 @@ ORDER = [
     "attention",
     "measurement",
     "diagnosis",
+    "starts",
     "planning",
     "operation",
     "evaluation",

@@ -37,6 +37,7 @@ from headsurgeon.operation import Patient, operate
 from headsurgeon.records import HeadName
 from headsurgeon.results import Array, Result
 from headsurgeon.scores import Estimate, Evaluation, difference_of_differences
+from headsurgeon.starts import choose_init, choose_output_start
 
 COMPARED = ("first_token_mass", "entropy", "mean_distance")
 # of the untrained heads that revived ones are compared with
@@ -129,13 +130,14 @@ def empirical_null(
 ) -> list[HeadStats]:
     """The same heads reinitialised and not trained, measured once per seed.
 
-    They start as the patient did; where it kept its weights (init `none`), as the paper's do, since
-    kept weights are not untrained ones. The patient must be reverted, so that its model is the
-    stock one; it is again afterwards.
+    They start as the patient did; where its queries and keys were not drawn blindly (init `none`,
+    say), as the paper's do, since weights that were kept or fitted are not untrained ones. The
+    patient must be reverted, so that its model is the stock one; it is again afterwards.
     """
-    fresh = patient.init != "none"
-    init = patient.init if fresh else "xavier_uniform_head"
-    start = patient.output_start if fresh else "zero-output"
+    blind = choose_init(patient.init).start.untrained
+    blind = blind and not choose_output_start(patient.output_start).start.calibrated
+    init = patient.init if blind else "xavier_uniform_head"
+    start = patient.output_start if blind else "zero-output"
     measured = []
     for seed in seeds:
         untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)

@@ -50,7 +50,7 @@ def attention_map(
     def on_layer(layer: int, capture: LayerCapture) -> None:
         if layer == layer_wanted:
             held_in = capture.query.dtype if layout.rounds_scores else torch.float32
-            maps.append(_probabilities(capture, index, bias, layout.scale, held_in))
+            maps.append(head_probabilities(capture, 0, index, bias, layout.scale, held_in))
 
     observe = OBSERVE[layout.observed]
     with torch.no_grad(), evaluating(model), observe(model, layout, on_layer):
@@ -64,23 +64,25 @@ def attention_map(
     return attention.cpu().double().numpy()
 
 
-def _probabilities(
+def head_probabilities(
     capture: LayerCapture,
+    window: int,
     head: int,
     key_bias: Float[Tensor, " key"],
     scale: float,
     held_in: torch.dtype,
 ) -> Float[Tensor, "row key"]:
-    """The map of one head of the first window; terms in the order in which attention has them."""
+    """The map of one head in one window, fp32; terms in the order in which attention has them."""
     terms = capture.score_terms
-    scores = capture.query[0, head].float() @ capture.key[0, head].float().T
+    scores = capture.query[window, head].float() @ capture.key[window, head].float().T
     scores = scores * (scale if terms is None else terms.scale)
     if terms is not None and terms.softcap is not None:
         scores = terms.softcap * torch.tanh(scores / terms.softcap)
     scores = (scores + key_bias.to(held_in)).to(held_in).float()
     if terms is not None and terms.mask is not None:
-        # one mask serves every head unless there is one for each
-        scores = masked(scores, terms.mask[0, head if terms.mask.shape[1] > 1 else 0])
+        # one mask serves every window and every head unless there is one for each
+        own = terms.mask[window if len(terms.mask) > 1 else 0]
+        scores = masked(scores, own[head if len(own) > 1 else 0])
     later = torch.ones_like(scores, dtype=torch.bool).triu(1)
     scores = scores.masked_fill(later, -torch.inf)
     if terms is not None and terms.sinks is not None:

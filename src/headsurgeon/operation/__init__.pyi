@@ -5,8 +5,6 @@ from .learner import Learner as Learner
 from .lora import LoraLearner as LoraLearner
 from .lora import open_lora as open_lora
 from .operating import operate as operate
-from .output_start import OUTPUT_STARTS as OUTPUT_STARTS
 from .patch import read_patch as read_patch
 from .patient import Change as Change
 from .patient import Patient as Patient
-from .qkv_start import INITS as INITS

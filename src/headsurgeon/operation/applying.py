@@ -28,19 +28,10 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
     """
     check_operable(model)
     content = read_content(path)
-    metadata = content.metadata
     layout = layout_of(model)
     check_heads(content.plan.operated, layout.layers, layout.heads, layout.attention_layers)
     checked = _check_base(model, layout, content, path)
-    patient = open_patient(
-        model,
-        layout,
-        content.plan,
-        content.seed,
-        metadata["init"],
-        metadata["output_start"],
-        planned_here=False,
-    )
+    patient = open_patient(model, layout, content.plan, content.beginning, planned_here=False)
     try:
         _load(patient, content, path)
         patient.merge()
@@ -83,7 +74,7 @@ def _load(patient: Patient, content: PatchContent, path: Path | str) -> None:
     }
     if content.layout != expected:
         raise PatchError(f"{path}: its slices are laid out differently from this model's")
-    slices = patient.named_slices()
+    slices = patient.contents()
     for name, slice_ in slices.items():
         # a smaller one would silently be repeated
         if content.tensors[name].shape != slice_.shape:

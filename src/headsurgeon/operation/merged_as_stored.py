@@ -61,7 +61,7 @@ def _merged(patient: Patient, name: str, place: StoredTensor) -> Tensor:
             f"{place.file} stores {place.name} as {place.dtype}; expected fp32, bf16 or fp16"
         )
     with torch.no_grad():
-        patient.maps[name].write(tensor, patient.named_slices()[name].detach().cpu())
+        patient.maps[name].write(tensor, patient.contents()[name].detach().cpu())
     return tensor
 
 

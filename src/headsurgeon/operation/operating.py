@@ -1,26 +1,34 @@
 """Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
 from headsurgeon.heads import check_heads
 from headsurgeon.models.fingerprint import attention, combined, fingerprints, touched
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.weights import check_whole
-from headsurgeon.operation.output_start import OUTPUT_STARTS, OutputStart
+from headsurgeon.operation.patch import Beginning
 from headsurgeon.operation.patient import Patient, operated
-from headsurgeon.operation.qkv_start import INITS, Init, InitContext
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.sharding import check_unsharded
+from headsurgeon.operation.slice_maps import output_biases
 from headsurgeon.planning import Plan
+from headsurgeon.starts import (
+    Calibration,
+    CalibrationRecord,
+    StartContext,
+    choose_init,
+    choose_output_start,
+)
 
-Start = TypeVar("Start", bound=Callable[..., None])
+# apart from the seed of Q, K and V, so that other draws do not move theirs
+_NOISE = 0x9E3779B97F4A7C15
 
 
 def operate(
@@ -30,6 +38,7 @@ def operate(
     *,
     init: str | None = None,
     output_start: str | None = None,
+    calibration: Windows | Tensor | None = None,
 ) -> Patient:
     """Puts trainable slices in place of the planned heads' weights and gives them a fresh start.
 
@@ -37,8 +46,13 @@ def operate(
         model: a causal language model; changed in place until `merge` or `revert`.
         plan: the plan; heads with role `operate` are operated on.
         seed: seed of the initialisation; the plan's own unless given.
-        init: a name in `INITS`; the plan's own unless given.
-        output_start: a name in `OUTPUT_STARTS`; the plan's own unless given.
+        init: a name in `starts.INITS`, perhaps with parameters such as `partial_reset(rho=0.3)`;
+            the plan's own unless given.
+        output_start: a name in `starts.OUTPUT_STARTS`; the plan's own unless given.
+        calibration: text for starts that look at the model before they choose weights: windows of
+            training text, some 32 of them, or bare token ids [count, length]. Their tokens count
+            against a budget of training tokens (`Patient.calibration_tokens`). Other starts do not
+            read them.
 
     Returns:
         The patient, open.
@@ -49,45 +63,64 @@ def operate(
         PlanError: the plan operates on nothing, or was made for another model or other weights.
         ModelError: weights of these heads are NaN; weights of the model are quantised, or not in
             memory. Such a model can be measured alone.
-        SettingsError: an unknown `init` or `output_start`, or a seed that is none.
+        SettingsError: an unknown `init` or `output_start`, one that needs calibration windows and
+            has none, or one that this family cannot have; windows that the model cannot read; a
+            seed that is none.
+        CorpusError: calibration tokens beyond the model's vocabulary, or padding.
         StateError: the model is being operated on already.
     """
     layout = layout_of(model)
-    init_name = init or plan.init
-    start_name = output_start or plan.output_start
-    initialise: Init = _named("init", init_name, INITS)
-    start: OutputStart = _named("output_start", start_name, OUTPUT_STARTS)
+    qkv = choose_init(init or plan.init)
+    output = choose_output_start(output_start or plan.output_start)
     chosen = check_seed(plan.seed if seed is None else seed)
-    patient = open_patient(model, layout, plan, chosen, init_name, start_name)
+    needy = [part.name for part in (qkv, output) if part.start.calibrated]
+    if needy and calibration is None:
+        raise SettingsError(
+            f"{' and '.join(needy)} looks at text before it chooses weights; give calibration "
+            "windows: hs.operate(…, calibration=windows), some 32 windows of training text"
+        )
+    windows = as_windows(calibration) if needy and calibration is not None else None
+    record = CalibrationRecord() if windows is None else CalibrationRecord.of(windows)
+    beginning = Beginning(chosen, qkv, output, record)
+    patient = open_patient(model, layout, plan, beginning)
     try:
-        _begin(patient, initialise, start)
+        _begin(patient, beginning, windows)
     except BaseException:
         patient.revert()
         raise
     return patient
 
 
-def _begin(patient: Patient, initialise: Init, start: OutputStart) -> None:
+@torch.no_grad()
+def _begin(patient: Patient, beginning: Beginning, windows: Windows | None) -> None:
+    """Starts the heads, layers from the lowest up.
+
+    Where a start looks at the model, operated heads that have not started yet are off: what it sees
+    is the model in which these heads begin.
+    """
     layout = patient.layout
-    context = InitContext(
-        hidden=layout.hidden,
-        head_dim=layout.head_dim,
-        initializer_range=layout.initializer_range,
-        generator=torch.Generator().manual_seed(patient.seed),
-    )
-    with torch.no_grad():
-        for head in patient.head_tensors():
-            initialise(head, context)
-            start(head)
+    calibration = None if windows is None else Calibration(patient.model, layout, windows)
+    generator = torch.Generator().manual_seed(beginning.seed)
+    noise = torch.Generator().manual_seed(beginning.seed ^ _NOISE)
+    tensors = patient.head_tensors()
+    outputs = {head.id: head.weights["output"].clone() for head in tensors}
+    if beginning.init.start.calibrated:
+        for head in tensors:
+            head.weights["output"].zero_()
+    for layer in sorted({head.id.layer for head in tensors}):
+        heads = [head for head in tensors if head.id.layer == layer]
+        context = StartContext(layout, layer, generator, noise, calibration)
+        beginning.init.apply(heads, context)
+        for head in heads:
+            head.weights["output"].copy_(outputs[head.id])
+        beginning.output_start.apply(heads, context)
 
 
 def open_patient(
     model: PreTrainedModel,
     layout: Layout,
     plan: Plan,
-    seed: int,
-    init: str,
-    output_start: str,
+    beginning: Beginning,
     planned_here: bool = True,
 ) -> Patient:
     """A patient whose slices still hold the stock weights; raises as `operate` does.
@@ -95,17 +128,34 @@ def open_patient(
     `planned_here` says that the plan must be one for this model as it is; a patch is checked by the
     tensors it touches instead, and other layers may have been operated on since.
     """
+    biases: list[str] = []
+    if beginning.output_start.start.output_bias:
+        biases = _output_biases(model, layout, plan, beginning)
     digests = checked_fingerprints(model, layout, plan, planned_here)
+    digests |= fingerprints(model, biases)
     return Patient(
         model,
         layout,
         plan,
-        seed,
-        init,
-        output_start,
-        combined(digests),
-        {name: digests[name] for name in touched(layout, plan.operated)},
+        beginning,
+        combined({name: digests[name] for name in digests if name not in biases}),
+        {name: digests[name] for name in sorted({*touched(layout, plan.operated), *biases})},
     )
+
+
+def _output_biases(
+    model: PreTrainedModel, layout: Layout, plan: Plan, beginning: Beginning
+) -> list[str]:
+    names = list(output_biases(layout, plan.operated).values())
+    known = dict(model.named_parameters())
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise SettingsError(
+            f"{beginning.output_start.name} keeps a constant in the bias of the output projection, "
+            f"and this {layout.family} model has none ({missing[0]}); use zero-output, or "
+            "carry_value where the values have a bias"
+        )
+    return names
 
 
 def checked_fingerprints(
@@ -164,9 +214,3 @@ def _same_model(planned: str, found: str) -> bool:
         return True
     # a folder has many spellings
     return Path(planned).exists() and Path(planned).resolve() == Path(found).resolve()
-
-
-def _named(kind: str, name: str, known: Mapping[str, Start]) -> Start:
-    if name not in known:
-        raise SettingsError(f"no {kind} {name!r}; known are {', '.join(sorted(known))}")
-    return known[name]

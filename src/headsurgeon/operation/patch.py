@@ -13,12 +13,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from headsurgeon.errors import HeadsurgeonError, PatchError
-from headsurgeon.operation.output_start import OUTPUT_STARTS
-from headsurgeon.operation.qkv_start import INITS
+from headsurgeon.errors import HeadsurgeonError, PatchError, SettingsError
 from headsurgeon.operation.seeds import HIGHEST_SEED
 from headsurgeon.operation.tensor_file import read_tensors, write_tensors
 from headsurgeon.planning import Plan
+from headsurgeon.starts import (
+    CalibrationRecord,
+    ChosenStart,
+    choose_init,
+    choose_output_start,
+)
 
 KIND = "patch"
 DTYPES = (torch.float32, torch.bfloat16)
@@ -51,6 +55,24 @@ class SliceLayout:
 
 _FINGERPRINTS = TypeAdapter(dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
 _LAYOUT = TypeAdapter(dict[str, SliceLayout])
+_CALIBRATION = TypeAdapter(CalibrationRecord)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How the heads of a patient start.
+
+    Attributes:
+        seed: of all that is random about it.
+        init: what Q, K and V become.
+        output_start: what the output is at step 0.
+        calibration: the text that one of the two looked at.
+    """
+
+    seed: int
+    init: ChosenStart
+    output_start: ChosenStart
+    calibration: CalibrationRecord = CalibrationRecord()
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,7 @@ class PatchContent:
         metadata: all entries as the file has them.
         tensors: the slices by the name of the parameter they belong to, all finite.
         plan: the plan that was carried out.
-        seed: of the initialisation.
+        beginning: how its heads started.
         fingerprints: of each tensor that the operation touched, before it.
         layout: which part of its parameter each slice takes.
         step: the step of a training run that the slices are from; None where no run wrote it.
@@ -70,7 +92,7 @@ class PatchContent:
     metadata: dict[str, str]
     tensors: dict[str, Tensor]
     plan: Plan
-    seed: int
+    beginning: Beginning
     fingerprints: dict[str, str]
     layout: dict[str, SliceLayout]
     step: int | None
@@ -83,9 +105,10 @@ def write_patch(
 
     Metadata, all strings: `kind`, `schema`, `headsurgeon`, `model`, `fingerprint` (of the stock
     model) and `fingerprints` (of each touched tensor), `others` (of all other parameters
-    together), `plan` (YAML), `seed`, `init`, `output_start`, `layout` (for each tensor the axis
-    and runs of indices it takes), `content` (SHA-256 of the values and of the other metadata); of
-    a training run also `step`.
+    together), `plan` (YAML), `seed`, `init`, `output_start`, `calibration` (tokens a start looked
+    at, their number and SHA-256, if it did), `layout` (for each tensor the axis and runs of indices
+    it takes), `content` (SHA-256 of the values and of the other metadata); of a training run also
+    `step`.
 
     Raises:
         WriteError: the file could not be written; an earlier one stays.
@@ -119,10 +142,9 @@ def read_content(path: Path | str) -> PatchContent:
     plan = _plan(metadata["plan"], faults)
     seed = _whole("seed", metadata["seed"], faults)
     step = _whole("step", metadata["step"], faults) if "step" in metadata else None
-    for name, known in (("init", INITS), ("output_start", OUTPUT_STARTS)):
-        if metadata[name] not in known:
-            got = metadata[name][:40]
-            faults.append(f"{name}: expected one of {', '.join(known)}, got {got!r}")
+    init = _start(choose_init, metadata["init"], faults)
+    output_start = _start(choose_output_start, metadata["output_start"], faults)
+    calibration = _calibration(metadata.get("calibration"), faults)
     fingerprints = _parsed("fingerprints", _FINGERPRINTS.validate_json, metadata, tensors, faults)
     layout = _parsed("layout", _LAYOUT.validate_json, metadata, tensors, faults)
     if not tensors:
@@ -134,10 +156,15 @@ def read_content(path: Path | str) -> PatchContent:
         fault = _fault_of(name, tensor, layout, plan)
         if fault:
             faults.append(fault)
-    if faults or plan is None or seed is None or fingerprints is None or layout is None:
+    beginning = (
+        None
+        if seed is None or init is None or output_start is None
+        else Beginning(seed, init, output_start, calibration)
+    )
+    if faults or plan is None or beginning is None or fingerprints is None or layout is None:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
-    return PatchContent(metadata, tensors, plan, seed, fingerprints, layout, step)
+    return PatchContent(metadata, tensors, plan, beginning, fingerprints, layout, step)
 
 
 def _plan(text: str, faults: list[str]) -> Plan | None:
@@ -152,6 +179,27 @@ def _plan(text: str, faults: list[str]) -> Plan | None:
     if not plan.operated:
         faults.append("plan: operates on no head")
     return plan
+
+
+def _start(
+    choose: Callable[[str], ChosenStart], text: str, faults: list[str]
+) -> ChosenStart | None:
+    try:
+        return choose(text)
+    except SettingsError as error:
+        faults.append(str(error))
+        return None
+
+
+def _calibration(text: str | None, faults: list[str]) -> CalibrationRecord:
+    if text is None:
+        return CalibrationRecord()
+    try:
+        return _CALIBRATION.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        faults.append(f"calibration: expected tokens and sha256: {first['msg'][:200]}")
+        return CalibrationRecord()
 
 
 def _whole(name: str, text: str, faults: list[str]) -> int | None:

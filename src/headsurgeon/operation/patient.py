@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,17 +15,18 @@ from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.patch import DTYPES, write_patch
+from headsurgeon.operation.patch import DTYPES, Beginning, write_patch
 from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.operation.slice_maps import (
-    HeadTensors,
     frozen_key_values,
     head_tensors,
     not_finite,
+    output_biases,
     slice_maps,
 )
 from headsurgeon.operation.slices import PREFIX, SlicedLinear
 from headsurgeon.planning import Plan
+from headsurgeon.starts import HeadTensors
 
 State = Literal["open", "merged", "reverted"]
 
@@ -37,7 +38,7 @@ class Change:
     Attributes:
         state: the state the patient is in now.
         tensors: number of parameters that hold a slice.
-        parameters: number of values in all slices.
+        parameters: number of values in all of them.
         largest: largest absolute difference between the weights now and the stock weights.
     """
 
@@ -61,7 +62,8 @@ class Patient:
         plan: the plan.
         layout: where the model's heads live.
         seed: seed the initialisation used.
-        init, output_start: how the heads started.
+        init, output_start: how the heads started, parameters included.
+        calibration: the tokens that the start looked at, their number and hash.
         base_fingerprint: of the model before the operation, as a plan records it.
         fingerprints: SHA-256 of every touched tensor before the operation.
         frozen_key_values: operated heads whose keys and values stay frozen, because other heads
@@ -79,22 +81,25 @@ class Patient:
         model: PreTrainedModel,
         layout: Layout,
         plan: Plan,
-        seed: int,
-        init: str,
-        output_start: str,
+        beginning: Beginning,
         base_fingerprint: str,
         fingerprints: dict[str, str],
     ) -> None:
         self.model = model
         self.layout = layout
         self.plan = plan
-        self.seed = seed
-        self.init = init
-        self.output_start = output_start
+        self.seed = beginning.seed
+        self.init = beginning.init.name
+        self.output_start = beginning.output_start.name
+        self.calibration = beginning.calibration
         self.base_fingerprint = base_fingerprint
         self.fingerprints = fingerprints
         self.frozen_key_values = frozen_key_values(layout, plan.operated)
-        self.maps = slice_maps(layout, plan.operated)
+        carries = beginning.output_start.start.output_bias
+        self.maps = slice_maps(layout, plan.operated, carries)
+        self._constants = (
+            frozenset(output_biases(layout, plan.operated).values()) if carries else frozenset()
+        )
         self.state: State = "open"
         self.checked = ""
         self.step: int | None = None
@@ -119,15 +124,29 @@ class Patient:
             raise
 
     @property
+    def calibration_tokens(self) -> int:
+        """Tokens that the start looked at, which count against a budget of training tokens."""
+        return self.calibration.tokens
+
+    @property
     def heads(self) -> tuple[HeadId, ...]:
         """The operated heads."""
         return self.plan.operated
 
-    def named_slices(self) -> dict[str, nn.Parameter]:
-        """The slices by the name of the parameter they belong to, sorted."""
+    def contents(self) -> dict[str, nn.Parameter]:
+        """All that a patch holds, by the name of the parameter it belongs to, sorted.
+
+        The slices, and output biases that a start has put a constant into: these stay as they are.
+        """
         return {
             name: self._layers[_module(name)].get_parameter(PREFIX + _leaf(name))
             for name in self.maps
+        }
+
+    def named_slices(self) -> dict[str, nn.Parameter]:
+        """The slices by the name of the parameter they belong to, sorted."""
+        return {
+            name: slice_ for name, slice_ in self.contents().items() if name not in self._constants
         }
 
     def slices(self) -> list[nn.Parameter]:
@@ -146,6 +165,7 @@ class Patient:
             "init": self.init,
             "output_start": self.output_start,
             "init_seed": self.seed,
+            **({"calibration": asdict(self.calibration)} if self.calibration.tokens else {}),
         }
 
     def stock_state(self) -> Iterator[tuple[str, Tensor]]:
@@ -162,11 +182,11 @@ class Patient:
 
     def outputs(self) -> set[str]:
         """Names of the slices that are columns of output projections."""
-        return {name for name, part in self.maps.items() if part.side == "in"}
+        return {name for name in self.named_slices() if self.maps[name].side == "in"}
 
     def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
         """Writable views of each operated head's slices, or of `values` that lie as they do."""
-        values = self.named_slices() if values is None else values
+        values = self.contents() if values is None else values
         return head_tensors(self.layout, self.heads, self.maps, values)
 
     def merge(self) -> Change:
@@ -177,7 +197,7 @@ class Patient:
                 spread the model over several processes.
         """
         self._leave()
-        return self._write(dict(self.named_slices()), "merged")
+        return self._write(dict(self.contents()), "merged")
 
     def revert(self) -> Change:
         """Makes `model` the stock model again, bit for bit; the slices are kept for `merge`.
@@ -195,13 +215,13 @@ class Patient:
             StateError: as for `merge`.
         """
         self._leave()
-        change = self._write(dict(self.named_slices()), "open")
+        change = self._write(dict(self.contents()), "open")
         self._enter()
         return change
 
     def untouched_values(self) -> dict[str, Tensor]:
         """The slices as the stock weights have them, by name; not to be changed."""
-        return self.stock()
+        return {name: self._stock[name] for name in self.named_slices()}
 
     def require_open(self) -> None:
         """Raises `StateError` unless the slices are in place."""
@@ -213,7 +233,7 @@ class Patient:
 
     def change(self) -> Change:
         """How far the weights are from stock now; changes nothing."""
-        current: dict[str, Tensor] = dict(self.named_slices())
+        current: dict[str, Tensor] = dict(self.contents())
         if self.state == "reverted":
             current = self._stock
         largest = 0.0
@@ -221,7 +241,7 @@ class Patient:
             rounded = values.detach().to("cpu", self.model.get_parameter(name).dtype).float()
             difference = (rounded - self._stock[name].float()).abs().max()
             largest = max(largest, float(difference))
-        parameters = sum(slice_.numel() for slice_ in self.slices())
+        parameters = sum(part.numel() for part in self.contents().values())
         return Change(self.state, len(self.maps), parameters, largest)
 
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
@@ -241,7 +261,7 @@ class Patient:
             raise SettingsError(f"a patch is saved in float32 or bfloat16, not {dtype}")
         tensors = {
             name: slice_.detach().to("cpu", dtype).contiguous()
-            for name, slice_ in self.named_slices().items()
+            for name, slice_ in self.contents().items()
         }
         fault = not_finite(tensors, self.maps, self.heads, self.layout)
         if fault is not None:
@@ -263,6 +283,8 @@ class Patient:
         }
         if self.step is not None:
             metadata["step"] = str(self.step)
+        if self.calibration.tokens:
+            metadata["calibration"] = json.dumps(asdict(self.calibration))
         write_patch(path, tensors, metadata)
         return Path(path)
 
@@ -306,8 +328,9 @@ class Patient:
         for path, layer in self._layers.items():
             layer.adopt()
             _swap(self.model, path, layer)
-        for slice_ in self.slices():
-            slice_.requires_grad_(True)
+        trained = self.named_slices()
+        for name, part in self.contents().items():
+            part.requires_grad_(name in trained)
         self.state = "open"
 
     def _leave(self, complete: bool = True) -> None:

@@ -1,7 +1,6 @@
 """From heads to slices: which indices of which parameters an operation owns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,24 +9,7 @@ from headsurgeon.arch import Block, Layout
 from headsurgeon.arch.layout import PARTS, Part
 from headsurgeon.heads import HeadId
 from headsurgeon.operation.slices import SliceMap, merge_runs
-
-
-@dataclass(frozen=True)
-class HeadTensors:
-    """The slices of one head as views, which writing changes: what a start works on.
-
-    Whatever the model's axis order, the views are oriented as in `nn.Linear`.
-
-    Attributes:
-        id: the head.
-        weights: `query`, `key`, `value` [head_dim, hidden] and `output` [hidden, head_dim]; keys
-            and values only where this head is the one that starts them for its group.
-        biases: of `query`, `key`, `value` [head_dim], where the family has them.
-    """
-
-    id: HeadId
-    weights: dict[Part, Tensor]
-    biases: dict[Part, Tensor]
+from headsurgeon.starts.head_tensors import HeadTensors
 
 
 def owned_parts(layout: Layout, heads: Sequence[HeadId]) -> dict[HeadId, tuple[Part, ...]]:
@@ -56,8 +38,19 @@ def frozen_key_values(layout: Layout, heads: Sequence[HeadId]) -> tuple[HeadId, 
     )
 
 
-def slice_maps(layout: Layout, heads: Sequence[HeadId]) -> dict[str, SliceMap]:
-    """The slice of every parameter that an operation on `heads` changes, by parameter name."""
+def output_biases(layout: Layout, heads: Sequence[HeadId]) -> dict[int, str]:
+    """For each layer with one of `heads`, the name the bias of its output projection would have."""
+    layers = sorted({head.layer for head in heads})
+    return {layer: f"{layout.output.path(layer)}.bias" for layer in layers}
+
+
+def slice_maps(
+    layout: Layout, heads: Sequence[HeadId], output_bias: bool = False
+) -> dict[str, SliceMap]:
+    """The slice of every parameter that an operation on `heads` changes, by parameter name.
+
+    With `output_bias` the whole bias of each layer's output projection is one too.
+    """
     blocks: dict[str, list[Block]] = {}
     sides: dict[str, Part] = {}
     for head, parts in owned_parts(layout, heads).items():
@@ -65,6 +58,10 @@ def slice_maps(layout: Layout, heads: Sequence[HeadId]) -> dict[str, SliceMap]:
             for block in layout.blocks(part, head.layer, head.head):
                 blocks.setdefault(block.parameter, []).append(block)
                 sides[block.parameter] = part
+    if output_bias:
+        for name in output_biases(layout, heads).values():
+            blocks[name] = [Block(name, 0, 0, layout.hidden)]
+            sides[name] = "output"
     return {
         name: SliceMap(
             parameter=name,
@@ -105,7 +102,9 @@ def _views(
         weights[part] = view.t() if transposed else view
         for block in bias:
             biases[part] = _view(block, maps, slices)
-    return HeadTensors(head, weights, biases)
+    carried = output_biases(layout, [head])[head.layer]
+    output_bias = slices[carried].detach() if carried in slices else None
+    return HeadTensors(head, weights, biases, output_bias)
 
 
 def _view(block: Block, maps: Mapping[str, SliceMap], slices: Mapping[str, Tensor]) -> Tensor:

@@ -164,7 +164,8 @@ class SlicedLinear(nn.Module):
             output,
             inputs.detach(),
             self.slice_weight,
-            self._parameters.get(PREFIX + "bias"),
+            # the bias of an output projection belongs to no head, so it is never trained
+            self._parameters.get(PREFIX + "bias") if self.side == "out" else None,
             self.index,
             self,
             transposed,

@@ -87,8 +87,8 @@ class Plan(Record, _Fields):
         fingerprint: SHA-256 of all attention projections of the model; None when made without it.
         rule: the rule that chose the heads.
         thresholds: limits the verdicts used, by name.
-        init: how Q, K and V start, a name in `operation.qkv_start`.
-        output_start: what the head's output is at step 0, a name in `operation.output_start`.
+        init: how Q, K and V start, a name in `starts.INITS`.
+        output_start: what the head's output is at step 0, a name in `starts.OUTPUT_STARTS`.
         seed: seed of the initialisation.
         ablation_mode: how heads were ablated for the costs: their output removed (`zero`), or
             replaced by its `mean`; a sink that adds a constant costs much less under `mean`.

@@ -14,6 +14,7 @@ from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
 from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
 from headsurgeon.planning.rules import RULES, Cost, RuleOptions, SelectedHeads
+from headsurgeon.starts import choose_init, choose_output_start
 
 _QUANTISED = (
     "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that "
@@ -53,8 +54,9 @@ def plan(
             shows what each operated head and all of them together cost now; `idle` needs it.
         max_cost: for rule `idle`: limit of the joint cost, nats per token.
         ablation_mode: how `cost` ablates heads, which the plan records: `zero` or `mean`.
-        init: how Q, K and V start, a name in `operate.init`.
-        output_start: what a head's output is at step 0, a name in `operate.output_start`.
+        init: how Q, K and V start, a name in `starts.INITS`, perhaps with parameters; the plan
+            records all of them.
+        output_start: what a head's output is at step 0, a name in `starts.OUTPUT_STARTS`.
         seed: seed of rule `random` and of the initialisation.
         model: the model that was diagnosed; with it the plan carries its fingerprint, unless it is
             held in 8 or 4 bit: then the plan is for the model that it was made from, by its name.
@@ -67,7 +69,9 @@ def plan(
         PlanError: unknown rule, options that do not fit it, ranges the model does not have, or
             nothing to operate on.
         HeadError: a named head that the model does not have, or in a layer without attention.
+        SettingsError: an unknown start, or parameters that it does not take.
     """
+    chosen_init, chosen_output = choose_init(init), choose_output_start(output_start)
     options = RuleOptions(
         heads=None if heads is None else parse_heads(heads),
         band=band,
@@ -106,8 +110,8 @@ def plan(
         rule=rule,
         heads=tuple(sorted(planned, key=lambda head: head.id)),
         thresholds=diagnosis.thresholds.model_dump(),
-        init=init,
-        output_start=output_start,
+        init=chosen_init.name,
+        output_start=chosen_output.name,
         seed=seed,
         ablation_mode=ablation_mode,
         joint_cost=selected.joint_cost,

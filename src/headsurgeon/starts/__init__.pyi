@@ -1,0 +1,11 @@
+from .calibration import Calibration as Calibration
+from .calibration import CalibrationRecord as CalibrationRecord
+from .choosing import ChosenStart as ChosenStart
+from .choosing import Number as Number
+from .choosing import Start as Start
+from .head_tensors import HeadTensors as HeadTensors
+from .head_tensors import StartContext as StartContext
+from .registry import INITS as INITS
+from .registry import OUTPUT_STARTS as OUTPUT_STARTS
+from .registry import choose_init as choose_init
+from .registry import choose_output_start as choose_output_start

@@ -1,0 +1,42 @@
+"""The starts by name: what Q, K and V become, and what the output is at step 0.
+
+To add one, write a function and enter it here; docs/add_a_start.md shows how.
+"""
+
+from headsurgeon.starts.choosing import ChosenStart, Number, Start, choose_start
+from headsurgeon.starts.fresh import (
+    model,
+    none,
+    partial_reset,
+    qk_only,
+    vo_only,
+    xavier_normal,
+    xavier_uniform_head,
+)
+from headsurgeon.starts.outputs import keep_output, random_output, zero_output
+
+INITS: dict[str, Start] = {
+    "xavier_uniform_head": Start(xavier_uniform_head, untrained=True),
+    "xavier_normal": Start(xavier_normal, untrained=True),
+    "model": Start(model, untrained=True),
+    "none": Start(none),
+    "qk_only": Start(qk_only, untrained=True),
+    "vo_only": Start(vo_only),
+    "partial_reset": Start(partial_reset, {"rho": Number(0.5, least=0.0, most=1.0)}),
+}
+
+OUTPUT_STARTS: dict[str, Start] = {
+    "zero-output": Start(zero_output),
+    "keep-output": Start(keep_output),
+    "random_output": Start(random_output),
+}
+
+
+def choose_init(written: str) -> ChosenStart:
+    """What Q, K and V become, by its name in a plan; raises as `choose_start` does."""
+    return choose_start("init", written, INITS)
+
+
+def choose_output_start(written: str) -> ChosenStart:
+    """What the output is at step 0, by its name in a plan; raises as `choose_start` does."""
+    return choose_start("output_start", written, OUTPUT_STARTS)
