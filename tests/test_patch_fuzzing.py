@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 from headsurgeon.errors import PatchError, SettingsError
 from headsurgeon.heads import HeadId
-from headsurgeon.operation import INITS, apply_patch, operate, read_patch
+from headsurgeon.operation import apply_patch, operate, read_patch
 from headsurgeon.operation.patient import operated
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.starts import INITS, Start
 from tests.pico import pico
 
 PLAN = Plan(
@@ -219,7 +220,7 @@ def test_a_start_that_fails_leaves_the_stock_model(monkeypatch: pytest.MonkeyPat
 
     model = pico("bloom")
     stock = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setitem(INITS, "model", fail)
+    monkeypatch.setitem(INITS, "model", Start(fail))
     with pytest.raises(RuntimeError, match="out of memory"):
         operate(model, PLAN, init="model")
     assert not operated(model)

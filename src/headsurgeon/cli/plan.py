@@ -220,16 +220,17 @@ def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:
 
 def _check_names(init: str, output_start: str) -> None:
     from headsurgeon.errors import SettingsError
-    from headsurgeon.operation import INITS, OUTPUT_STARTS
+    from headsurgeon.starts import choose_init, choose_output_start
 
-    faults = [
-        f"{option}: expected one of {', '.join(known)}, got {name!r}"
-        for option, name, known in (
-            ("--init", init, INITS),
-            ("--output-start", output_start, OUTPUT_STARTS),
-        )
-        if name not in known
-    ]
+    faults = []
+    for option, choose, name in (
+        ("--init", choose_init, init),
+        ("--output-start", choose_output_start, output_start),
+    ):
+        try:
+            choose(name)
+        except SettingsError as error:
+            faults.append(f"{option}: {error}")
     if faults:
         raise SettingsError("; ".join(faults))
 

@@ -4,7 +4,7 @@ What a file says is checked before anything is made of it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -72,7 +72,7 @@ class Beginning:
     seed: int
     init: ChosenStart
     output_start: ChosenStart
-    calibration: CalibrationRecord = CalibrationRecord()
+    calibration: CalibrationRecord = field(default_factory=CalibrationRecord)
 
 
 @dataclass(frozen=True)

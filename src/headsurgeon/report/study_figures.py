@@ -15,8 +15,8 @@ from headsurgeon.report.figures import interval_bars, loss_curves, mass_histogra
 from headsurgeon.report.head_map_figure import head_map
 from headsurgeon.report.style import write_png
 from headsurgeon.report.wording import PLANTED_SHORT
-from headsurgeon.study.conclude import StudyResult
-from headsurgeon.study.decide import Share
+from headsurgeon.study.conclusion import StudyResult
+from headsurgeon.study.decision_rule import Share
 from headsurgeon.study.results import CellResult, StudyResults, untouched
 
 # of an arm with several seeds the first is drawn

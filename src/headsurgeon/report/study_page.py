@@ -10,7 +10,7 @@ from headsurgeon.report.data import Page, Section, Table
 from headsurgeon.report.page import write_page
 from headsurgeon.report.study_figures import draw
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, shares_in_words
-from headsurgeon.study.conclude import StudyResult, conclude
+from headsurgeon.study.conclusion import StudyResult, conclude
 from headsurgeon.study.results import PLAN, PREPARED
 
 PAGE = "study.html"

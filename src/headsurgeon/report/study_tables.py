@@ -9,7 +9,7 @@ from headsurgeon.planning.plan import Plan
 from headsurgeon.report.data import Align, Table
 from headsurgeon.report.wording import estimated, number, share, with_bounds
 from headsurgeon.scores import Evaluation, crossed_difference
-from headsurgeon.study.decide import Decision, Share
+from headsurgeon.study.decision_rule import Decision, Share
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import CellResult, StudyResults, untouched
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from headsurgeon.scores import Estimate
-from headsurgeon.study.decide import Decision, Outcome, Share
+from headsurgeon.study.decision_rule import Decision, Outcome, Share
 
 PLANTED = (
     "The collapse of this model was PLANTED: an extra loss early in its training pushed named "

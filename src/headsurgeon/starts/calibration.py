@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout
-from headsurgeon.attention.split import split_heads
+from headsurgeon.attention.split_heads import split_heads
 from headsurgeon.data import Windows
-from headsurgeon.measurement.capture import LayerCapture
+from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measuring import OBSERVE
-from headsurgeon.measurement.one_head import head_probabilities
+from headsurgeon.measurement.one_head_map import head_probabilities
 from headsurgeon.models.forward import batches, check_windows, evaluating, usual_defaults
 from headsurgeon.models.loss import next_token_loss
 
@@ -102,7 +102,8 @@ class Calibration:
         flat = index.flatten()
         sums = found.new_zeros(len(known), found.shape[-1]).index_add_(0, flat, found.flatten(0, 1))
         means = sums / flat.bincount(minlength=len(known))[:, None]
-        return means[index]
+        by_place: Tensor = means[index]
+        return by_place
 
     def attended(self, layer: int) -> Attended:
         """The layer's input and attention, and the gradient at its output, with its heads as set.
@@ -143,9 +144,7 @@ class Calibration:
         for capture in captures:
             held_in = capture.query.dtype if self._layout.rounds_scores else torch.float32
             for window in range(len(capture.query)):
-                yield head_probabilities(
-                    capture, window, head, bias, self._layout.scale, held_in
-                )
+                yield head_probabilities(capture, window, head, bias, self._layout.scale, held_in)
 
     def _outputs(self) -> tuple[Tensor, Tensor]:
         """Mean output and energy of every head."""

@@ -8,6 +8,7 @@ from math import sqrt
 
 import torch
 
+from headsurgeon.errors import SettingsError
 from headsurgeon.starts.head_tensors import HeadTensors, StartContext
 
 
@@ -22,6 +23,37 @@ def zero_output(heads: Sequence[HeadTensors], context: StartContext) -> None:
 
 def keep_output(heads: Sequence[HeadTensors], context: StartContext) -> None:
     """The columns of the output projection stay as they are."""
+
+
+def carry(heads: Sequence[HeadTensors], context: StartContext) -> None:
+    """Columns cleared as in `zero_output`; what the head put out on average stays, as a bias.
+
+    So the start costs what mean ablation costs. The bias of the layer's output projection is not
+    trained, but it is part of the patch.
+    """
+    for head in heads:
+        columns = head.weights["output"]
+        constant = columns.float() @ context.seen.mean_context[head.id.layer, head.id.head]
+        assert head.output_bias is not None
+        head.output_bias.add_(constant)
+        columns.zero_()
+
+
+def carry_value(heads: Sequence[HeadTensors], context: StartContext) -> None:
+    """The same constant in the bias of the values: their weights are cleared, the columns stay.
+
+    Raises:
+        SettingsError: values have no bias, or heads share them.
+    """
+    for head in heads:
+        alone = len(context.layout.sharing(head.id.head)) == 1
+        if "value" not in head.biases or not alone:
+            raise SettingsError(
+                f"carry_value keeps a constant in the bias of each head's values, and "
+                f"{context.layout.family} has none of its own; use zero-output"
+            )
+        head.weights["value"].zero_()
+        head.biases["value"].copy_(context.seen.mean_context[head.id.layer, head.id.head])
 
 
 def random_output(heads: Sequence[HeadTensors], context: StartContext) -> None:

@@ -4,6 +4,12 @@ To add one, write a function and enter it here; docs/add_a_start.md shows how.
 """
 
 from headsurgeon.starts.choosing import ChosenStart, Number, Start, choose_start
+from headsurgeon.starts.fitted import (
+    gradient_matched,
+    induction,
+    induction_gradient_matched,
+    unpin,
+)
 from headsurgeon.starts.fresh import (
     model,
     none,
@@ -13,7 +19,13 @@ from headsurgeon.starts.fresh import (
     xavier_normal,
     xavier_uniform_head,
 )
-from headsurgeon.starts.outputs import keep_output, random_output, zero_output
+from headsurgeon.starts.outputs import (
+    carry,
+    carry_value,
+    keep_output,
+    random_output,
+    zero_output,
+)
 
 INITS: dict[str, Start] = {
     "xavier_uniform_head": Start(xavier_uniform_head, untrained=True),
@@ -23,12 +35,18 @@ INITS: dict[str, Start] = {
     "qk_only": Start(qk_only, untrained=True),
     "vo_only": Start(vo_only),
     "partial_reset": Start(partial_reset, {"rho": Number(0.5, least=0.0, most=1.0)}),
+    "unpin": Start(unpin, calibrated=True),
+    "gradient_matched": Start(gradient_matched, calibrated=True),
+    "induction": Start(induction, calibrated=True),
+    "induction_gradient_matched": Start(induction_gradient_matched, calibrated=True),
 }
 
 OUTPUT_STARTS: dict[str, Start] = {
     "zero-output": Start(zero_output),
     "keep-output": Start(keep_output),
     "random_output": Start(random_output),
+    "carry": Start(carry, calibrated=True, output_bias=True),
+    "carry_value": Start(carry_value, calibrated=True),
 }
 
 

@@ -1,10 +1,10 @@
 from .arms import READY as READY
-from .conclude import StudyResult as StudyResult
-from .conclude import conclude as conclude
-from .decide import Decision as Decision
-from .decide import Question as Question
-from .decide import Share as Share
-from .decide import decide as decide
+from .conclusion import StudyResult as StudyResult
+from .conclusion import conclude as conclude
+from .decision_rule import Decision as Decision
+from .decision_rule import Question as Question
+from .decision_rule import Share as Share
+from .decision_rule import decide as decide
 from .parts import Arm as Arm
 from .parts import Contrast as Contrast
 from .parts import Text as Text

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from headsurgeon.errors import StudyError
 from headsurgeon.files import write_text
 from headsurgeon.folders import locked
-from headsurgeon.study.conclude import StudyResult, conclude
+from headsurgeon.study.conclusion import StudyResult, conclude
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.material import threads
 from headsurgeon.study.prepare import Prepared, key_of, prepare

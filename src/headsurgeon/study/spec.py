@@ -1,6 +1,6 @@
 """What a study is: one file that says which arms are trained on which text, and what is asked.
 
-Data alone, and no torch: results are files, and everything else follows from them (`decide`,
+Data alone, and no torch: results are files, and everything else follows from them (`decision_rule`,
 `headsurgeon.report`).
 """
 

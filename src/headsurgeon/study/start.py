@@ -28,7 +28,7 @@ def start_arm(
         return open_full(model, own)
     if arm.method == "lora":
         return open_lora(model, own, seed=seed)
-    return operate(model, own, seed=seed)
+    return operate(model, own, seed=seed, calibration=calibration)
 
 
 def plan_of(arm: Arm, plan: Plan, heads: Sequence[HeadId], study: Study) -> Plan:

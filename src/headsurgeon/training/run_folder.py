@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsurgeon.files import header, write_json
-from headsurgeon.study.decide import Decision, Share, decisions_of, shares_of
+from headsurgeon.study.decision_rule import Decision, Share, decisions_of, shares_of
 from headsurgeon.study.results import StudyResults, load_results
 
 RESULT = "study.json"
