@@ -79,6 +79,8 @@ def test_the_untouched_model_is_always_among_the_cells_and_once() -> None:
         ("seeds: [0, 1]", "seeds: [0, true]", 13, "whole number"),
         ("name: prose", "name: pro-se", 6, "name"),
         ("- paper", "- ceiling", 10, "needs a twin"),
+        ("- paper", "- anchor", 10, "names the text"),
+        ("- paper", "- {name: paper, anchor: prose}", 10, "or neither"),
         ("kind: study", "kind: plan", 1, "plan"),
     ],
 )

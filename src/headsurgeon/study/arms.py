@@ -25,7 +25,11 @@ READY: Mapping[str, Mapping[str, Any]] = {
     },
     "qkv_only": {"output_start": "keep-output", "about": "stock output projection kept"},
     "random_output": {"output_start": "random_output", "about": "a small random output"},
-    "carry": {"output_start": "carry", "about": "the head's mean output kept as a bias"},
+    "carry": {
+        "output_start": "carry",
+        "calibration": 32,
+        "about": "the head's mean output kept as a bias",
+    },
     "qk_only": {
         "init": "qk_only",
         "output_start": "keep-output",
@@ -54,10 +58,10 @@ READY: Mapping[str, Mapping[str, Any]] = {
     "rates": {"train": {"output_rate": 8.0}, "about": "output columns at 8 times the rate"},
     "balance": {
         **_KEPT,
-        "train": {"balance": 1.0},
+        "train": {"balance": 0.01},
         "about": "a sink-aware loss, nothing reinitialised (after arXiv:2602.01203)",
     },
-    "reinit_balance": {"train": {"balance": 1.0}, "about": "the paper's start, sink-aware loss"},
+    "reinit_balance": {"train": {"balance": 0.01}, "about": "the paper's start, sink-aware loss"},
     "anchor": {"train": {"anchor": 1.0}, "about": "held to the untouched model on other text"},
     "matched_healthy": {"heads": "matched", "about": "healthy heads of the same slopes instead"},
     "random_heads": {"heads": "random", "about": "as many heads drawn at random instead"},

@@ -246,6 +246,12 @@ def _arm_faults(study: StudyFields, arm: Arm) -> Iterator[str]:
         if name in arm.train:
             yield f"arm {arm.name}: {name} is for the study's own windows and seeds to say"
     try:
-        study.settings(arm)
+        settings = study.settings(arm)
     except SettingsError as error:
         yield f"arm {arm.name}: {error}"
+    else:
+        if (settings.anchor > 0) != (arm.anchor is not None):
+            yield (
+                f"arm {arm.name}: an arm that is held to the untouched model names the text that "
+                "it is held on (anchor) and a coefficient (train: {anchor: …}), or neither"
+            )
