@@ -28,6 +28,7 @@ from .operation.patient import Patient as Patient
 from .planning.plan import Plan as Plan
 from .planning.plan import PlannedHead as PlannedHead
 from .planning.planning import plan as plan
+from .report.study_page import write_report as write_report
 from .scores import (
     Estimate as Estimate,
 )
@@ -40,6 +41,9 @@ from .scores import (
 from .scores import (
     recovered_share as recovered_share,
 )
+from .study.conclusion import StudyResult as StudyResult
+from .study.run import run_study as run_study
+from .study.spec import Study as Study
 from .training.log import Run as Run
 from .training.loop import train as train
 from .training.settings import TrainSettings as TrainSettings
