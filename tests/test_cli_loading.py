@@ -9,7 +9,9 @@ from transformers import BitsAndBytesConfig
 
 from headsurgeon.cli import options
 from headsurgeon.cli.loading import open_model
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import PatchError, SettingsError
+from headsurgeon.models import load
+from headsurgeon.operation import read_patch
 from tests.clinic import READING, checkpoint, run, sick_bloom, write_text
 
 # room for the embeddings and one layer of the three
@@ -124,3 +126,40 @@ def test_code_that_comes_with_a_model_takes_the_option(
     # run, and its architecture is one that nobody described
     assert said.exit_code == 2
     assert "no layout for architecture 'bloom-of-our-own'" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cpu=1GB,cpu=2GB", "cpu is given twice"),
+        ("0=1GB,0=2GB", "0 is given twice"),
+        ("1GB,CPU=2GB", "cpu is given twice"),
+        ("gpu=1GB", "no device 'gpu'"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        options.memory_limits(text)
+
+
+def test_a_limit_for_a_gpu_that_is_not_there_is_refused_before_the_model_is_looked_for() -> None:
+    with pytest.raises(SettingsError, match="there is no GPU 9999 on this machine"):
+        load("no/such-model", max_memory={9999: "1GB", "cpu": "1GB"})
+
+
+@pytest.mark.parametrize("device", ["meta", "xla", "cuda:9999", "nowhere", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(device: str) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be used on this machine, which has cpu"):
+        load("no/such-model", device=device)
+
+
+def test_a_folder_of_two_spellings_is_not_compared_with_itself() -> None:
+    said = run("diagnose", "sick", "./sick", *READING, "--output", "both")
+    assert said.exit_code == 2
+    assert "named more than once" in said.stderr
+
+
+def test_a_run_folder_given_for_its_patch_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "patch.safetensors").touch()
+    with pytest.raises(PatchError, match=r"is a folder.*patch\.safetensors may be meant"):
+        read_patch(tmp_path)

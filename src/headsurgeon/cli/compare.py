@@ -1,5 +1,6 @@
 """Several models side by side: what `diagnose` shows and writes when it is given more than one."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,9 @@ def check_models(models: Sequence[str], loading: Loading) -> None:
         SettingsError: a model named twice, or one revision for several models.
         ModelError, UnsupportedModel, NetworkError: as `headsurgeon.load` does.
     """
-    twice = sorted({model for model in models if models.count(model) > 1})
+    # a folder has many spellings
+    places = [os.path.realpath(model) if Path(model).exists() else model for model in models]
+    twice = sorted({m for m, place in zip(models, places, strict=True) if places.count(place) > 1})
     if twice:
         raise SettingsError(f"{', '.join(twice)}: named more than once; name each model once")
     if loading.revision is not None:

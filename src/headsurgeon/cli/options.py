@@ -262,8 +262,16 @@ def memory_limits(text: str) -> dict[int | str, str]:
             raise SettingsError(
                 f"--max-memory: expected a size such as 2GB, or 0=20GB,cpu=8GB, got {text!r}"
             )
-        device = found[1] or "cpu"
-        limits[int(device) if device[0].isdecimal() else device] = found[2].replace(" ", "").upper()
+        device = (found[1] or "cpu").lower()
+        if device in ("cpu", "disk", "mps") or device.isdecimal():
+            key: int | str = int(device) if device.isdecimal() else device
+        else:
+            raise SettingsError(
+                f"--max-memory: no device {device!r}; name cpu, mps, or the number of a GPU"
+            )
+        if key in limits:
+            raise SettingsError(f"--max-memory: {device} is given twice in {text!r}")
+        limits[key] = found[2].replace(" ", "").upper()
     # as Accelerate spells them
     return {device: size.replace("IB", "iB") for device, size in limits.items()}
 

@@ -25,10 +25,15 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"device {name!r} cannot be used: {reason}") from error
+        # one without memory, such as meta, has no values to give back
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        known = ["cpu"]
+        known += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        known += ["mps"] if torch.backends.mps.is_available() else []
+        raise SettingsError(
+            f"device {name[:80]!r} cannot be used on this machine, which has {', '.join(known)}"
+        ) from error
     return device
 
 

@@ -79,6 +79,12 @@ def load(
     """
     if max_memory is not None and quantization_config is not None:
         raise SettingsError("choose one of max_memory and quantization_config, not both")
+    for place in max_memory or {}:
+        if isinstance(place, int) and place >= torch.cuda.device_count():
+            raise SettingsError(
+                f"max_memory: there is no GPU {place} on this machine, which has "
+                f"{torch.cuda.device_count()}"
+            )
     spec = os.fspath(spec)
     target = pick_device(device)
     if isinstance(dtype, str):
