@@ -251,8 +251,12 @@ def test_a_full_disk_leaves_what_was_there(
     refused(clinic, 1, *arguments, says=("cannot write", "No space left on device"))
 
 
-def test_a_full_disk_leaves_the_previous_diagnosis(clinic: Path, full_disk: None) -> None:
-    arguments = ("diagnose", "sick", *READING, "--output", "diagnosis")
+def test_a_full_disk_leaves_the_previous_diagnosis(
+    clinic: Path, request: pytest.FixtureRequest
+) -> None:
+    arguments = ("diagnose", "sick", *READING, "--output", "written")
+    assert run(*arguments).exit_code == 0
+    request.getfixturevalue("full_disk")
     refused(clinic, 1, *arguments, says=("cannot write", "No space left on device"))
 
 
