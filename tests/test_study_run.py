@@ -38,6 +38,7 @@ arms:
 - ceiling
 - untrained
 - ablate_mean
+- ablate_sick
 - random_heads
 - matched_healthy
 - {{name: column, column: 0}}
@@ -107,6 +108,20 @@ def test_ablating_is_scored_as_the_untouched_model_without_its_heads(finished: P
     results = load_results(finished)
     (stock,), (pruned,) = results.of("untouched"), results.of("ablate_mean")
     assert pruned.scored["code"].nll == stock.scored["code"].ablated["mean"]
+
+
+def test_every_sick_head_can_be_ablated_whatever_the_plan_says(
+    finished: Path, study: Study, tmp_path: Path
+) -> None:
+    (stock,), (ablated,) = (load_results(finished).of(arm) for arm in ("untouched", "ablate_sick"))
+    assert ablated.operated == stock.operated
+    rule = study.plan.model_copy(update={"rule": "heads", "heads": (str(PLANTED[0]),)})
+    arms = tuple(arm for arm in study.arms if arm.name == "ablate_sick")
+    fewer = study.model_copy(update={"plan": rule, "arms": arms, "contrasts": ()})
+    run_study(fewer, tmp_path / "fewer")
+    results = load_results(tmp_path / "fewer")
+    assert results.of("untouched")[0].operated == (str(PLANTED[0]),)
+    assert results.of("ablate_sick")[0].operated == stock.operated
 
 
 def test_controls_operate_on_as_many_other_heads_in_each_layer(finished: Path) -> None:

@@ -25,6 +25,11 @@ READY: Mapping[str, Mapping[str, Any]] = {
     },
     "qkv_only": {"output_start": "keep-output", "about": "stock output projection kept"},
     "random_output": {"output_start": "random_output", "about": "a small random output"},
+    "ablate_sick": {
+        "method": "ablate",
+        "heads": "sick",
+        "about": "the output of every sick head removed, planned or not",
+    },
     "carry": {
         "output_start": "carry",
         "calibration": 32,

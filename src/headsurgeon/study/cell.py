@@ -113,8 +113,8 @@ def _computed(
     arm, plan = study.arm(cell.arm), Plan.load(folder / PLAN)
     model, tokenizer = load_model(study, arm.model, device)
     texts = _same_texts(study, folder, tokenizer)
-    first = Diagnosis.load(diagnosis_file(folder, study.diagnosed[0]))
-    heads = heads_of(arm, plan, first, cell.seed or 0)
+    diagnoses = [Diagnosis.load(diagnosis_file(folder, name)) for name in study.diagnosed]
+    heads = heads_of(arm, plan, diagnoses, cell.seed or 0)
     if arm.method in ("none", "ablate"):
         scores = score(
             model, texts, heads, statistics=study.windows.statistics, modes=("zero", "mean")

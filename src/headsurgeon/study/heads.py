@@ -1,6 +1,7 @@
 """Which heads an arm operates on: the plan's, or others in their place as a control."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from headsurgeon.planning.matching import nearest
 from headsurgeon.study.parts import Arm
 
 
-def heads_of(arm: Arm, plan: Plan, diagnosis: Diagnosis, seed: int) -> tuple[HeadId, ...]:
+def heads_of(arm: Arm, plan: Plan, diagnoses: Sequence[Diagnosis], seed: int) -> tuple[HeadId, ...]:
     """The heads that an arm operates on, sorted.
 
     Args:
         plan: the study's plan.
-        diagnosis: of the untouched model; healthy heads are healthy there.
+        diagnoses: of the untouched model, on each text diagnosed; sick heads are sick on all of
+            them, healthy ones on the first.
         seed: of heads drawn at random.
 
     Raises:
@@ -25,6 +27,9 @@ def heads_of(arm: Arm, plan: Plan, diagnosis: Diagnosis, seed: int) -> tuple[Hea
     """
     if arm.heads == "plan":
         return plan.operated
+    if arm.heads == "sick":
+        return sick_on_all(diagnoses)
+    diagnosis = diagnoses[0]
     if arm.heads == "column":
         return _with_column(arm, plan, diagnosis)
     planned = set(plan.operated)
@@ -46,6 +51,12 @@ def heads_of(arm: Arm, plan: Plan, diagnosis: Diagnosis, seed: int) -> tuple[Hea
             taken = np.array(nearest(diagnosis.stats.slopes[layer], targets, np.array(pool)))
         found += [HeadId(layer, int(head)) for head in taken]
     return tuple(sorted(found))
+
+
+def sick_on_all(diagnoses: Sequence[Diagnosis]) -> tuple[HeadId, ...]:
+    """The heads that are sick on every text diagnosed: a sink on one text alone may be work."""
+    first, *others = diagnoses
+    return tuple(head for head in first.sick if all(each.is_sick[head] for each in others))
 
 
 def _with_column(arm: Arm, plan: Plan, diagnosis: Diagnosis) -> tuple[HeadId, ...]:

@@ -103,8 +103,9 @@ class Arm(Spec):
         method: what is trained: the `slices` of an operation, all of the model (`full`), low-rank
             adapters (`lora`); or nothing: `none`, or the heads switched off (`ablate`).
         model: the subject of the study, or its healthy twin.
-        heads: those of the plan; as many drawn at `random` in each layer; as many healthy ones with
-            `matched` slopes; or the plan's and all of one `column`, healthy or not.
+        heads: those of the plan; all that are `sick` on every text diagnosed; as many drawn at
+            `random` in each layer; as many healthy ones with `matched` slopes; or the plan's and
+            all of one `column`, healthy or not.
         column: the head index of that column.
         init, output_start: how the heads start, see `headsurgeon.operation`.
         trained: False keeps the start as it is: what training was needed for.
@@ -122,7 +123,7 @@ class Arm(Spec):
     like: Name | None = None
     method: Literal["slices", "full", "lora", "none", "ablate"] = "slices"
     model: Literal["subject", "twin"] = "subject"
-    heads: Literal["plan", "random", "matched", "column"] = "plan"
+    heads: Literal["plan", "sick", "random", "matched", "column"] = "plan"
     column: Annotated[int, Field(ge=0)] | None = None
     init: str = Field(default="xavier_uniform_head", min_length=1)
     output_start: str = Field(default="zero-output", min_length=1)

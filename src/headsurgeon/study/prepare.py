@@ -24,6 +24,7 @@ from headsurgeon.models.fingerprint import combined, fingerprints
 from headsurgeon.planning import Plan
 from headsurgeon.planning.planning import plan
 from headsurgeon.planning.rules import Cost
+from headsurgeon.study.heads import sick_on_all
 from headsurgeon.study.material import dev_windows, load_model, scored_windows
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import PLAN, PREPARED, Cell, CellResult, Record, folder_of
@@ -183,9 +184,7 @@ def choose(
         PlanError: there are none, or the rule does not fit the model.
     """
     rule, first = study.plan, next(iter(diagnoses.values()))
-    everywhere = [
-        head for head in first.sick if all(each.is_sick[head] for each in diagnoses.values())
-    ]
+    everywhere = sick_on_all(list(diagnoses.values()))
     options: dict[str, Any] = {
         "band": rule.band,
         "layers": rule.layers,

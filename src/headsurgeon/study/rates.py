@@ -140,9 +140,9 @@ def _loss(
     seed = study.seeds[0]
     model, tokenizer = load_model(study, arm.model, device)
     plan = Plan.load(folder / PLAN)
-    first = Diagnosis.load(diagnosis_file(folder, study.diagnosed[0]))
+    diagnoses = [Diagnosis.load(diagnosis_file(folder, name)) for name in study.diagnosed]
     calibration = dev_windows(study, text, tokenizer, arm.calibration) if arm.calibration else None
-    heads = heads_of(arm, plan, first, seed)
+    heads = heads_of(arm, plan, diagnoses, seed)
     patient = start_arm(arm, model, plan, heads, seed, calibration, study)
     settings = study.settings(arm, seed, rate)
     train_windows, dev = training_text(study, arm, text, tokenizer, settings)
