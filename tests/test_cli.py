@@ -266,7 +266,7 @@ def test_a_head_added_by_hand_is_priced_before_it_is_operated_on(
 
 def test_a_control_that_only_trains_needs_no_yes(clinic: Path, results: dict[str, Result]) -> None:
     text = (clinic / "plan.yaml").read_text(encoding="utf-8")
-    for line in ("init: none", "output_start: keep-output", "joint_cost: 0.3"):
+    for line in ("init: none", "output_start: keep_output", "joint_cost: 0.3"):
         text = re.sub(rf"^{line.split(':')[0]}: .*", line, text, flags=re.MULTILINE)
     (clinic / "control.yaml").write_text(text, encoding="utf-8")
     wanted = ("sick", "--plan", "control.yaml", "--corpus", CORPUS, *TRAINING)

@@ -174,7 +174,7 @@ def test_every_arm_trains_the_same_windows_and_every_step_is_told(twins: Finishe
     assert read[0] == read[1] == read[2]
     assert [run["identity"]["init"] for run in runs] == ["xavier_uniform_head", "none", "none"]
     outputs = [run["identity"]["output_start"] for run in runs]
-    assert outputs == ["zero-output", "keep-output", "keep-output"]
+    assert outputs == ["zero_output", "keep_output", "keep_output"]
 
 
 def test_losses_shares_and_differences_are_those_of_the_scores(twins: Finished) -> None:

@@ -107,7 +107,7 @@ def test_every_family_is_operated_trained_merged_reverted_and_patched(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_and_its_slice_gradients_are_the_models_own(name: str) -> None:
     model, batch = pico_family(name), tokens(2, 12)
-    patient = operate(model, PLAN.replace(output_start="keep-output", init="none"))
+    patient = operate(model, PLAN.replace(output_start="keep_output", init="none"))
     logits = model(batch).logits[:, :-1].float()
     own = nn.functional.cross_entropy(logits.reshape(-1, VOCABULARY), batch[:, 1:].reshape(-1))
     own.backward()
@@ -128,7 +128,7 @@ def test_slice_gradients_are_those_of_the_whole_weights(name: str) -> None:
     next_token_sum.backward()
     whole = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    patient = operate(model, PLAN.replace(output_start="keep-output", init="none"))
+    patient = operate(model, PLAN.replace(output_start="keep_output", init="none"))
     model(batch, labels=batch).loss.backward()
     for key, slice_ in patient.named_slices().items():
         torch.testing.assert_close(

@@ -30,7 +30,7 @@ FAMILIES = sorted(PICO)
 STEPS = st.lists(st.sampled_from(["merge", "revert", "reopen", "disturb"]), max_size=8)
 
 
-def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero-output") -> Plan:
+def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero_output") -> Plan:
     planned = tuple(PlannedHead(id=HeadId.parse(head)) for head in heads)
     return Plan(model="pico", rule="heads", heads=planned, init=init, output_start=output_start)
 
@@ -253,7 +253,7 @@ def test_xavier_uniform_is_one_draw_over_the_fused_block_within_its_bound() -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("init", ["xavier_uniform_head", "xavier_normal", "model", "none"])
-@pytest.mark.parametrize("output_start", ["zero-output", "keep-output"])
+@pytest.mark.parametrize("output_start", ["zero_output", "keep_output"])
 def test_every_start_changes_the_planned_blocks_and_nothing_else(
     family: str, init: str, output_start: str
 ) -> None:
@@ -271,7 +271,7 @@ def test_every_start_changes_the_planned_blocks_and_nothing_else(
                 assert (new == 0.0).all() == block.parameter.endswith("bias")
     (columns,) = layout.blocks("output", 1, 1)
     new, old = columns.of(state[columns.parameter]), columns.of(stock[columns.parameter])
-    assert torch.equal(new, old if output_start == "keep-output" else torch.zeros_like(old))
+    assert torch.equal(new, old if output_start == "keep_output" else torch.zeros_like(old))
     for name in set(state) - {
         block.parameter for blocks in layout.head_blocks(1, 1).values() for block in blocks
     }:
@@ -290,15 +290,15 @@ def test_seeds_repeat_and_differ_and_leave_the_global_generator_alone() -> None:
 
 
 def test_seed_and_starts_come_from_the_plan_unless_given() -> None:
-    planned = plan("L1H1").replace(seed=11, init="xavier_normal", output_start="keep-output")
+    planned = plan("L1H1").replace(seed=11, init="xavier_normal", output_start="keep_output")
     patient = operate(pico("bloom"), planned)
     assert (patient.seed, patient.init, patient.output_start) == (
         11,
         "xavier_normal",
-        "keep-output",
+        "keep_output",
     )
-    patient = operate(pico("bloom"), planned, 2, init="none", output_start="zero-output")
-    assert (patient.seed, patient.init, patient.output_start) == (2, "none", "zero-output")
+    patient = operate(pico("bloom"), planned, 2, init="none", output_start="zero_output")
+    assert (patient.seed, patient.init, patient.output_start) == (2, "none", "zero_output")
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def test_quantised_and_offloaded_weights_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "match"), [("init", "xavier_uniform_head"), ("output_start", "zero-output")]
+    ("argument", "match"), [("init", "xavier_uniform_head"), ("output_start", "zero_output")]
 )
 def test_unknown_starts_list_the_known_ones(argument: str, match: str) -> None:
     model = pico("bloom")

@@ -33,7 +33,7 @@ HEADS = {
 FAMILIES = sorted(PICO)
 
 
-def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero-output") -> Plan:
+def plan(*heads: str, init: str = "xavier_uniform_head", output_start: str = "zero_output") -> Plan:
     planned = tuple(PlannedHead(id=HeadId.parse(head)) for head in sorted(heads))
     return Plan(model="pico", rule="heads", heads=planned, init=init, output_start=output_start)
 
@@ -61,7 +61,7 @@ def loss_of(model: PreTrainedModel, batch: Tensor) -> Tensor:
 def test_slices_that_kept_their_weights_leave_the_logits_bit_identical(family: str) -> None:
     model, batch = pico(family), tokens()
     before = model(batch).logits
-    operate(model, plan(*HEADS[family], init="none", output_start="keep-output"))
+    operate(model, plan(*HEADS[family], init="none", output_start="keep_output"))
     assert torch.equal(model(batch).logits, before)
 
 
@@ -92,7 +92,7 @@ def test_an_ablated_head_adds_exactly_zero(family: str) -> None:
 def test_slice_gradients_are_those_of_the_whole_tensors(family: str) -> None:
     reference, batch = pico(family), tokens()
     model = deepcopy(reference)
-    patient = operate(model, plan(*HEADS[family], init="none", output_start="keep-output"))
+    patient = operate(model, plan(*HEADS[family], init="none", output_start="keep_output"))
     loss_of(reference, batch).backward()
     loss_of(model, batch).backward()
     for name, slice_ in patient.named_slices().items():
@@ -188,7 +188,7 @@ def test_casting_the_model_keeps_the_slices_fp32(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("family", ["bloom", "mpt-clip", "falcon-new"])
 def test_autocast_trains_fp32_slices(family: str) -> None:
     model, batch = pico(family), tokens()
-    patient = operate(model, plan(*HEADS[family], init="none", output_start="keep-output"))
+    patient = operate(model, plan(*HEADS[family], init="none", output_start="keep_output"))
     loss_of(model, batch).backward()
     exact = [slice_.grad.clone() for slice_ in patient.slices()]
     model.zero_grad()
@@ -203,7 +203,7 @@ def test_autocast_trains_fp32_slices(family: str) -> None:
 @pytest.mark.parametrize("family", ["bloom", "mpt", "falcon-rw"])
 def test_gradient_checkpointing_gives_the_same_gradients(family: str) -> None:
     model, batch = pico(family).train(), tokens()
-    patient = operate(model, plan(*HEADS[family], output_start="keep-output"))
+    patient = operate(model, plan(*HEADS[family], output_start="keep_output"))
     loss_of(model, batch).backward()
     expected = [slice_.grad.clone() for slice_ in patient.slices()]
     model.zero_grad()
@@ -214,7 +214,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: str) -> None:
 
 def test_a_slice_changed_between_forward_and_backward_is_refused() -> None:
     model, batch = pico("bloom"), tokens()
-    patient = operate(model, plan("L1H1", output_start="keep-output"))
+    patient = operate(model, plan("L1H1", output_start="keep_output"))
     loss = loss_of(model, batch)
     with torch.no_grad():
         patient.slices()[0].add_(1.0)
@@ -248,7 +248,7 @@ def test_every_implementation_of_adamw_reaches_the_forward_pass(
 
 def test_two_passes_may_be_in_flight_while_a_third_runs() -> None:
     model, batch = pico("bloom"), tokens()
-    operate(model, plan("L1H1", output_start="keep-output"))
+    operate(model, plan("L1H1", output_start="keep_output"))
     first, second = loss_of(model, batch), loss_of(model, batch)
     first.backward()
     loss_of(model, batch)
@@ -257,7 +257,7 @@ def test_two_passes_may_be_in_flight_while_a_third_runs() -> None:
 
 def test_a_deep_copy_is_a_patient_of_its_own() -> None:
     model, batch = pico("bloom"), tokens()
-    patient = operate(model, plan("L1H1", output_start="keep-output"))
+    patient = operate(model, plan("L1H1", output_start="keep_output"))
     expected = model(batch).logits
     copy = deepcopy(model)
     with torch.no_grad():
@@ -269,7 +269,7 @@ def test_a_deep_copy_is_a_patient_of_its_own() -> None:
 
 def test_generate_works_on_an_operated_model() -> None:
     model, batch = pico("bloom"), tokens(1, 5)
-    patient = operate(model, plan("L1H1", output_start="keep-output"))
+    patient = operate(model, plan("L1H1", output_start="keep_output"))
     generated = model.generate(batch, max_new_tokens=4, do_sample=False)
     patient.merge()
     assert torch.equal(model.generate(batch, max_new_tokens=4, do_sample=False), generated)

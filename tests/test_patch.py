@@ -24,7 +24,7 @@ from headsurgeon.errors import (
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import fingerprint
 from headsurgeon.operation import Patient, apply_patch, applying, operate, read_patch
-from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.operation.tensor_file import read_tensors, write_tensors
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, pico, tokens
 
@@ -35,7 +35,7 @@ PLAN = Plan(
 
 
 def patient_with_patch(family: str, folder: Path) -> tuple[Patient, Path]:
-    patient = operate(pico(family), PLAN, 3, output_start="keep-output")
+    patient = operate(pico(family), PLAN, 3, output_start="keep_output")
     return patient, patient.save(folder / "patch.safetensors")
 
 
@@ -53,7 +53,7 @@ def test_a_patch_on_the_same_base_gives_the_merged_model_and_reverts(
     assert (applied.seed, applied.init, applied.output_start) == (
         3,
         "xavier_uniform_head",
-        "keep-output",
+        "keep_output",
     )
     applied.revert()
     assert torch.equal(model(batch).logits, before)
@@ -95,6 +95,18 @@ def test_the_metadata_says_what_the_patch_is_and_where_it_belongs(tmp_path: Path
         "axis": 1,
         "runs": [[8, 8]],
     }
+
+
+def test_a_patch_whose_start_is_spelled_with_a_hyphen_as_before_is_read(tmp_path: Path) -> None:
+    _, path = patient_with_patch("bloom", tmp_path)
+    tensors, metadata = read_tensors(path, "patch", PatchError)
+    plan = metadata["plan"].replace("output_start: zero_output", "output_start: zero-output")
+    assert plan != metadata["plan"]
+    older = metadata | {"output_start": "keep-output", "plan": plan}
+    del older["content"]
+    write_tensors(path, "patch", tensors, older)
+    applied = apply_patch(pico("bloom"), path)
+    assert (applied.plan.output_start, applied.output_start) == ("zero_output", "keep_output")
 
 
 def test_a_patch_holds_little_more_than_its_slices(tmp_path: Path) -> None:

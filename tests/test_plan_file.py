@@ -297,3 +297,10 @@ def test_a_plan_says_how_its_costs_were_taken_and_older_ones_meant_zero() -> Non
     assert Plan.from_yaml(older).ablation_mode == "zero"
     with pytest.raises(PlanError, match=r"line .*ablation_mode"):
         Plan.from_yaml(found.to_yaml().replace("ablation_mode: mean", "ablation_mode: median"))
+
+
+def test_a_start_that_an_older_plan_spells_with_a_hyphen_is_the_same_start() -> None:
+    text = example()
+    older = text.replace("output_start: zero_output", "output_start: zero-output")
+    assert older != text
+    assert Plan.from_yaml(older) == Plan.from_yaml(text)

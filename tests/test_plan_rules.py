@@ -284,9 +284,9 @@ def test_a_planned_head_carries_its_verdict_and_statistics() -> None:
 
 
 def test_a_plan_says_what_it_was_made_from() -> None:
-    found = plan(patient(), init="model", output_start="keep-output", seed=7)
+    found = plan(patient(), init="model", output_start="keep_output", seed=7)
     assert (found.model, found.rule, found.seed) == ("pico", "sick", 7)
-    assert (found.init, found.output_start) == ("model", "keep-output")
+    assert (found.init, found.output_start) == ("model", "keep_output")
     assert found.thresholds == {"sink": 0.5, "dead": 0.95, "low_entropy": 0.5}
     assert found.notes == (
         "diagnosed on text:none, split dev: 4 windows of 16 tokens from 2 documents",

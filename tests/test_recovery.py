@@ -84,7 +84,7 @@ def first_key(model: PreTrainedModel, head: HeadId) -> Tensor:
     return found[head.layer][head.head]
 
 
-@pytest.mark.parametrize("output_start", ["zero-output", "keep-output"])
+@pytest.mark.parametrize("output_start", ["zero_output", "keep_output"])
 @pytest.mark.parametrize("init", ["xavier_uniform_head", "xavier_normal", "model"])
 def test_reinitialised_untrained_heads_count_as_none_recovered(
     text: Windows, init: str, output_start: str
@@ -137,7 +137,7 @@ def test_the_costs_are_those_that_ablation_measures(text: Windows) -> None:
 
 
 def test_the_null_of_the_gradient_only_control_is_still_untrained(text: Windows) -> None:
-    patient = operate(asleep(), PLAN.replace(init="none", output_start="keep-output"))
+    patient = operate(asleep(), PLAN.replace(init="none", output_start="keep_output"))
     patient.revert()
     null = empirical_null(patient, text, (1, 2, 3))
     masses = np.array([[n.first_token_mass[head] for head in HEADS] for n in null])

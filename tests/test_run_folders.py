@@ -179,6 +179,18 @@ def test_another_version_is_written_down_and_warned_about(finished: Path, tmp_pa
     assert [entry["torch"] for entry in versions] == ["1.0", torch.__version__]
 
 
+def test_a_run_whose_start_is_spelled_with_a_hyphen_as_before_is_the_same_run(
+    finished: Path, tmp_path: Path
+) -> None:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / RUN_NAME).read_text())
+        assert content["identity"]["output_start"] == "zero_output"
+        content["identity"]["output_start"] = "zero-output"
+        (folder / RUN_NAME).write_text(json.dumps(content))
+
+    again(finished, tmp_path / "run", change)
+
+
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
     ready, release = os.pipe(), os.pipe()
     child = os.fork()

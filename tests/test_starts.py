@@ -32,7 +32,7 @@ def model_of(family: str) -> PreTrainedModel:
     return pico(family) if family == "bloom" else pico_family(family)
 
 
-def plan(*heads: str, init: str = "none", output_start: str = "keep-output") -> Plan:
+def plan(*heads: str, init: str = "none", output_start: str = "keep_output") -> Plan:
     planned = tuple(PlannedHead(id=HeadId.parse(head)) for head in heads)
     return Plan(model="pico", rule="heads", heads=planned, init=init, output_start=output_start)
 
@@ -182,7 +182,7 @@ def test_gradient_matched_values_give_the_output_a_larger_first_gradient() -> No
     sizes = {}
     for init in ("xavier_uniform_head", "gradient_matched"):
         model = pico("bloom")
-        patient = started(model, "L1H1", "L1H2", init=init, output_start="zero-output")
+        patient = started(model, "L1H1", "L1H2", init=init, output_start="zero_output")
         # what the heads put out may be large or small: it is the direction that counts
         seen = Calibration(model, layout_of(model), as_windows(CALIBRATION))
         energy = float(seen.energy[1, [1, 2]].sum())

@@ -14,7 +14,7 @@ from tests.pico_families import pico_family
 
 FAMILIES = sorted(PICO)
 PLAN = Plan(
-    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)),), output_start="keep-output"
+    model="pico", rule="heads", heads=(PlannedHead(id=HeadId(1, 1)),), output_start="keep_output"
 )
 
 

@@ -42,7 +42,7 @@ def control(model: PreTrainedModel, *heads: tuple[int, int], role: str = "operat
     planned = tuple(PlannedHead(id=HeadId(*head)) for head in heads)
     return operate(
         model,
-        Plan(model="pico", rule="heads", heads=planned, init="none", output_start="keep-output"),
+        Plan(model="pico", rule="heads", heads=planned, init="none", output_start="keep_output"),
     )
 
 

@@ -58,6 +58,18 @@ def _seed(value: Any) -> Any:
     return value
 
 
+def start_name(written: str) -> str:
+    """How a start is spelled; files of before had hyphens, as in `zero-output`."""
+    name, bracket, parameters = written.partition("(")
+    return name.replace("-", "_") + bracket + parameters
+
+
+def _start_name(value: Any) -> Any:
+    return start_name(value) if isinstance(value, str) else value
+
+
+# The name of a start, perhaps with parameters, such as `partial_reset(rho=0.3)`.
+StartName = Annotated[str, BeforeValidator(_start_name)]
 # One head; `L5H14` in files.
 HeadName = Annotated[HeadId, PlainValidator(_head), PlainSerializer(str)]
 Seed = Annotated[int, BeforeValidator(_seed)]

@@ -171,7 +171,7 @@ def _settings(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
 
 def _takes_away(plan: "Plan") -> bool:
     """Whether the operation removes what the heads do now; a control that only trains does not."""
-    return plan.init != "none" or plan.output_start != "keep-output"
+    return plan.init != "none" or plan.output_start != "keep_output"
 
 
 def _price(

@@ -105,9 +105,9 @@ def plan(
     output_start: Annotated[
         str,
         typer.Option(
-            help="What a head adds at first: zero-output or keep-output.", rich_help_panel=START
+            help="What a head adds at first: zero_output or keep_output.", rich_help_panel=START
         ),
-    ] = "zero-output",
+    ] = "zero_output",
     seed: Annotated[
         int,
         typer.Option(

@@ -59,7 +59,7 @@ def arms(plan: Plan, settings: DemoSettings) -> dict[str, Arm]:
     The control trains the same slices from the weights they have: whatever surgery brings over it
     is due to starting anew. The ceiling does the same to the twin, since extra tokens help all.
     """
-    kept = plan.replace(init="none", output_start="keep-output")
+    kept = plan.replace(init="none", output_start="keep_output")
     found = {
         "surgery": Arm("surgery", plan, settings.surgery_rate),
         "control": Arm("control", kept, settings.control_rate),

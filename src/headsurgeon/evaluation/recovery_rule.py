@@ -137,7 +137,7 @@ def empirical_null(
     blind = choose_init(patient.init).start.untrained
     blind = blind and not choose_output_start(patient.output_start).start.calibrated
     init = patient.init if blind else "xavier_uniform_head"
-    start = patient.output_start if blind else "zero-output"
+    start = patient.output_start if blind else "zero_output"
     measured = []
     for seed in seeds:
         untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)

@@ -152,7 +152,7 @@ def _output_biases(
     if missing:
         raise SettingsError(
             f"{beginning.output_start.name} keeps a constant in the bias of the output projection, "
-            f"and this {layout.family} model has none ({missing[0]}); use zero-output, or "
+            f"and this {layout.family} model has none ({missing[0]}); use zero_output, or "
             "carry_value where the values have a bias"
         )
     return names

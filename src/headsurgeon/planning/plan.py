@@ -11,7 +11,7 @@ from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.errors import HeadError, InputError, PlanError
 from headsurgeon.files import header, read_text, write_text
 from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Verdict
-from headsurgeon.records import Exact, Finite, HeadName, Record, Seed
+from headsurgeon.records import Exact, Finite, HeadName, Record, Seed, StartName
 from headsurgeon.yaml_lines import Location, load_yaml
 
 Role = Literal["operate", "watch"]
@@ -71,8 +71,8 @@ class _Fields(Exact):
     fingerprint: str | None = None
     rule: str = "heads"
     thresholds: Mapping[LimitName, Finite] = {}
-    init: str = "xavier_uniform_head"
-    output_start: str = "zero-output"
+    init: StartName = "xavier_uniform_head"
+    output_start: StartName = "zero_output"
     seed: Seed = 0
     ablation_mode: AblationMode = "zero"
     joint_cost: Finite | None = None

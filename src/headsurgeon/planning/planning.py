@@ -36,7 +36,7 @@ def plan(
     max_cost: float = 0.05,
     ablation_mode: AblationMode = "zero",
     init: str = "xavier_uniform_head",
-    output_start: str = "zero-output",
+    output_start: str = "zero_output",
     seed: int = 0,
     model: PreTrainedModel | None = None,
     layout: Layout | None = None,

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from headsurgeon.errors import SettingsError
+from headsurgeon.records import start_name
 from headsurgeon.starts.head_tensors import HeadTensors, StartContext
 
-_WRITTEN = re.compile(r"([A-Za-z_-]+)(?:\((.*)\))?", re.DOTALL)
+_WRITTEN = re.compile(r"([A-Za-z_]+)(?:\((.*)\))?", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
@@ -69,14 +70,14 @@ def choose_start(kind: str, written: str, known: Mapping[str, Start]) -> ChosenS
     Raises:
         SettingsError: no such start or parameter, or a value that is no number in its range.
     """
-    found = _WRITTEN.fullmatch(written.strip())
-    name = found[1] if found else written
+    match = _WRITTEN.fullmatch(start_name(written.strip()))
+    name = match[1] if match else written
     start = known.get(name)
-    if found is None or start is None:
+    if match is None or start is None:
         raise SettingsError(f"no {kind} {name[:80]!r}; known are {', '.join(sorted(known))}")
     values = {key: number.default for key, number in start.parameters.items()}
-    if found[2] is not None:
-        values |= _values(f"{kind} {name}", found[2], start.parameters)
+    if match[2] is not None:
+        values |= _values(f"{kind} {name}", match[2], start.parameters)
     given = ", ".join(f"{key}={value!r}" for key, value in values.items())
     complete = f"{name}({given})" if given else name
     return ChosenStart(start, complete, partial(start.function, **values))

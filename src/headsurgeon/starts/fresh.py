@@ -41,7 +41,7 @@ def model(heads: Sequence[HeadTensors], context: StartContext) -> None:
 
 
 def none(heads: Sequence[HeadTensors], context: StartContext) -> None:
-    """Keeps the weights; with `keep-output` this is the gradient-only control."""
+    """Keeps the weights; with `keep_output` this is the gradient-only control."""
 
 
 def qk_only(heads: Sequence[HeadTensors], context: StartContext) -> None:

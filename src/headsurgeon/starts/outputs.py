@@ -50,7 +50,7 @@ def carry_value(heads: Sequence[HeadTensors], context: StartContext) -> None:
         if "value" not in head.biases or not alone:
             raise SettingsError(
                 f"carry_value keeps a constant in the bias of each head's values, and "
-                f"{context.layout.family} has none of its own; use zero-output"
+                f"{context.layout.family} has none of its own; use zero_output"
             )
         head.weights["value"].zero_()
         head.biases["value"].copy_(context.seen.mean_context[head.id.layer, head.id.head])

@@ -42,8 +42,8 @@ INITS: dict[str, Start] = {
 }
 
 OUTPUT_STARTS: dict[str, Start] = {
-    "zero-output": Start(zero_output),
-    "keep-output": Start(keep_output),
+    "zero_output": Start(zero_output),
+    "keep_output": Start(keep_output),
     "random_output": Start(random_output),
     "carry": Start(carry, calibrated=True, output_bias=True),
     "carry_value": Start(carry_value, calibrated=True),

@@ -8,7 +8,7 @@ is a start (`headsurgeon.operation`), an optimiser or a term of the loss (`heads
 from collections.abc import Mapping
 from typing import Any
 
-_KEPT = {"init": "none", "output_start": "keep-output"}
+_KEPT = {"init": "none", "output_start": "keep_output"}
 
 READY: Mapping[str, Mapping[str, Any]] = {
     "untouched": {"method": "none", "about": "the model as it is"},
@@ -23,7 +23,7 @@ READY: Mapping[str, Mapping[str, Any]] = {
         "ablation_mode": "mean",
         "about": "the heads' output replaced by its average: pruning with a bias",
     },
-    "qkv_only": {"output_start": "keep-output", "about": "stock output projection kept"},
+    "qkv_only": {"output_start": "keep_output", "about": "stock output projection kept"},
     "random_output": {"output_start": "random_output", "about": "a small random output"},
     "ablate_sick": {
         "method": "ablate",
@@ -37,14 +37,14 @@ READY: Mapping[str, Mapping[str, Any]] = {
     },
     "qk_only": {
         "init": "qk_only",
-        "output_start": "keep-output",
+        "output_start": "keep_output",
         "about": "queries and keys reinitialised, values and output kept",
     },
     "vo_only": {"init": "vo_only", "about": "values reinitialised, output zeroed, Q and K kept"},
     "partial_reset": {"init": "partial_reset", "about": "half the old weights, half noise"},
     "unpin": {
         "init": "unpin",
-        "output_start": "keep-output",
+        "output_start": "keep_output",
         "calibration": 32,
         "about": "keys projected off the first token's direction, nothing erased",
     },

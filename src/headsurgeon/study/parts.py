@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headsurgeon.planning.plan import AblationMode
+from headsurgeon.records import StartName
 
 # names become folders, ARM-TEXT-SEED, so there is no hyphen in them
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]{0,63}$")]
@@ -125,8 +126,8 @@ class Arm(Spec):
     model: Literal["subject", "twin"] = "subject"
     heads: Literal["plan", "sick", "random", "matched", "column"] = "plan"
     column: Annotated[int, Field(ge=0)] | None = None
-    init: str = Field(default="xavier_uniform_head", min_length=1)
-    output_start: str = Field(default="zero-output", min_length=1)
+    init: StartName = Field(default="xavier_uniform_head", min_length=1)
+    output_start: StartName = Field(default="zero_output", min_length=1)
     trained: bool = True
     ablation_mode: AblationMode = "zero"
     calibration: int = Field(default=0, ge=0, le=2**16)

@@ -17,6 +17,7 @@ from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation import Patient
 from headsurgeon.operation.learner import Learner
+from headsurgeon.records import start_name
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.weights import configuration, differing, environment, weight_hashes
@@ -187,9 +188,13 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity without nesting, and with fast attention as one thing.
 
     Tiles or kernel follow from device and precision, which have entries of their own; earlier
-    versions wrote `fused` for both, and for what was asked.
+    versions wrote `fused` for both, and for what was asked. They also had hyphens in the names of
+    starts.
     """
     flat = _flat(identity)
+    for name in ("init", "output_start"):
+        if isinstance(flat.get(name), str):
+            flat[name] = start_name(flat[name])
     for name in ("attention", "settings.attention"):
         if flat.get(name) in ("tiles", "kernel", "fused"):
             flat[name] = "fast"
