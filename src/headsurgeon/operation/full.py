@@ -14,7 +14,7 @@ from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
-from headsurgeon.operation.patient import Change, State
+from headsurgeon.operation.patient import WeightChange, State
 from headsurgeon.operation.slice_maps import HeadTensors
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
@@ -99,7 +99,7 @@ class FullLearner:
                 "before training"
             )
 
-    def merge(self) -> Change:
+    def merge(self) -> WeightChange:
         """Makes `model` an ordinary model with the values that training left.
 
         Raises:
@@ -108,12 +108,12 @@ class FullLearner:
         self._leave()
         return self._write(self._trained, "merged")
 
-    def revert(self) -> Change:
+    def revert(self) -> WeightChange:
         """Makes `model` the stock model again, bit for bit; raises as `merge`."""
         self._leave()
         return self._write(self._stock, "reverted")
 
-    def reopen(self) -> Change:
+    def reopen(self) -> WeightChange:
         """Puts the trained values back for further training; raises as `merge`."""
         self._leave()
         change = self._write(self._trained, "open")
@@ -156,7 +156,7 @@ class FullLearner:
                     "operation; revert that one first"
                 )
 
-    def _write(self, values: dict[str, Tensor], state: State) -> Change:
+    def _write(self, values: dict[str, Tensor], state: State) -> WeightChange:
         largest = 0.0
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -165,4 +165,4 @@ class FullLearner:
                 largest = max(largest, float(difference))
         self.state, self._written = state, values
         count = sum(value.numel() for value in values.values())
-        return Change(state, len(values), count, largest)
+        return WeightChange(state, len(values), count, largest)

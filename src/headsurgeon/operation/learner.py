@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout
 from headsurgeon.heads import HeadId
-from headsurgeon.operation.patient import Change
+from headsurgeon.operation.patient import WeightChange
 from headsurgeon.operation.slice_maps import HeadTensors
 from headsurgeon.planning import Plan
 
@@ -63,15 +63,15 @@ class Learner(Protocol):
         """Raises `StateError` unless it can be trained now."""
         ...
 
-    def merge(self) -> Change:
+    def merge(self) -> WeightChange:
         """Makes `model` an ordinary model with what was trained."""
         ...
 
-    def revert(self) -> Change:
+    def revert(self) -> WeightChange:
         """Makes `model` the stock model again, bit for bit."""
         ...
 
-    def reopen(self) -> Change:
+    def reopen(self) -> WeightChange:
         """Makes it trainable again."""
         ...
 

@@ -23,7 +23,7 @@ from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
-from headsurgeon.operation.patient import Change, State
+from headsurgeon.operation.patient import WeightChange, State
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.slice_maps import HeadTensors, slice_maps
 from headsurgeon.operation.tensor_file import write_tensors
@@ -142,7 +142,7 @@ class LoraLearner:
                 "before training"
             )
 
-    def merge(self) -> Change:
+    def merge(self) -> WeightChange:
         """Makes `model` an ordinary model with the adapters' products added to its weights.
 
         Raises:
@@ -151,12 +151,12 @@ class LoraLearner:
         self._leave()
         return self._write(self._merged(), "merged")
 
-    def revert(self) -> Change:
+    def revert(self) -> WeightChange:
         """Makes `model` the stock model again, bit for bit; raises as `merge`."""
         self._leave()
         return self._write(self._stock, "reverted")
 
-    def reopen(self) -> Change:
+    def reopen(self) -> WeightChange:
         """Puts the adapters back for further training; raises as `merge`."""
         self._leave()
         self._write(self._stock, "open")
@@ -238,20 +238,20 @@ class LoraLearner:
                     "an operation; revert that one first"
                 )
 
-    def _write(self, values: dict[str, Tensor], state: State) -> Change:
+    def _write(self, values: dict[str, Tensor], state: State) -> WeightChange:
         with torch.no_grad():
             for path, value in values.items():
                 _weight(self.model, path).copy_(value)
         self.state, self._written = state, values
         return self._change(values)
 
-    def _change(self, values: dict[str, Tensor]) -> Change:
+    def _change(self, values: dict[str, Tensor]) -> WeightChange:
         differences = (
             (value.to(self._stock[path].dtype).float() - self._stock[path].float()).abs().max()
             for path, value in values.items()
         )
         count = sum(value.numel() for value in self.trainable().values())
-        return Change(self.state, len(values), count, max(map(float, differences)))
+        return WeightChange(self.state, len(values), count, max(map(float, differences)))
 
 
 def _ranks(model: PreTrainedModel, layout: Layout, heads: tuple[HeadId, ...]) -> dict[str, int]:

@@ -32,7 +32,7 @@ State = Literal["open", "merged", "reverted"]
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """What a step on a patient did to its model.
 
     Attributes:
@@ -189,7 +189,7 @@ class Patient:
         values = self.contents() if values is None else values
         return head_tensors(self.layout, self.heads, self.maps, values)
 
-    def merge(self) -> Change:
+    def merge(self) -> WeightChange:
         """Makes `model` an ordinary model with the slices written in, rounded to its precision.
 
         Raises:
@@ -199,7 +199,7 @@ class Patient:
         self._leave()
         return self._write(dict(self.contents()), "merged")
 
-    def revert(self) -> Change:
+    def revert(self) -> WeightChange:
         """Makes `model` the stock model again, bit for bit; the slices are kept for `merge`.
 
         Raises:
@@ -208,7 +208,7 @@ class Patient:
         self._leave()
         return self._write(self._stock, "reverted")
 
-    def reopen(self) -> Change:
+    def reopen(self) -> WeightChange:
         """Puts the slices back in place for further training.
 
         Raises:
@@ -231,7 +231,7 @@ class Patient:
                 "patient.reopen() before training"
             )
 
-    def change(self) -> Change:
+    def change(self) -> WeightChange:
         """How far the weights are from stock now; changes nothing."""
         current: dict[str, Tensor] = dict(self.contents())
         if self.state == "reverted":
@@ -242,7 +242,7 @@ class Patient:
             difference = (rounded - self._stock[name].float()).abs().max()
             largest = max(largest, float(difference))
         parameters = sum(part.numel() for part in self.contents().values())
-        return Change(self.state, len(self.maps), parameters, largest)
+        return WeightChange(self.state, len(self.maps), parameters, largest)
 
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the slices as a patch file, whatever the state; see `operation.patch.write_patch`.
@@ -288,7 +288,7 @@ class Patient:
         write_patch(path, tensors, metadata)
         return Path(path)
 
-    def _write(self, values: dict[str, Tensor], state: State) -> Change:
+    def _write(self, values: dict[str, Tensor], state: State) -> WeightChange:
         _check_free(self.model)
         check_unsharded(self.model)
         if self.state != "open":
