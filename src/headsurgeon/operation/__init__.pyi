@@ -6,5 +6,5 @@ from .lora import LoraLearner as LoraLearner
 from .lora import open_lora as open_lora
 from .operating import operate as operate
 from .patch import read_patch as read_patch
-from .patient import WeightChange as WeightChange
 from .patient import Patient as Patient
+from .patient import WeightChange as WeightChange

@@ -14,7 +14,7 @@ from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
-from headsurgeon.operation.patient import WeightChange, State
+from headsurgeon.operation.patient import State, WeightChange
 from headsurgeon.operation.slice_maps import HeadTensors
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
