@@ -23,7 +23,6 @@ from headsurgeon.cli.head_map import HeadMap
 from headsurgeon.cli.main import EXAMPLES
 from headsurgeon.cli.options import first_last
 from headsurgeon.cli.progress import duration
-from headsurgeon.cli.published import PUBLISHED
 from headsurgeon.cli.summary import counts_table
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import OperationError, SettingsError
@@ -420,7 +419,7 @@ def test_published_counts_stand_beside_ones_own_for_the_papers_model(
     clinic: Path, results: dict[str, Result]
 ) -> None:
     diagnosis = Diagnosis.load(clinic / "out" / "diagnosis.json")
-    reported = counts_table(diagnosis, PUBLISHED["bigscience/bloom-1b7"])
+    reported = counts_table(diagnosis, reported_diagnosis("bigscience/bloom-1b7"))
     assert [str(column.header) for column in reported.columns][-1] == "reported"
     assert list(reported.columns[-1].cells)[1].plain == "136"
     assert len(counts_table(diagnosis).columns) == 3

@@ -26,6 +26,7 @@ ORDER = [
     "bootstrap",
     "own_files",
     "scores",
+    "paper",
     "arch",
     "models",
     "data",

@@ -11,10 +11,10 @@ from rich.text import Text
 from headsurgeon.cli.console import facts, heading, out, percent, table
 from headsurgeon.cli.options import Loading
 from headsurgeon.cli.planted import planted_remark
-from headsurgeon.cli.published import PUBLISHED, SOURCE, PublishedFigures
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import VERDICTS
 from headsurgeon.own_files import writing
+from headsurgeon.paper import SOURCE, ReportedDiagnosis, reported_diagnosis
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
     stats = diagnosis.stats
     layers, heads = stats.shape
     band = diagnosis.sick_band
-    published = PUBLISHED.get(stats.provenance.model)
+    published = reported_diagnosis(stats.provenance.model)
     return {
         "model": stats.provenance.model,
         "layers": layers,
@@ -96,7 +96,7 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
 def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
     """One column per model; where one has published figures they stand below the measured ones."""
     lines = [summary(diagnosis) for diagnosis in diagnoses]
-    reported = [PUBLISHED.get(line["model"]) for line in lines]
+    reported = [reported_diagnosis(line["model"]) for line in lines]
     rows: list[list[str | Text]] = [
         ["layers × heads", *(_shape(line) for line in lines)],
         ["heads", *(str(line["heads"]) for line in lines)],
@@ -133,7 +133,7 @@ def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
     remarks = [
         f"{printable(name)}: {planted_remark(name)}" for name in names if planted_remark(name)
     ]
-    if any(name in PUBLISHED for name in names):
+    if any(reported_diagnosis(name) for name in names):
         remarks.append(f"Reported: {SOURCE}, on one short text.")
     reading = printable(_reading(diagnoses))
     return model_maps(views, footnote="\n".join([reading, *remarks]))
@@ -177,7 +177,7 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"], written: Seq
     console.print(comparison_table(diagnoses))
     names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
     remarks = {name: planted_remark(name) for name in names if planted_remark(name)}
-    if any(name in PUBLISHED for name in names):
+    if any(reported_diagnosis(name) for name in names):
         remarks["reported"] = f"{SOURCE}, on one short text, so counts need not agree"
     if remarks:
         console.print()
@@ -185,7 +185,7 @@ def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"], written: Seq
     console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True)
 
 
-def _reported(reported: Sequence[PublishedFigures | None], of: Any) -> list[list[str | Text]]:
+def _reported(reported: Sequence[ReportedDiagnosis | None], of: Any) -> list[list[str | Text]]:
     """A row with what the paper says, where it says anything of any of the models."""
     cells = [_NOTHING if paper is None else str(of(paper)) for paper in reported]
     return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
@@ -217,7 +217,7 @@ def _title(diagnosis: "Diagnosis") -> str:
     line = summary(diagnosis)
     band = f", {line['band']['name']}" if line["band"] else ""
     title = f"{printable(line['model'])}\n{percent(line['sick_share'])} sick{band}"
-    published = PUBLISHED.get(line["model"])
+    published = reported_diagnosis(line["model"])
     if published is not None:
         title += f"\nreported: {percent(published.sick_share)}, {published.band}"
     return title

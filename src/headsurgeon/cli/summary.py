@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headsurgeon.cli.console import bounds, facts, first_few, head_map, out, percent, table
-from headsurgeon.cli.published import PUBLISHED, SOURCE, PublishedFigures
 from headsurgeon.heads import VERDICTS
+from headsurgeon.paper import SOURCE, ReportedDiagnosis, reported_diagnosis
 
 if TYPE_CHECKING:
     from headsurgeon.diagnosis import Diagnosis, FirstTokenTest
@@ -33,7 +33,7 @@ def show_diagnosis(
     console.print()
     console.print(head_map(diagnosis))
     console.print()
-    published = PUBLISHED.get(source.model)
+    published = reported_diagnosis(source.model)
     console.print(counts_table(diagnosis, published))
     console.print()
     lines = {**_findings(diagnosis), **_dormancy(dormancy), **_first_token(test)}
@@ -45,7 +45,7 @@ def show_diagnosis(
             console.print(f"  {line}")
 
 
-def counts_table(diagnosis: "Diagnosis", published: PublishedFigures | None = None) -> Table:
+def counts_table(diagnosis: "Diagnosis", published: ReportedDiagnosis | None = None) -> Table:
     """Heads per verdict, with the published counts beside them where there are some."""
     total = diagnosis.heads
     reported = published.counts if published is not None else None

@@ -1,0 +1,13 @@
+from .figure_data import READING_ERROR as READING_ERROR
+from .figure_data import change_from_figure as change_from_figure
+from .figure_data import h5_curve_from_figure as h5_curve_from_figure
+from .figure_data import mass_from_figure as mass_from_figure
+from .literal_heads import HeadList as HeadList
+from .literal_heads import head_list as head_list
+from .literal_heads import head_lists as head_lists
+from .numbers import SOURCE as SOURCE
+from .numbers import PublishedNumber as PublishedNumber
+from .numbers import published as published
+from .numbers import published_number as published_number
+from .reported import ReportedDiagnosis as ReportedDiagnosis
+from .reported import reported_diagnosis as reported_diagnosis
