@@ -35,7 +35,8 @@ Corpus = Annotated[
     typer.Option(
         metavar="SPEC",
         help=f"{_SPEC}; A,B pools both, 2*A+B takes twice as many windows of A as of B. "
-        "texts:FILE reads one text, or a JSON list of them, whole.",
+        "texts:FILE reads one text, or a JSON list of them, whole; texts:own/diagnostic, "
+        "own/probes, own/mixed, own/held-out and paper/diagnostic come with the package.",
         rich_help_panel=TEXT,
         show_default=False,
     ),

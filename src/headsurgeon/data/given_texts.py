@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.data.encoding import Encoder
 from headsurgeon.data.first_token import first_tokens
+from headsurgeon.data.shipped_texts import TEXTS, shipped_file
 from headsurgeon.data.spec import GIVEN, parse
 from headsurgeon.data.window import Windows, as_windows
 from headsurgeon.errors import CorpusError
@@ -121,10 +122,11 @@ def texts(
 
 
 def given_file(corpus: str) -> Path | None:
-    """The file of a SPEC such as `texts:FILE`; None for any other SPEC.
+    """The file of a SPEC such as `texts:FILE` or `texts:own/probes`; None for any other SPEC.
 
     Raises:
-        CorpusError: no SPEC, or given texts mixed or pooled with others.
+        CorpusError: no SPEC, given texts mixed or pooled with others, or none of that name in the
+            package (`shipped_texts`).
     """
     corpora = [each for component in parse(corpus) for each in component.corpora]
     if all(each.kind != GIVEN for each in corpora):
@@ -133,7 +135,8 @@ def given_file(corpus: str) -> Path | None:
         raise CorpusError(
             f"{corpus}: given texts are read whole and by themselves; put them into one file"
         )
-    return Path(corpora[0].fields[0]).expanduser()
+    name = corpora[0].fields[0]
+    return shipped_file(name, TEXTS) or Path(name).expanduser()
 
 
 def equal_parts(windows: Windows | Texts | Tensor) -> list[Windows]:

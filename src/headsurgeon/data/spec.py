@@ -2,7 +2,7 @@
 
     SPEC      one of   text:GLOB                                  files
                        package:NAME                               text in an installed package
-                       texts:FILE                                 given texts, see `texts.py`
+                       texts:FILE, texts:own/NAME   given texts (`given_texts`, `shipped_texts`)
                        hf:DATASET[:CONFIG][:SPLIT][:COLUMN][?OPTION]…   rows (`hub.py`)
     pool      SPEC,SPEC,…                 one corpus of all their documents
     mixture   [WEIGHT*]pool+[WEIGHT*]pool+…   windows of each in turn, by weight (`mixing.py`)
