@@ -14,9 +14,6 @@ from headsurgeon.cli import head_map as cli_head_map
 from headsurgeon.cli.compare import comparison_figure, comparison_table, summary
 from headsurgeon.cli.console import head_map
 from headsurgeon.cli.summary import show_diagnosis
-from headsurgeon.demo.material import TEST
-from headsurgeon.demo.settings import DemoSettings
-from headsurgeon.demo.tables import diagnosed
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose, first_token_test
 from headsurgeon.errors import HeadError, ModelError
 from headsurgeon.evaluation import drift, recovery
@@ -25,6 +22,7 @@ from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.planning.planning import plan
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.head_map_figure import head_map as drawn_map
+from headsurgeon.report.study_before import verdicts
 from tests.clinic import READING, checkpoint, run, write_text
 from tests.pico import tokens
 from tests.pico_families import pico_family
@@ -162,7 +160,7 @@ def test_maps_and_tables_show_it_as_such(
         console.print(comparison_table([found]))
     assert "4 (3 attend) × 4" in captured.get()
     assert "nan" not in captured.get()
-    assert "nan" not in diagnosed({TEST: found}, DemoSettings()).note
+    assert "nan" not in verdicts({"code": found}).note
     view = HeadView.of("pico", found.stats, found.verdicts, found.borderline)
     for figure in (drawn_map([view]), comparison_figure([found])):
         figure.draw_without_rendering()

@@ -40,7 +40,6 @@ ORDER = [
     "training",
     "study",
     "report",
-    "demo",
     "cli",
 ]
 

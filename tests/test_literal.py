@@ -17,10 +17,10 @@ import typer
 from headsurgeon.cli import console
 from headsurgeon.cli.attention_map import AttentionMap
 from headsurgeon.cli.compare import comparison_figure, comparison_table
-from headsurgeon.cli.demo import Terminal
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.progress import add_run, new_bar
 from headsurgeon.cli.screen import command_line, next_step, python_text
+from headsurgeon.cli.study_terminal import StudyTerminal, show_sentence, show_table
 from headsurgeon.cli.summary import show_diagnosis
 from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import ModelError
@@ -81,12 +81,13 @@ def showing(name: str) -> dict[str, Callable[[], object]]:
 
         return shown
 
-    def demo() -> None:
-        terminal = Terminal()
-        terminal.heading(name)
-        terminal.said(name)
-        terminal.finished(name, 1.0)
-        terminal.tabulated(Table("key", name, ("", name), ((name, "1 [no interval]"),), name))
+    def study() -> None:
+        terminal = StudyTerminal(Path(name.replace("\0", "")))
+        terminal.prepared(name)
+        terminal.prepared(name)
+        terminal.close()
+        show_sentence(name)
+        show_table(Table("key", name, ("", name), ((name, "1 [no interval]"),), name))
 
     say = console.out().print
     return {
@@ -100,7 +101,7 @@ def showing(name: str) -> dict[str, Callable[[], object]]:
         "bar": bar,
         "error": fail(ModelError),
         "traceback": fail(RuntimeError),
-        "demo": demo,
+        "study": study,
         "next": lambda: console.show_next("plan", name, "--corpus", name),
     }
 

@@ -1,24 +1,25 @@
-"""`headsurgeon demo`: the whole way on one model, in a few minutes."""
+"""`headsurgeon demo`: the whole way on one model, in a few minutes. A study and its page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
-from rich.status import Status
 from rich.text import Text
 
-from headsurgeon.cli.console import err, head_map, heading, out, python_text, table
+from headsurgeon.cli.console import out, python_text
 from headsurgeon.cli.loading import quieten
 from headsurgeon.cli.outputs import check_folder
-from headsurgeon.cli.progress import add_run, new_bar, show_step
-from headsurgeon.printable import printable
+from headsurgeon.cli.study_terminal import page_content, run_and_show
+from headsurgeon.errors import OperationError
 
 if TYPE_CHECKING:
-    from headsurgeon.demo.pipeline import DemoResult
-    from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.report import Table
-    from headsurgeon.training import StepEvent
+    from headsurgeon.study import Study
+
+RECORD = "demo.json"
+MERGED = "merged"
+TWINS, OTHERS = "twins-quick", "smollm2"
+# whose repaired model is written
+ARM = "paper"
 
 
 def demo(
@@ -34,100 +35,86 @@ def demo(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder for demo.json, summary.html, figures and the merged checkpoint.",
+            help="Folder for demo.json, study.html, figures and the merged checkpoint; one that "
+            "holds the same demo is resumed.",
         ),
     ] = Path("headsurgeon-demo"),
+    jobs: Annotated[int, typer.Option(min=1, help="Models trained at once, each on one core.")] = 2,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the models run.")
+    ] = "cpu",
 ) -> None:
     """Finds collapsed heads, repairs them, and compares the repair with a control and a ceiling.
 
     The shipped model's collapse was planted, so it is known how much a repair could bring back. The
-    control trains the same weights on the same tokens without reinitialising them.
+    control trains the same weights on the same tokens without reinitialising them. It is the study
+    of preset twins-quick, or smollm2 for another model; see headsurgeon study.
     """
-    from headsurgeon.demo.record import RECORD
+    from headsurgeon.files import header, write_json
+    from headsurgeon.report.study_before import diagnoses_of
+    from headsurgeon.study.merged import merge_cell
+    from headsurgeon.study.results import STUDY
 
-    check_folder(output, RECORD)
+    study = study_for(model)
+    check_folder(output, STUDY)
     quieten()
-    from headsurgeon.demo import demo as run_demo
-    from headsurgeon.demo import settings_for
-
-    terminal = Terminal()
-    try:
-        result = run_demo(output, settings_for(model), terminal)
-    finally:
-        terminal.close()
-    _show_files(result)
-
-
-class Terminal:
-    """Prints what the demo tells: a spinner or a training bar while it works, then results."""
-
-    def __init__(self) -> None:
-        self.console = out()
-        self._status: Status | None = None
-        self._bar: Progress | None = None
-
-    def started(self, what: str) -> None:
-        """Turns a spinner; nothing where there is no terminal."""
-        self._status = err().status(Text(printable(f"{what} …")))
-        self._status.start()
-
-    def finished(self, what: str, seconds: float) -> None:
-        """Says what is done and how long it took."""
-        self.close()
-        line = Text("✓ ", style="green").append(printable(what), style="default")
-        self.console.print(line.append(f"  {seconds:.1f} s", style="dim"))
-
-    def trained(self, arm: str, event: "StepEvent") -> None:
-        """Moves the training bar."""
-        if self._bar is None:
-            self.close()
-            self._bar = new_bar(transient=True)
-            add_run(self._bar, f"  {arm}")
-            self._bar.start()
-        show_step(self._bar, self._bar.task_ids[0], event)
-
-    def diagnosed(self, diagnosis: "Diagnosis") -> None:
-        """Draws the map of layers × heads."""
-        self.console.print()
-        self.console.print(head_map(diagnosis))
-        self.console.print()
-
-    def heading(self, text: str) -> None:
-        """Begins a part."""
-        self.console.print()
-        self.console.print(Text(text, style="bold cyan"))
-
-    def said(self, text: str) -> None:
-        """Prints a sentence."""
-        self.console.print()
-        self.console.print(Text(text))
-
-    def tabulated(self, table_: "Table") -> None:
-        """Prints a table and the note below it."""
-        self.console.print()
-        self.console.print(heading(table_.title))
-        self.console.print(table(table_.columns, table_.rows))
-        if table_.note:
-            self.console.print(Text(table_.note, style="dim"))
-
-    def close(self) -> None:
-        """Stops spinner and bar."""
-        for moving in (self._status, self._bar):
-            if moving is not None:
-                moving.stop()
-        self._status, self._bar = None, None
+    result, page = run_and_show(study, output, jobs=jobs, device=device)
+    if result.results.failed:
+        raise OperationError(
+            f"{', '.join(str(cell.cell) for cell in result.results.failed)} failed; the same "
+            "command tries again"
+        )
+    (repaired, *_) = result.results.of(ARM, study.train_on[0])
+    merged = merge_cell(result.folder, repaired.cell, output / MERGED, device)
+    write_json(
+        output / RECORD,
+        {
+            **header("demo"),
+            "model": study.model,
+            "study": study.name,
+            "first_token_mass": {
+                text: diagnosis.stats.first_token_mass.tolist()
+                for text, diagnosis in diagnoses_of(result.results).items()
+            },
+            **page_content(page),
+            "merged": {
+                "folder": MERGED,
+                "cell": str(repaired.cell),
+                "nll": merged.nll,
+                "reloaded_nll": merged.reloaded_nll,
+            },
+        },
+    )
+    _show_files(output)
 
 
-def _show_files(result: "DemoResult") -> None:
+def study_for(model: str) -> "Study":
+    """The study that the demo runs on a model.
+
+    The collapse of the shipped model is known to be an illness, so all sick heads are operated on.
+    In any other model a sink may be work, so only idle heads are; the learning rates are those that
+    suited SmolLM2-135M.
+    """
+    from headsurgeon.study import Study
+
+    for preset in (TWINS, OTHERS):
+        study = Study.load(preset)
+        if study.model == model:
+            return study
+    about = "Its learning rates are those that were best on SmolLM2-135M, not on this model."
+    return Study.model_validate({**dict(study), "name": "demo", "about": about, "model": model})
+
+
+def _show_files(output: Path) -> None:
     console = out()
-    folder = result.folder
     console.print()
-    console.print(Text(f"took {result.seconds:.1f} s; written to {folder}:", style="bold"))
+    console.print(Text(f"written to {output}:", style="bold"), soft_wrap=True)
+    loading = f"AutoModelForCausalLM.from_pretrained({python_text(output / MERGED)})"
     for name, what in (
-        ("summary.html", "everything on one page, for a browser"),
-        ("figures/", "head map, masses, loss, result"),
-        ("merged/", f"AutoModelForCausalLM.from_pretrained({python_text(folder / 'merged')})"),
-        ("demo.json", "every figure above"),
-        ("runs/", "logs and patches of the arms"),
+        ("study.html", "everything on one page, for a browser"),
+        ("figures/", "head maps, masses, losses, results"),
+        (f"{MERGED}/", loading),
+        (RECORD, "every figure above"),
+        ("cells/", "logs, patches and losses of the arms"),
     ):
         console.print(Text(f"  {name:<14}").append(what, style="dim"), soft_wrap=True)

@@ -1,21 +1,16 @@
 """`headsurgeon study`: runs a study, or resumes it, and says what it came to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from headsurgeon.cli.console import err, heading, out, table
+from headsurgeon.cli.console import out
 from headsurgeon.cli.loading import quieten
+from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.study_terminal import run_and_show
 from headsurgeon.errors import OperationError, SettingsError
-from headsurgeon.printable import printable
-
-if TYPE_CHECKING:
-    from headsurgeon.report import Table
-    from headsurgeon.study import StudyResult
-    from headsurgeon.study.engines import Task
 
 
 def study(
@@ -51,7 +46,10 @@ def study(
 
     Cells that are done are not run again. Afterwards DIR holds study.html, study.json and figures.
     """
+    from headsurgeon.report.study_page import FIGURES, PAGE
     from headsurgeon.study import PRESETS, Study
+    from headsurgeon.study.conclusion import RESULT
+    from headsurgeon.study.results import CELLS, STUDY
 
     if presets:
         for name in sorted(PRESETS):
@@ -60,93 +58,23 @@ def study(
     if not study or output is None:
         raise SettingsError("expected a STUDY and --output DIR; --list names the presets")
     loaded = Study.load(study)
+    check_folder(output, STUDY)
     quieten()
-    result = run_and_show(loaded, output, engine, jobs, device, _options(option or []))
+    result, _ = run_and_show(
+        loaded, output, engine=engine, jobs=jobs, device=device, options=_options(option or [])
+    )
+    console = out()
+    console.print()
+    console.print(
+        Text(f"written to {output}: {PAGE}, {RESULT}, {FIGURES}/, {CELLS}/", style="bold"),
+        soft_wrap=True,
+    )
     if result.results.failed:
         names = ", ".join(str(cell.cell) for cell in result.results.failed)
         raise OperationError(
             f"{len(result.results.failed)} cells failed ({names}); their cell.json says why, and "
             "the same command tries them again"
         )
-
-
-def run_and_show(
-    study: object,
-    output: Path,
-    engine: str,
-    jobs: int,
-    device: str,
-    options: dict[str, str | int],
-) -> "StudyResult":
-    """Runs a study with a bar, writes its page, and prints tables and answers."""
-    from headsurgeon.report.study_page import conclusions, lead, per_text, write_report
-    from headsurgeon.study import Study, run_study
-
-    assert isinstance(study, Study)
-    with _bar() as progress:
-        result = run_study(
-            study,
-            output,
-            engine=engine,
-            jobs=jobs,
-            device=device,
-            options=options,
-            observer=Bar(progress),
-        )
-    page = write_report(result.folder)
-    console = out()
-    for text in study.train_on:
-        for each in per_text(result, text):
-            show(each)
-    for each in conclusions(result):
-        show(each)
-    for said in lead(result):
-        console.print()
-        console.print(Text(printable(said)))
-    console.print()
-    console.print(Text(f"written to {result.folder}: {page.name}, study.json, figures/, cells/"))
-    return result
-
-
-class Bar:
-    """Shows how a study gets on."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.task = progress.add_task("preparing", total=None)
-
-    def prepared(self, what: str) -> None:
-        """A step of the preparation begins."""
-        self.progress.update(self.task, description=printable(what))
-
-    def planned(self, todo: int, done: int) -> None:
-        """So many tasks are to be done."""
-        self.progress.update(self.task, description="cells", total=todo + done, completed=done)
-
-    def finished(self, task: "Task") -> None:
-        """One more is done."""
-        self.progress.update(self.task, advance=1, description=printable(f"{task} done"))
-
-
-def show(each: "Table") -> None:
-    """Prints a table and the note below it."""
-    console = out()
-    console.print()
-    console.print(heading(each.title))
-    console.print(table(each.columns, each.rows))
-    if each.note:
-        console.print(Text(each.note, style="dim"))
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err(),
-        transient=True,
-    )
 
 
 def _options(given: list[str]) -> dict[str, str | int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from headsurgeon.files import read_json
 from headsurgeon.planning.plan import Plan
 from headsurgeon.printable import printable
+from headsurgeon.report import study_before
 from headsurgeon.report import study_tables as tables
 from headsurgeon.report.data import Page, Section, Table
 from headsurgeon.report.page import write_page
@@ -26,27 +27,35 @@ def write_report(folder: Path | str) -> Path:
         WriteError: a file could not be written.
     """
     result = conclude(folder)
+    return write_page(study_page(result), result.folder / PAGE)
+
+
+def study_page(result: StudyResult) -> Page:
+    """The page of a study, for a browser; the terminal shows its text and tables, too.
+
+    Its pictures are written to `figures/` beside it.
+    """
     prepared = read_json(result.folder / PREPARED, "prepared")
     planted = bool(prepared["planted"])
     pictures = draw(result, result.folder / FIGURES, planted)
     study = result.results.study
-    page = Page(
+    return Page(
         title=f"{study.name}: {printable(study.model)}",
-        lead=tuple(lead(result)),
+        lead=tuple(_answers(result)),
         notice=PLANTED if planted else NOT_PLANTED,
         sections=(
             Section(
-                "What it came to",
+                "Before anything is changed",
                 text=(study.about,) if study.about else (),
-                tables=tuple(conclusions(result)),
-                pictures=tuple(
-                    pictures[name] for name in ("shares", "decisions") if name in pictures
+                tables=(
+                    study_before.verdicts(study_before.diagnoses_of(result.results)),
+                    study_before.ablating(result.results),
                 ),
             ),
             *(
                 Section(
                     f"Trained on {text}",
-                    tables=tuple(per_text(result, text)),
+                    tables=_per_text(result, text),
                     pictures=tuple(
                         pictures[f"{kind}_{text}"]
                         for kind in ("head_map", "mass", "loss")
@@ -54,6 +63,13 @@ def write_report(folder: Path | str) -> Path:
                     ),
                 )
                 for text in study.train_on
+            ),
+            Section(
+                "What it came to",
+                tables=_conclusions(result),
+                pictures=tuple(
+                    pictures[name] for name in ("shares", "decisions") if name in pictures
+                ),
             ),
             Section("Training", tables=(tables.training(result.results),), folded=True),
             Section(
@@ -70,10 +86,9 @@ def write_report(folder: Path | str) -> Path:
             "every figure": "study.json and cells/*/cell.json",
         },
     )
-    return write_page(page, result.folder / PAGE)
 
 
-def lead(result: StudyResult) -> list[str]:
+def _answers(result: StudyResult) -> list[str]:
     """The answers, one sentence each, and what is not known yet."""
     sentences = [sentence(each) for each in result.decisions]
     known = shares_in_words(result.shares)
@@ -88,18 +103,18 @@ def lead(result: StudyResult) -> list[str]:
     return sentences
 
 
-def conclusions(result: StudyResult) -> list[Table]:
+def _conclusions(result: StudyResult) -> tuple[Table, ...]:
     """The tables of the questions."""
-    found = [tables.decided(result.decisions)] if result.decisions else []
-    return [*found, *([tables.shares(result.shares)] if result.shares else [])]
+    found = (tables.decided(result.decisions),) if result.decisions else ()
+    return (*found, *((tables.shares(result.shares),) if result.shares else ()))
 
 
-def per_text(result: StudyResult, trained_on: str) -> list[Table]:
+def _per_text(result: StudyResult, trained_on: str) -> tuple[Table, ...]:
     """The tables of the arms trained on one text."""
     names = [text.name for text in result.results.study.texts]
     ordered = [trained_on, *(name for name in names if name != trained_on)]
     scored = [tables.losses(result.results, trained_on, name) for name in ordered]
-    return [*scored, tables.recovered(result.results, trained_on)]
+    return (*scored, tables.recovered(result.results, trained_on))
 
 
 def _arms(result: StudyResult) -> Table:

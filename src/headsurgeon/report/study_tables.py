@@ -45,7 +45,7 @@ def losses(results: StudyResults, trained_on: str, text: str) -> Table:
         title=f"Loss on {text}: {kind}",
         columns=("arm", "seeds", "nats per token", "perplexity", "minus untouched"),
         rows=tuple(rows),
-        note=f"{_windows(first)}; 95 % intervals over documents and seeds, differences paired.",
+        note=f"{windows_of(first)}; 95 % intervals over documents and seeds, differences paired.",
     )
 
 
@@ -89,7 +89,7 @@ def recovered(results: StudyResults, trained_on: str) -> Table:
         title=f"The operated heads, on {trained_on}",
         columns=(
             *("arm", "seed", "left sick", "unlike null", "recovered"),
-            *("mass", "null", "cost"),
+            *("mass", "null", "cost", "drifted"),
         ),
         rows=tuple(rows),
         note="Mass: mean of the operated heads; null: of the same heads reinitialised and not "
@@ -189,7 +189,13 @@ def _heads_of(cell: CellResult, text: str) -> tuple[str, ...]:
         f"{mean:.3f}",
         "–" if found is None else f"{found.null_mass[text]:.3f}",
         number(cost),
+        _drifted(cell, text),
     )
+
+
+def _drifted(cell: CellResult, text: str) -> str:
+    found = cell.drift.get(text)
+    return "–" if found is None else f"{len(found['drifted'])} of {found['could_drift']}"
 
 
 def _perplexity(nll: float) -> str:
@@ -199,7 +205,8 @@ def _perplexity(nll: float) -> str:
         return "∞"
 
 
-def _windows(first: Evaluation) -> str:
+def windows_of(first: Evaluation) -> str:
+    """Which windows a loss is of."""
     return (
         f"{first.split} split, {first.tokens} predicted tokens of {len(first.documents)} "
         f"documents, window {first.length}, stride {first.stride}"

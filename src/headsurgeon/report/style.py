@@ -25,9 +25,6 @@ FIELD = "#eef1f6"
 ROLES: dict[str, tuple[str, str]] = {
     "paper": ("#0072B2", "o"),
     "gradient_only": ("#D55E00", "s"),
-    # the demo's names of the same two
-    "surgery": ("#0072B2", "o"),
-    "control": ("#D55E00", "s"),
     "ceiling": ("#009E73", "^"),
     "untouched": (MUTED, "D"),
 }

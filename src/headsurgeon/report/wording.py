@@ -25,9 +25,9 @@ _SENTENCES: Mapping[str, Mapping[Outcome, str]] = {
         "undecided": "{arm} did NOT clearly improve the model on {text}",
     },
     "mechanism": {
-        "better": "Starting anew is what helped: {arm} beat {against} on {text}",
-        "worse": "Starting anew did HARM: {arm} did worse than {against} on {text}",
-        "equivalent": "Starting anew made no difference: {arm} did as well as {against} on {text}",
+        "better": "Reinitialising is what helped: {arm} beat {against} on {text}",
+        "worse": "Reinitialising did HARM: {arm} did worse than {against} on {text}",
+        "equivalent": "Reinitialising made no difference: {arm} did as well as {against} on {text}",
         "undecided": "{arm} did NOT clearly beat {against} on {text}: it may be the training alone",
     },
     "pruning": {

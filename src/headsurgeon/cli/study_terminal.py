@@ -1,0 +1,169 @@
+"""How a study gets on, and what it came to, on the terminal."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.status import Status
+from rich.text import Text
+
+from headsurgeon.cli.console import err, head_map, heading, out, table
+from headsurgeon.printable import printable
+
+if TYPE_CHECKING:
+    from headsurgeon.report import Page, Table
+    from headsurgeon.study import Study, StudyResult
+    from headsurgeon.study.engines import Task
+
+
+def run_and_show(
+    study: "Study",
+    output: Path,
+    *,
+    engine: str = "local",
+    jobs: int = 1,
+    device: str = "cpu",
+    options: dict[str, str | int] | None = None,
+) -> tuple["StudyResult", "Page"]:
+    """Runs a study, says how it gets on, writes its page, and prints what is on it."""
+    from headsurgeon.report.page import write_page
+    from headsurgeon.report.study_page import PAGE, study_page
+    from headsurgeon.study import run_study
+
+    terminal = StudyTerminal(output)
+    try:
+        result = run_study(
+            study,
+            output,
+            engine=engine,
+            jobs=jobs,
+            device=device,
+            options=options,
+            observer=terminal,
+        )
+    finally:
+        terminal.close()
+    page = study_page(result)
+    write_page(page, result.folder / PAGE)
+    for section in page.sections:
+        if not section.folded:
+            for each in section.tables:
+                show_table(each)
+    for said in (*page.lead, page.notice):
+        show_sentence(said)
+    return result, page
+
+
+class StudyTerminal:
+    """Shows how a study gets on: a line for all that is done, the verdicts, and a bar of cells."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._status: Status | None = None
+        self._bar: Progress | None = None
+        self._step = ("", 0.0)
+
+    def prepared(self, what: str) -> None:
+        """A step of the preparation begins, so the one before it is done."""
+        self._finish_step()
+        self._step = (what, time.monotonic())
+        self._status = err().status(Text(printable(f"{what} …")))
+        self._status.start()
+
+    def planned(self, todo: int, done: int) -> None:
+        """All is prepared, and so many cells are to be computed."""
+        self._finish_step()
+        self._show_verdicts()
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=err(),
+            transient=True,
+        )
+        self._bar.add_task("cells", total=todo + done, completed=done)
+        self._bar.start()
+
+    def finished(self, task: "Task") -> None:
+        """One more is done."""
+        from headsurgeon.study.results import CellResult, folder_of
+
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+        if task.rates:
+            _show_done(str(task), None)
+            return
+        cell = CellResult.load(folder_of(self.folder, task.cell))
+        if cell.status == "done":
+            _show_done(str(task), cell.seconds)
+        else:
+            err().print(Text(printable(f"✗ {task} failed: {cell.error.splitlines()[-1]}")))
+
+    def close(self) -> None:
+        """Stops what moves."""
+        for moving in (self._status, self._bar):
+            if moving is not None:
+                moving.stop()
+        self._status, self._bar = None, None
+
+    def _finish_step(self) -> None:
+        self.close()
+        what, since = self._step
+        if what:
+            _show_done(what, time.monotonic() - since)
+        self._step = ("", 0.0)
+
+    def _show_verdicts(self) -> None:
+        from headsurgeon.diagnosis import Diagnosis
+        from headsurgeon.planning import Plan
+        from headsurgeon.study import Study
+        from headsurgeon.study.prepare import diagnosis_file
+        from headsurgeon.study.results import PLAN, STUDY
+
+        for name in Study.load(self.folder / STUDY).diagnosed:
+            diagnosis = Diagnosis.load(diagnosis_file(self.folder, name))
+            source = diagnosis.stats.provenance
+            show_sentence(
+                f"{source.model} on {name}, split {source.split}: {source.count} windows of "
+                f"{source.length} tokens"
+            )
+            out().print()
+            out().print(head_map(diagnosis))
+        plan = Plan.load(self.folder / PLAN)
+        show_sentence(f"{len(plan.operated)} heads to operate on, rule {plan.rule}.")
+
+
+def show_table(each: "Table") -> None:
+    """Prints a table and the note below it."""
+    console = out()
+    console.print()
+    console.print(heading(each.title))
+    console.print(table(each.columns, each.rows))
+    if each.note:
+        console.print(Text(each.note, style="dim"))
+
+
+def show_sentence(text: str) -> None:
+    """Prints a paragraph."""
+    console = out()
+    console.print()
+    console.print(Text(printable(text)))
+
+
+def page_content(page: "Page") -> dict[str, Any]:
+    """Every table and sentence of a page, as plain data."""
+    return {
+        "title": page.title,
+        "sentences": [*page.lead, page.notice],
+        "tables": {
+            each.key: each.to_dict() for section in page.sections for each in section.tables
+        },
+    }
+
+
+def _show_done(what: str, seconds: float | None) -> None:
+    line = Text("✓ ", style="green").append(printable(what), style="default")
+    took = "" if seconds is None else f"  {seconds:.1f} s"
+    err().print(line.append(took, style="dim"))

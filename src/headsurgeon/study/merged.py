@@ -1,0 +1,68 @@
+"""The repaired model of a cell as a plain checkpoint, and the proof that it loads as one."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from headsurgeon.errors import OperationError, StateError
+from headsurgeon.evaluation import evaluate
+from headsurgeon.operation import apply_patch
+from headsurgeon.operation.merged_checkpoint import write_checkpoint
+from headsurgeon.study.material import load_model, scored_windows, threads
+from headsurgeon.study.results import CELL, STUDY, Cell, CellResult, folder_of
+from headsurgeon.study.spec import Study
+
+# fp32 on the same machine gives the same sums; half precision on disk would not
+TOLERANCE = 1e-6
+
+
+class MergedModel(NamedTuple):
+    """A checkpoint that was written and read back.
+
+    Attributes:
+        folder: where it is.
+        nll: loss of the cell on the test windows of the text it was trained on, nats per token.
+        reloaded_nll: the same of what `from_pretrained` made of the folder.
+    """
+
+    folder: Path
+    nll: float
+    reloaded_nll: float
+
+
+def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu") -> MergedModel:
+    """Writes the model of a finished cell to `output`, all or nothing, and checks its loss.
+
+    Args:
+        study_folder: of the study.
+        cell: one whose slices were trained.
+        output: folder of the checkpoint; an earlier one of ours there is replaced.
+        device: where the models run.
+
+    Raises:
+        StateError: the cell left no patch: it failed, or trains no slices.
+        OutputError: the output folder holds something else.
+        WriteError: it cannot be written; an earlier checkpoint in it stays.
+        OperationError: the checkpoint that was read back has another loss.
+    """
+    study, place = Study.load(study_folder / STUDY), folder_of(study_folder, cell)
+    result = CellResult.load(place)
+    if result.patch is None or study.arm(cell.arm).method != "slices":
+        raise StateError(f"{place / CELL} names no patch of slices, so there is nothing to merge")
+    model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
+    patch = place / result.patch
+    write_checkpoint(apply_patch(model, patch), tokenizer, output, patch)
+    scored = result.scored[cell.text]
+    nll = sum(scored.nll) / sum(scored.tokens)
+    with threads(study.threads):
+        reloaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            output, dtype=model.dtype, device_map=model.device
+        )
+        found = evaluate(reloaded, scored_windows(study, tokenizer)[cell.text]).nll
+    if not abs(found - nll) <= TOLERANCE:
+        raise OperationError(
+            f"{output} loads with a loss of {found:.6f} where the merged model had {nll:.6f}; "
+            "the checkpoint is not what was evaluated"
+        )
+    return MergedModel(output, nll, found)

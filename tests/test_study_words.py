@@ -1,0 +1,85 @@
+"""What a study says in words depends on its intervals alone, whoever wins."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headsurgeon.report.study_before import verdicts
+from headsurgeon.report.wording import sentence, shares_in_words
+from headsurgeon.study.decision_rule import Decision, Share
+from tests.head_stats import diagnosis_of
+
+
+def decision(**changes: Any) -> Decision:
+    fields = {
+        "contrast": "q",
+        "question": "improves",
+        "arm": "paper",
+        "against": "untouched",
+        "trained_on": "code",
+        "text": "code",
+        "value": -0.02,
+        "low": -0.03,
+        "high": -0.01,
+        "level": 0.95,
+        "margin": 0.0,
+        "documents": 91,
+        "seeds": 1,
+        "minimum_detectable": 0.01,
+        "outcome": "better",
+    }
+    return Decision.model_validate({**fields, **changes})
+
+
+@pytest.mark.parametrize("question", ["improves", "mechanism", "pruning", "harms", "compare"])
+def test_each_outcome_of_a_question_has_a_sentence_of_its_own_with_the_figures(
+    question: str,
+) -> None:
+    outcomes = ("better", "worse", "equivalent", "undecided")
+    said = [sentence(decision(question=question, outcome=each)) for each in outcomes]
+    assert len(set(said)) == 4
+    for each in said:
+        assert "−0.0200 [−0.0300, −0.0100] nats per token" in each
+        assert "91 documents, one seed" in each
+
+
+def test_an_open_question_is_never_told_as_a_victory() -> None:
+    for question in ("improves", "mechanism", "pruning", "recovers"):
+        text = sentence(decision(question=question, outcome="undecided"))
+        assert "NOT" in text
+
+
+def test_of_recovery_the_growth_of_the_cost_is_told() -> None:
+    text = sentence(decision(question="recovers", outcome="better"))
+    assert "cost now − cost before = +0.0200 [+0.0100, +0.0300]" in text
+
+
+def test_one_document_gives_no_interval() -> None:
+    text = sentence(decision(low=None, high=None, outcome="undecided"))
+    assert "no interval" in text
+
+
+def test_a_share_is_given_only_where_the_gap_is_real() -> None:
+    known = Share(
+        arm="paper", trained_on="code", text="code", value=0.08, low=0.05, high=0.1, gap=0.33
+    )
+    assert "paper 8 % [5, 10]" in shares_in_words([known])
+    unclear = known.model_copy(update={"value": None, "low": None, "high": None, "gap": 0.01})
+    assert "undefined" in shares_in_words([unclear])
+    assert "%" not in shares_in_words([unclear])
+    assert shares_in_words([]) == ""
+
+
+def test_verdicts_on_every_text_stand_side_by_side() -> None:
+    code = diagnosis_of([[0.1, 0.2], [0.6, 0.9], [0.7, 0.1]])
+    prose = diagnosis_of([[0.1, 0.2], [0.1, 0.8], [0.97, 0.1]])
+    table = verdicts({"code": code, "prose": prose})
+    assert table.columns == ("verdict", "code", "prose")
+    rows = {name: cells for name, *cells in table.rows}
+    assert rows["sink"] == ["3", "1"]
+    assert rows["dead"] == ["0", "1"]
+    assert rows["sick: sink or dead"] == ["3", "2"]
+    assert "On code an untrained head would show" in table.note
+    assert "0.600 to 0.900" in table.note
+    assert not np.isnan(code.stats.null_mass).any()
