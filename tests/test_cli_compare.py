@@ -114,7 +114,6 @@ def test_a_planted_collapse_is_called_so(sick: Diagnosis) -> None:
     ("arguments", "says"),
     [
         (("sick", "llama", "sick"), "sick: named more than once"),
-        (("sick", "llama", "--revision", "main"), "--revision belongs to one model"),
         (("sick", "docs"), "no config.json"),
     ],
 )

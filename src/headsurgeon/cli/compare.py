@@ -32,7 +32,7 @@ def check_models(models: Sequence[str], loading: Loading) -> None:
     """Refuses what would fail after hours of measuring: reads the configurations alone.
 
     Raises:
-        SettingsError: a model named twice, or one revision for several models.
+        SettingsError: a model named twice.
         ModelError, UnsupportedModel, NetworkError: as `headsurgeon.load` does.
     """
     # a folder has many spellings
@@ -40,10 +40,6 @@ def check_models(models: Sequence[str], loading: Loading) -> None:
     twice = sorted({m for m, place in zip(models, places, strict=True) if places.count(place) > 1})
     if twice:
         raise SettingsError(f"{', '.join(twice)}: named more than once; name each model once")
-    if loading.revision is not None:
-        raise SettingsError(
-            "--revision belongs to one model; diagnose them one by one, or leave it"
-        )
     from headsurgeon.arch.registry import layout_for
     from headsurgeon.models.loading import load_config
 

@@ -50,8 +50,7 @@ def diagnose(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="A Hub id, a checkpoint folder, a .gguf file, or a model of the package "
-            "(zoo:NAME). Several are compared in one table and one figure.",
+            help=f"{options.MODELS}. Several are compared in one table and one figure.",
             show_default=False,
         ),
     ],

@@ -1,7 +1,7 @@
 """`headsurgeon evaluate`: how well a model predicts text, and what an operation brought."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -310,7 +310,7 @@ def _other(
     loading: options.FrozenLoading,
     scored: "Callable[[str, PreTrainedModel], Evaluation]",
 ) -> "Evaluation":
-    other, others_tokenizer = open_model(baseline, replace(loading, revision=None))
+    other, others_tokenizer = open_model(baseline, loading)
     if others_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"{baseline} has another vocabulary, so its loss per token is about other tokens; "

@@ -42,7 +42,7 @@ def open_model(spec: str, loading: Loading) -> "tuple[PreTrainedModel, PreTraine
 
         return load(
             spec,
-            revision=loading.revision,
+            tokenizer=loading.tokenizer,
             dtype=dtype_of(loading.dtype),
             device=loading.device,
             trust_remote_code=loading.trust_remote_code,

@@ -25,7 +25,7 @@ def merge(
             rich_help_panel=options.MACHINE,
         ),
     ] = "auto",
-    revision: options.Revision = None,
+    tokenizer: options.OtherTokenizer = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Writes the model with a patch merged in, and all that lies beside it, as a checkpoint."""
@@ -37,13 +37,13 @@ def merge(
     check_folder(output, MARKER)
     check_output(output)
     read_patch(patch)
-    precision = own_dtype(model, revision, trust_remote_code) if dtype == "auto" else dtype
-    loading = options.Loading(precision, "cpu", revision, trust_remote_code)
-    loaded, tokenizer = open_model(model, loading)
+    precision = own_dtype(model, trust_remote_code) if dtype == "auto" else dtype
+    loading = options.Loading(precision, "cpu", tokenizer, trust_remote_code)
+    loaded, own_tokenizer = open_model(model, loading)
     as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
         patient = apply_patch(loaded, patch)
-        write_checkpoint(patient, tokenizer, output, patch, as_stored)
+        write_checkpoint(patient, own_tokenizer, output, patch, as_stored)
     written = "each tensor in the precision it was stored in" if as_stored else precision
     console = out()
     console.print(
@@ -57,10 +57,10 @@ def merge(
     )
 
 
-def own_dtype(model: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
+def own_dtype(model: str, trust_remote_code: bool = False) -> str:
     """Short name of the precision a configuration names; fp32 when it names none."""
     from headsurgeon.models.device import DTYPES
     from headsurgeon.models.loading import load_config
 
-    stored = load_config(model, revision=revision, trust_remote_code=trust_remote_code).dtype
+    stored = load_config(model, trust_remote_code=trust_remote_code).dtype
     return next((name for name, dtype in DTYPES.items() if dtype == stored), "fp32")

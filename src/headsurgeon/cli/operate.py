@@ -133,8 +133,7 @@ def operate(
     settings = _settings(preset, vars(training))
     corpus = options.mixed_corpus(corpora, weights)
     check_folder(output, "run.json")
-    trust = loading.trust_remote_code
-    config = load_config(model, revision=loading.revision, trust_remote_code=trust)
+    config = load_config(model, trust_remote_code=loading.trust_remote_code)
     layout = layout_for(config)
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
     loaded, tokenizer = open_model(model, loading)

@@ -22,11 +22,15 @@ _SPEC = (
     "quotes around a name with separators"
 )
 
+MODELS = (
+    "A Hub id (OWNER/NAME, or OWNER/NAME@REVISION/SUBFOLDER), a checkpoint folder, a .gguf file, "
+    "or a model of the package (zoo:NAME)"
+)
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A Hub id, a checkpoint folder, a .gguf file, or a model of the package (zoo:NAME).",
+        help=f"{MODELS}.",
         show_default=False,
     ),
 ]
@@ -156,10 +160,14 @@ Attention = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-Revision = Annotated[
+OtherTokenizer = Annotated[
     str | None,
     typer.Option(
-        help="Branch, tag or commit of a Hub model.", rich_help_panel=MACHINE, show_default=False
+        "--tokenizer",
+        metavar="MODEL",
+        help="Take the tokenizer of this model, where the checkpoint comes without.",
+        rich_help_panel=MACHINE,
+        show_default=False,
     ),
 ]
 TrustRemoteCode = Annotated[
@@ -204,7 +212,7 @@ class Loading:
 
     dtype: Dtype = "auto"
     device: Device = "auto"
-    revision: Revision = None
+    tokenizer: OtherTokenizer = None
     trust_remote_code: TrustRemoteCode = False
 
 

@@ -7,13 +7,12 @@ import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,11 +21,14 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from headsurgeon.arch import layout_for
 from headsurgeon.errors import ModelError, SettingsError
+from headsurgeon.models.address import FORM, Address, located, looks_local
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
 from headsurgeon.models.checks import check_complete, check_tokenizer
 from headsurgeon.models.device import pick_device, pick_dtype
 from headsurgeon.models.gguf import SUFFIX, gguf_config, load_gguf
 from headsurgeon.models.reading import check_json_files, reading
+from headsurgeon.models.subfolders import checkpoints_below, commit_of, fetched, said
+from headsurgeon.models.tokenizers import open_tokenizer
 from headsurgeon.models.unread import (
     StoredTensor,
     check_hub_adapter,
@@ -43,6 +45,8 @@ def load(
     spec: str | os.PathLike[str],
     *,
     revision: str | None = None,
+    subfolder: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | str | None = None,
     device: str = "cpu",
     trust_remote_code: bool = False,
@@ -55,8 +59,12 @@ def load(
 
     Args:
         spec: `zoo:NAME`, a local folder, a `.gguf` file, or a Hub id such as
-            `bigscience/bloom-560m`.
+            `bigscience/bloom-560m`, alone or as `OWNER/NAME@REVISION/SUBFOLDER`. That is also how
+            results name a model that was loaded with the next two.
         revision: branch, tag or commit on the Hub.
+        subfolder: where below the folder or repository the checkpoint lies.
+        tokenizer: a model to take the tokenizer of, in any form that `spec` has; by default the
+            model's own, or the repository's where its subfolder has none.
         dtype: of the weights, as `torch.bfloat16` or `"bf16"`; fp32 on the CPU and the checkpoint's
             own elsewhere unless given.
         device: `auto`, `cuda`, `mps`, `cpu`.
@@ -85,7 +93,8 @@ def load(
                 f"max_memory: there is no GPU {place} on this machine, which has "
                 f"{torch.cuda.device_count()}"
             )
-    spec = os.fspath(spec)
+    spec = located(os.fspath(spec), revision, subfolder)
+    named = None if tokenizer is None else os.fspath(tokenizer)
     target = pick_device(device)
     if isinstance(dtype, str):
         dtype = pick_dtype(dtype)
@@ -98,29 +107,28 @@ def load(
                 f"{spec}: max_memory and quantization_config are not for GGUF files, which have to "
                 "be unpacked in memory; load it without, save_pretrained it, and load that folder"
             )
-        model, tokenizer = load_gguf(gguf, dtype)
+        model, loaded_tokenizer = load_gguf(gguf, dtype)
         model.to(target)  # type: ignore[arg-type]  # transformers wraps it without its types
+        if named is not None:
+            loaded_tokenizer = _other_tokenizer(named, trust_remote_code)
     else:
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
         placement: dict[str, Any] = {"device_map": {"": target}}
         if max_memory is not None:
             placement = {"device_map": "auto", "max_memory": dict(max_memory)}
         if quantization_config is not None:
             placement["quantization_config"] = quantization_config
-        model, tokenizer = _load_checkpoint(spec, dtype, options, placement)
-    check_tokenizer(spec, model, tokenizer)
+        model, loaded_tokenizer = _load_checkpoint(spec, named, dtype, trust_remote_code, placement)
+    check_tokenizer(spec, model, loaded_tokenizer)
     model.name_or_path = spec
-    return model.eval(), tokenizer
+    return model.eval(), loaded_tokenizer
 
 
-def load_config(
-    spec: str, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PretrainedConfig:
+def load_config(spec: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """The configuration alone; raises as `load` does."""
     gguf = _gguf_file(spec)
     if gguf is not None:
         return gguf_config(gguf)
-    source = _source(spec)
+    source, revision, _ = _source(spec)
     with reading(spec, "config.json"):
         if not Path(source).is_dir():
             check_hub_adapter(source, revision)
@@ -131,19 +139,24 @@ def load_config(
 
 
 def _load_checkpoint(
-    spec: str, dtype: torch.dtype | None, options: Mapping[str, Any], placement: dict[str, Any]
+    spec: str,
+    tokenizer: str | None,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+    placement: dict[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    source = _source(spec)
+    source, revision, commit = _source(spec)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with ExitStack() as leftovers:
         if "max_memory" in placement:
             # for the few weights that are not on the disk as the model wants them
             folder = tempfile.mkdtemp(prefix="headsurgeon-offload-")
             leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
             placement = placement | {"offload_folder": folder}
-        config = load_config(spec, **options)
+        config = load_config(spec, trust_remote_code=trust_remote_code)
         with reading(spec, "config.json"):
             layout_for(config)
-        stored = stored_tensors(spec, source, options["revision"])
+        stored = stored_tensors(spec, source, revision)
         check_plain(spec, stored, config)
         with reading(spec, "its weights"):
             try:
@@ -170,10 +183,20 @@ def _load_checkpoint(
                 f"{spec}: max_memory leaves no room for the embeddings beside the largest "
                 "layer; raise it"
             )
-        with reading(spec, "its tokenizer (tokenizer.json, tokenizer_config.json, …)"):
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **options)
+        if tokenizer is None:
+            loaded_tokenizer = open_tokenizer(spec, source, **options)
+        else:
+            loaded_tokenizer = _other_tokenizer(tokenizer, trust_remote_code)
+        if commit is not None:
+            # as transformers notes it where it fetches by itself
+            model.config._commit_hash = commit
         weakref.finalize(model, leftovers.pop_all().close)
-    return model, tokenizer
+    return model, loaded_tokenizer
+
+
+def _other_tokenizer(spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    source, revision, _ = _source(spec)
+    return open_tokenizer(spec, source, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def _other_shapes(
@@ -204,20 +227,44 @@ def _gguf_file(spec: str) -> Path | None:
     return path
 
 
-def _source(spec: str) -> str:
-    """What `from_pretrained` takes: a folder or a Hub id."""
+class _Source(NamedTuple):
+    """What `from_pretrained` takes: a folder or a Hub id, and its revision.
+
+    Of a folder that was fetched from the Hub also the commit.
+    """
+
+    place: str
+    revision: str | None = None
+    commit: str | None = None
+
+
+def _source(spec: str) -> _Source:
     if spec.startswith(PREFIX):
-        return str(zoo_folder(spec))
+        return _Source(str(zoo_folder(spec)))
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        check_no_adapter(spec, (path.name for path in folder.iterdir()))
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{spec}: expected a checkpoint folder, found no config.json in it")
-        check_json_files(spec, folder)
-        return str(folder)
+        return _Source(str(_checkpoint(spec, folder)))
     if folder.is_file():
         raise ModelError(f"{spec}: expected a checkpoint folder, a {SUFFIX} file or a Hub id")
-    looks_local = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1
-    if looks_local or folder.exists():
-        raise ModelError(f"{spec}: no such folder; expected a checkpoint folder or a Hub id")
-    return spec
+    address = Address.parse(spec)
+    if looks_local(address.repository) or folder.exists():
+        there = checkpoints_below(folder.parent) if folder.parent.is_dir() else []
+        beside = f"; in {folder.parent} there are {said(there)}" if there else ""
+        raise ModelError(
+            f"{spec}: no such folder{beside}; expected a checkpoint folder or a Hub id, whose "
+            f"checkpoints in subfolders are {FORM}"
+        )
+    if address.subfolder is None:
+        return _Source(address.repository, address.revision)
+    folder = _checkpoint(spec, fetched(address))
+    return _Source(str(folder), None, commit_of(folder, address))
+
+
+def _checkpoint(spec: str, folder: Path) -> Path:
+    check_no_adapter(spec, (path.name for path in folder.iterdir()))
+    if not (folder / "config.json").is_file():
+        below = checkpoints_below(folder)
+        there = f", but in {said(below)}, which lie in it" if below else ""
+        raise ModelError(f"{spec}: expected a checkpoint folder, found no config.json in it{there}")
+    check_json_files(spec, folder)
+    return folder

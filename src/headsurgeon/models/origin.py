@@ -8,6 +8,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from headsurgeon.errors import HeadsurgeonError
+from headsurgeon.models.address import Address
 from headsurgeon.models.catalogue import PREFIX, ZOO
 from headsurgeon.models.stored import StoredTensor, stored_tensors
 
@@ -32,7 +33,9 @@ def checkpoint_folder(model: nn.Module) -> Path | None:
     commit = getattr(getattr(model, "config", None), "_commit_hash", None)
     if not isinstance(commit, str):
         return None
-    cached = try_to_load_from_cache(name, _CONFIG, revision=commit)
+    address = Address.parse(name)
+    config = _CONFIG if address.subfolder is None else f"{address.subfolder}/{_CONFIG}"
+    cached = try_to_load_from_cache(address.repository, config, revision=commit)
     return Path(cached).parent if isinstance(cached, str) else None
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
 
+from headsurgeon.models.address import Address
 from headsurgeon.models.origin import checkpoint_folder
 
 # says where a checkpoint comes from and which files of its folder were written here
@@ -34,7 +35,8 @@ def base_folder(model: PreTrainedModel) -> Path | None:
     if folder is not None and isinstance(commit, str) and commit == folder.name:
         with suppress(OSError, HfHubHTTPError, LocalEntryNotFoundError):
             ignored = [f"*{suffix}" for suffix in _WEIGHTS]
-            snapshot_download(str(model.name_or_path), revision=commit, ignore_patterns=ignored)
+            repository = Address.parse(str(model.name_or_path)).repository
+            snapshot_download(repository, revision=commit, ignore_patterns=ignored)
     return folder
 
 

@@ -20,6 +20,7 @@ from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import PARTS
 from headsurgeon.errors import SettingsError, StateError
 from headsurgeon.heads import HeadId
+from headsurgeon.models.address import Address
 from headsurgeon.models.fingerprint import combined
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
@@ -191,6 +192,8 @@ class LoraLearner:
         """Puts the adapters in place; returns their configuration as PEFT writes it."""
         from peft import LoraConfig, inject_adapter_in_model
 
+        name = model_id(self.model)
+        base = Address(name) if Path(name).exists() else Address.parse(name)
         config = LoraConfig(
             # every projection has its own; what is added is B·A, whatever the rank
             rank_pattern=self.ranks,
@@ -198,7 +201,9 @@ class LoraLearner:
             target_modules=sorted(self.ranks),
             # weights held as [in, out]
             fan_in_fan_out=self.layout.query.axis == 1,
-            base_model_name_or_path=model_id(self.model),
+            # PEFT knows revisions and no subfolders
+            base_model_name_or_path=base.repository if base.subfolder is None else name,
+            revision=base.revision if base.subfolder is None else None,
             task_type="CAUSAL_LM",
         )
         written: dict[str, Any] = config.to_dict()

@@ -108,7 +108,8 @@ class Study(StudyFields):
 
     Attributes:
         name: what its page is called.
-        model: the model that is operated on: a Hub id, a folder, `zoo:NAME`.
+        model: the model that is operated on: a Hub id (also with `@REVISION/SUBFOLDER`), a folder,
+            `zoo:NAME`.
         twin: a healthy twin of it, if there is one; arms with `model: twin` need it.
         texts: what is scored; the same for every arm.
         train_on: names of the texts that arms are trained on, one cell each.
