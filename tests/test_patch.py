@@ -301,7 +301,7 @@ def test_whatever_goes_wrong_while_applying_leaves_the_model_as_it_was(
     _, path = patient_with_patch("bloom", tmp_path)
     model = pico("bloom")
     stock = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(applying, "_load", fail)
+    monkeypatch.setattr(applying, "fill", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         apply_patch(model, path)
     assert all(torch.equal(stock[name], t) for name, t in model.state_dict().items())

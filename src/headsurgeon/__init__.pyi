@@ -19,6 +19,8 @@ from .heads import HeadStats as HeadStats
 from .measurement.measuring import measure as measure
 from .models.loading import load as load
 from .operation.applying import apply_patch as apply_patch
+from .operation.chain import apply_patches as apply_patches
+from .operation.chain import compose_patches as compose_patches
 from .operation.full import FullLearner as FullLearner
 from .operation.full import open_full as open_full
 from .operation.lora import LoraLearner as LoraLearner

@@ -17,7 +17,8 @@ from headsurgeon.temporaries import forget, remove_left_over, temporary_beside
 
 # The form of each kind of file, as it is written now; kinds that never changed are at 1.
 # evaluation 2: recovery and drift say which heads, where 1 had only said how many.
-SCHEMA_VERSIONS: dict[str, int] = {"evaluation": 2}
+# evaluation 3, merged-checkpoint 2: `patches`, since there may be several, in place of `patch`.
+SCHEMA_VERSIONS: dict[str, int] = {"evaluation": 3, "merged-checkpoint": 2}
 HEADER = ("kind", "schema", "headsurgeon")
 # bytes of the largest text file that is read; ours have a few thousand for every head
 MAX_TEXT = 2**30

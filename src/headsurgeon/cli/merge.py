@@ -8,16 +8,25 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, out, python_text
 from headsurgeon.cli.loading import open_model
-from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.outputs import check_file, check_folder
+from headsurgeon.errors import OutputError
 
 
 def merge(
     model: options.Model,
-    patch: options.PatchFile,
+    patches: options.PatchFiles,
     output: Annotated[
         Path,
         typer.Option(metavar="DIR", help="Folder for the checkpoint.", show_default=False),
     ],
+    patch_output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write one patch in place of several: on the same model it gives the same.",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -28,22 +37,29 @@ def merge(
     tokenizer: options.OtherTokenizer = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Writes the model with a patch merged in, and all that lies beside it, as a checkpoint."""
+    """Writes the model with patches merged in, and all that lies beside it, as a checkpoint."""
     from headsurgeon.models.origin import checkpoint_folder
-    from headsurgeon.operation import apply_patch, read_patch
+    from headsurgeon.operation import apply_patches, read_patch
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
 
     check_folder(output, MARKER)
     check_output(output)
-    read_patch(patch)
+    for path in patches:
+        read_patch(path)
+    if patch_output is not None:
+        check_file(patch_output, "patch.safetensors")
+        if patch_output.exists():
+            raise OutputError(f"{patch_output} exists; choose another name, or move it away")
     precision = own_dtype(model, trust_remote_code) if dtype == "auto" else dtype
     loading = options.Loading(precision, "cpu", tokenizer, trust_remote_code)
     loaded, own_tokenizer = open_model(model, loading)
     as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
-        patient = apply_patch(loaded, patch)
-        write_checkpoint(patient, own_tokenizer, output, patch, as_stored)
+        patient = apply_patches(loaded, patches)
+        write_checkpoint(patient, own_tokenizer, output, patches, as_stored)
+        if patch_output is not None:
+            patient.save(patch_output)
     written = "each tensor in the precision it was stored in" if as_stored else precision
     console = out()
     console.print(
@@ -51,6 +67,8 @@ def merge(
         soft_wrap=True,
     )
     console.print(f"checked: {patient.checked}", soft_wrap=True)
+    if patch_output is not None:
+        console.print(f"one patch for all of it: {patch_output}", soft_wrap=True)
     console.print(
         f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
         soft_wrap=True,

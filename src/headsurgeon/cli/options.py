@@ -200,9 +200,14 @@ Quantise = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the whole traceback when something fails.")
 ]
-PatchFile = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help="A patch written by operate.", show_default=False),
+PatchFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "--patch",
+        metavar="FILE",
+        help="A patch written by operate; several are put on one after the other, in this order.",
+        show_default=False,
+    ),
 ]
 
 

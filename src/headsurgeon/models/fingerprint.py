@@ -109,7 +109,11 @@ def _of_tensor(name: str, tensor: Tensor, stored: Mapping[str, StoredTensor]) ->
         raise ModelError(
             f"{name} is quantised ({type(tensor).__name__}); load the model in bf16, fp16 or fp32"
         )
-    tensor = as_stored(stored, name, tensor)
+    return fingerprint_of(name, as_stored(stored, name, tensor))
+
+
+def fingerprint_of(name: str, tensor: Tensor) -> str:
+    """SHA-256 of one parameter of that name: name, shape and values upcast to fp32."""
     digest = hashlib.sha256(f"{name} {list(tensor.shape)}".encode())
     flat = tensor.detach().reshape(-1)
     # in pieces, so that an embedding-sized tensor is never held twice in fp32

@@ -1,4 +1,6 @@
 from .applying import apply_patch as apply_patch
+from .chain import apply_patches as apply_patches
+from .chain import compose_patches as compose_patches
 from .full import FullLearner as FullLearner
 from .full import open_full as open_full
 from .learner import Learner as Learner

@@ -1,8 +1,10 @@
 """Applying a patch: a model with the slices of a file in it, if it is the base they belong to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
@@ -14,6 +16,7 @@ from headsurgeon.operation.operating import check_operable, open_patient
 from headsurgeon.operation.patch import PatchContent, SliceLayout, read_content
 from headsurgeon.operation.patient import Patient
 from headsurgeon.operation.slice_maps import not_finite
+from headsurgeon.operation.slices import SliceMap
 
 
 def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
@@ -33,13 +36,14 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
     checked = _check_base(model, layout, content, path)
     patient = open_patient(model, layout, content.plan, content.beginning, planned_here=False)
     try:
-        _load(patient, content, path)
+        check_layout(content, patient.maps, model, path)
+        fill(patient, content.tensors, path)
         patient.merge()
     except BaseException:
         patient.revert()
         raise
     patient.checked = checked
-    patient.step = content.step
+    patient.step, patient.parts = content.step, content.parts
     return patient
 
 
@@ -67,25 +71,39 @@ def _check_base(
     return f"{tensors}; other weights DIFFER from those of the model it was made on"
 
 
-def _load(patient: Patient, content: PatchContent, path: Path | str) -> None:
+def check_layout(
+    content: PatchContent, maps: Mapping[str, SliceMap], model: PreTrainedModel, path: Path | str
+) -> None:
+    """Refuses slices that do not lie in this model as `maps` says.
+
+    Raises:
+        PatchError: another layout, or a slice of another shape.
+    """
     expected = {
-        name: SliceLayout(slice_map.axis, list(slice_map.runs))
-        for name, slice_map in patient.maps.items()
+        name: SliceLayout(slice_map.axis, list(slice_map.runs)) for name, slice_map in maps.items()
     }
     if content.layout != expected:
         raise PatchError(f"{path}: its slices are laid out differently from this model's")
-    slices = patient.contents()
-    for name, slice_ in slices.items():
+    for name, slice_map in maps.items():
+        shape = list(model.get_parameter(name).shape)
+        shape[slice_map.axis] = slice_map.length
         # a smaller one would silently be repeated
-        if content.tensors[name].shape != slice_.shape:
-            raise PatchError(f"{path}: {name} is not of the shape {list(slice_.shape)}")
+        if list(content.tensors[name].shape) != shape:
+            raise PatchError(f"{path}: {name} is not of the shape {shape}")
+
+
+def fill(patient: Patient, values: Mapping[str, Tensor], path: Path | str) -> None:
+    """Puts values into the slices of an open patient, as far as its model's precision has them.
+
+    Raises:
+        PatchError: one is beyond what that precision can hold.
+    """
     rounded = {
-        name: tensor.to(patient.model.get_parameter(name).dtype)
-        for name, tensor in content.tensors.items()
+        name: tensor.to(patient.model.get_parameter(name).dtype) for name, tensor in values.items()
     }
     fault = not_finite(rounded, patient.maps, patient.heads, patient.layout)
     if fault is not None:
         raise PatchError(f"{path}: in the precision of this model {fault}; load it in bf16 or fp32")
     with torch.no_grad():
-        for name, slice_ in slices.items():
-            slice_.copy_(content.tensors[name])
+        for name, slice_ in patient.contents().items():
+            slice_.copy_(values[name])

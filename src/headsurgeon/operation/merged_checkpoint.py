@@ -1,6 +1,7 @@
 """A merged patient as an ordinary checkpoint folder: all of it is written, or nothing."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def write_checkpoint(
     patient: Patient,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    patch: Path,
+    patches: Sequence[Path],
     as_stored: bool = False,
 ) -> None:
     """Writes the merged model of `patient`, for `from_pretrained`, with all that lay beside it.
@@ -72,7 +73,7 @@ def write_checkpoint(
         patient: merged.
         tokenizer: the model's; written unless the model's own folder has one, which is copied.
         folder: new, empty, or a checkpoint written here before, which is replaced at the end.
-        patch: file the slices come from, recorded beside the weights.
+        patches: files the slices come from, recorded beside the weights.
         as_stored: whether to copy the base's files and change nothing in them but the slices;
             otherwise the model is written in the precision it has.
 
@@ -91,7 +92,7 @@ def write_checkpoint(
             check_output(folder)
             _write(staged, patient, tokenizer, source, as_stored)
             _settle(staged)
-            origin = _origin(patient, patch)
+            origin = _origin(patient, patches)
             write_json(staged / MARKER, origin | {MANIFEST: manifest_of(staged)})
             # once more, since somebody may have put a file there while the weights were written
             replace_own(staged, folder, MARKER, check_output(folder), "config.json")
@@ -122,13 +123,13 @@ def _write(
     name_readable_class(staged)
 
 
-def _origin(patient: Patient, patch: Path) -> dict[str, object]:
+def _origin(patient: Patient, patches: Sequence[Path]) -> dict[str, object]:
     return {
         **header(KIND),
         "model": patient.plan.model,
         "fingerprint": patient.base_fingerprint,
         "checked": patient.checked,
-        "patch": str(patch),
+        "patches": [str(patch) for patch in patches],
         "heads": [str(head) for head in patient.heads],
         "init": patient.init,
         "output_start": patient.output_start,

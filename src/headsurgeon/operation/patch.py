@@ -53,9 +53,32 @@ class SliceLayout:
         return sum(length for _, length in self.runs)
 
 
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class PatchPart:
+    """One of the operations that a composed patch was made of, in their order.
+
+    Attributes:
+        heads: the heads it operated on, by name.
+        rule: the rule that chose them.
+        init, output_start: how they started.
+        seed: of what was random about that.
+        step: the step of its training run that the slices are from; None where no run wrote them.
+        fingerprint: of the model as it found it, as a plan records it.
+    """
+
+    heads: list[str]
+    rule: str
+    init: str
+    output_start: str
+    seed: Annotated[int, Field(ge=0, le=HIGHEST_SEED)]
+    step: Annotated[int, Field(ge=0)] | None
+    fingerprint: str
+
+
 _FINGERPRINTS = TypeAdapter(dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
 _LAYOUT = TypeAdapter(dict[str, SliceLayout])
 _CALIBRATION = TypeAdapter(CalibrationRecord)
+_PARTS = TypeAdapter(list[PatchPart])
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,7 @@ class PatchContent:
         fingerprints: of each tensor that the operation touched, before it.
         layout: which part of its parameter each slice takes.
         step: the step of a training run that the slices are from; None where no run wrote it.
+        parts: the operations it was composed of; empty where it is of one.
     """
 
     metadata: dict[str, str]
@@ -96,6 +120,7 @@ class PatchContent:
     fingerprints: dict[str, str]
     layout: dict[str, SliceLayout]
     step: int | None
+    parts: tuple[PatchPart, ...] = ()
 
 
 def write_patch(
@@ -108,7 +133,7 @@ def write_patch(
     together), `plan` (YAML), `seed`, `init`, `output_start`, `calibration` (tokens a start looked
     at, their number and SHA-256, if it did), `layout` (for each tensor the axis and runs of indices
     it takes), `content` (SHA-256 of the values and of the other metadata); of a training run also
-    `step`.
+    `step`; of a composed patch `parts`, the operations it was made of.
 
     Raises:
         WriteError: the file could not be written; an earlier one stays.
@@ -145,6 +170,7 @@ def read_content(path: Path | str) -> PatchContent:
     init = _start(choose_init, metadata["init"], faults)
     output_start = _start(choose_output_start, metadata["output_start"], faults)
     calibration = _calibration(metadata.get("calibration"), faults)
+    parts = _parts(metadata.get("parts"), faults)
     fingerprints = _parsed("fingerprints", _FINGERPRINTS.validate_json, metadata, tensors, faults)
     layout = _parsed("layout", _LAYOUT.validate_json, metadata, tensors, faults)
     if not tensors:
@@ -164,7 +190,7 @@ def read_content(path: Path | str) -> PatchContent:
     if faults or plan is None or beginning is None or fingerprints is None or layout is None:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
-    return PatchContent(metadata, tensors, plan, beginning, fingerprints, layout, step)
+    return PatchContent(metadata, tensors, plan, beginning, fingerprints, layout, step, parts)
 
 
 def _plan(text: str, faults: list[str]) -> Plan | None:
@@ -200,6 +226,15 @@ def _calibration(text: str | None, faults: list[str]) -> CalibrationRecord:
         first = error.errors(include_url=False, include_input=False)[0]
         faults.append(f"calibration: expected tokens and sha256: {first['msg'][:200]}")
         return CalibrationRecord()
+
+
+def _parts(text: str | None, faults: list[str]) -> tuple[PatchPart, ...]:
+    try:
+        return () if text is None else tuple(_PARTS.validate_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        faults.append(f"parts: expected a list of operations: {first['msg'][:200]}")
+        return ()
 
 
 def _whole(name: str, text: str, faults: list[str]) -> int | None:

@@ -15,7 +15,7 @@ from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.patch import DTYPES, Beginning, write_patch
+from headsurgeon.operation.patch import DTYPES, Beginning, PatchPart, write_patch
 from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.operation.slice_maps import (
     frozen_key_values,
@@ -72,6 +72,7 @@ class Patient:
         state: `open`, `merged` or `reverted`.
         checked: of a patient made by `apply_patch`: what was compared with the patch's own base.
         step: the step of a training run that the slices were last taken from; None before any.
+        parts: of a patient made of several patches: the operations, in their order.
     """
 
     file_name: ClassVar[str] = "patch.safetensors"
@@ -103,6 +104,7 @@ class Patient:
         self.state: State = "open"
         self.checked = ""
         self.step: int | None = None
+        self.parts: tuple[PatchPart, ...] = ()
         self._stock = self._read()
         # what the model holds where the slices belong, unless they are in place
         self._written = self._stock
@@ -285,6 +287,8 @@ class Patient:
             metadata["step"] = str(self.step)
         if self.calibration.tokens:
             metadata["calibration"] = json.dumps(asdict(self.calibration))
+        if self.parts:
+            metadata["parts"] = json.dumps([asdict(part) for part in self.parts])
         write_patch(path, tensors, metadata)
         return Path(path)
 

@@ -52,7 +52,7 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
         raise StateError(f"{place / CELL} names no patch of slices, so there is nothing to merge")
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
     patch = place / result.patch
-    write_checkpoint(apply_patch(model, patch), tokenizer, output, patch)
+    write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch])
     scored = result.scored[cell.text]
     nll = sum(scored.nll) / sum(scored.tokens)
     with threads(study.threads):

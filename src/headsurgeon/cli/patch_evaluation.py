@@ -1,0 +1,128 @@
+"""What patches brought: before and after, side by side with heads that were never trained."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headsurgeon.cli.console import busy, facts, first_few, heading, nats, out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from headsurgeon.data import Texts, Windows
+    from headsurgeon.evaluation import Drift, Recovery
+    from headsurgeon.operation import Patient
+    from headsurgeon.scores import Evaluation
+
+
+def evaluate_patches(
+    model: "PreTrainedModel",
+    patches: Sequence[Path],
+    windows: "Windows | Texts",
+    stock: "Evaluation",
+    batch_size: int | None,
+    attention: Any,
+    shows: list[Callable[[], None]],
+) -> "tuple[Evaluation, dict[str, Any]]":
+    """Before and after: drift, who fell sick, the cost of ablating, and the recovery rule.
+
+    Args:
+        model: untouched.
+        patches: files, put on one after the other; afterwards the model has them all.
+        stock: the untouched model's loss on `windows`.
+        shows: what is to be printed later; grows by this.
+
+    Returns:
+        The loss with the patches, and what the file of results says of them.
+    """
+    from headsurgeon.evaluation import (
+        NULL_SEEDS,
+        drift,
+        empirical_null,
+        measure_and_ablate,
+        recovery_from,
+    )
+    from headsurgeon.operation import apply_patches
+
+    patient = apply_patches(model, patches)
+    heads = patient.plan.operated
+    examine = partial(
+        measure_and_ablate, model, heads, windows, batch_size=batch_size, attention=attention
+    )
+    patient.revert()
+    with busy("measuring the model without the patch"):
+        # its loss is known already
+        before = examine(score=stock)
+    with busy("comparing with the same heads reinitialised and not trained"):
+        null = empirical_null(patient, windows, NULL_SEEDS, attention=attention)
+    patient.merge()
+    with busy("measuring the model with the patch"):
+        after = examine()
+    limits = patient.plan.limits
+    found = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
+    changed = drift(before.stats, after.stats, patient.plan)
+    shows.append(partial(_show_recovery, patient, found))
+    shows.append(partial(_show_drift, changed))
+    return after.ablation.baseline, {
+        "patches": [str(patch) for patch in patches],
+        # the two ablations stand beside it
+        "recovery": found.model_dump(exclude={"stock", "revived"}),
+        "drift": changed.model_dump(),
+        "ablation_before": found.stock[0].model_dump(exclude={"ablated"}),
+        "ablation_after": found.revived[0].model_dump(exclude={"ablated"}),
+    }
+
+
+def _show_recovery(patient: "Patient", found: "Recovery") -> None:
+    total = len(found.heads)
+    before, now = found.stock[0].joint, found.revived[0].joint
+    lines = {
+        "recovered": f"{len(found.recovered)} of {total} heads: {_because(found)}",
+        "no longer sick": f"{found.left_sick.sum()} of {total} (an untrained head is not sick "
+        f"either: mean mass {found.null_mass[0]:.3f})",
+        "unlike untrained": f"{found.unlike_null.sum()} of {total}",
+        "ablating them": f"cost {nats(before)} before, {nats(now)} now",
+        "more than before": nats(found.function[0]),
+    }
+    if patient.frozen_key_values:
+        lines["frozen K and V"] = first_few(patient.frozen_key_values)
+    console = out()
+    console.print()
+    console.print(heading(f"{total} heads operated on"))
+    console.print(facts(lines))
+
+
+def _because(found: "Recovery") -> str:
+    if found.recovered:
+        return "not sick, unlike an untrained head, and the set does more work than before"
+    low = found.function[0].low
+    if low != low:
+        return "one document gives no interval, so nothing can be said; read more documents"
+    if low <= 0:
+        return "ablating the set does not clearly cost more than it did before"
+    return "none is both healthy and unlike an untrained head"
+
+
+def _show_drift(changed: "Drift") -> None:
+    watched, outside = changed.zones["watched"], changed.zones["outside"]
+    groups = ("operated", "watched", "outside") if watched["heads"] else ("operated", "untouched")
+    lines = {
+        "drifted": f"{len(changed.drifted)} of the {changed.could_drift} untouched heads "
+        f"that can change moved their mass by more than {changed.threshold:g}; "
+        f"{changed.structural_zeros.sum()} more cannot change",
+    }
+    for group in groups:
+        steps = changed.transitions[group].items()
+        lines[group] = ", ".join(f"{count} {before} → {after}" for (before, after), count in steps)
+    if watched["heads"]:
+        lines["of these"] = (
+            f"{watched['drifted']} of {watched['could_drift']} watched heads, "
+            f"{outside['drifted']} of {outside['could_drift']} outside"
+        )
+    if changed.drifted:
+        lines["which"] = first_few(changed.drifted)
+    console = out()
+    console.print()
+    console.print(heading("the other heads"))
+    console.print(facts(lines))
