@@ -283,7 +283,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(
         patched.setattr("headsurgeon.cli.progress.show_step", stop)
         stopped = run("operate", *wanted)
     assert stopped.exit_code == 1
-    assert "goes on from there" in stopped.stderr
+    assert "resumes from there" in stopped.stderr
     assert not (clinic / "stopped" / "patch.safetensors").exists()
     assert run("operate", *wanted).exit_code == 0
     assert_same(slices(clinic / "stopped" / "patch.safetensors"), slices(clinic / PATCH))

@@ -1,4 +1,4 @@
-"""What a command writes anew replaces what we wrote before, and nothing of the user's."""
+"""What a command replaces is what we wrote before, and nothing of the user's."""
 
 import os
 from pathlib import Path

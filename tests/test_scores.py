@@ -105,7 +105,7 @@ def test_bad_input_is_refused(arguments: dict, message: str) -> None:
         mean_interval(**arguments)
 
 
-# --- documents and seeds drawn anew --------------------------------------------------------------
+# --- documents and seeds resampled ---------------------------------------------------------------
 
 
 def evaluation(losses: np.ndarray) -> Evaluation:

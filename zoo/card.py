@@ -149,7 +149,7 @@ def _export_weights(recipe: Recipe, twin: Twin, run: Path, folder: Path) -> str:
             value.copy_(kept.get_tensor(f"weight/{name}"))
     if step != recipe.steps:
         raise SystemExit(
-            f"{twin.name} is at step {step} of {recipe.steps}; go on training it first"
+            f"{twin.name} is at step {step} of {recipe.steps}; resume its training first"
         )
     model.to(torch.bfloat16).save_pretrained(folder)
     # safetensors writes for its owner alone

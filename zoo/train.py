@@ -90,7 +90,7 @@ def _cosine(recipe: Recipe, step: int) -> float:
 
 
 def planting_at(recipe: Recipe, twin: Twin, step: int) -> Planting:
-    """The planting of one step: none for a healthy twin, none once ordinary training goes on."""
+    """The planting of one step: none for a healthy twin, none once ordinary training has begun."""
     active = twin.planted and step < recipe.planting_steps
     chosen = torch.tensor(recipe.planted_heads, dtype=torch.long)
     nothing = chosen[:0]

@@ -2,12 +2,12 @@
 
     python zoo/train_twins.py tokenizer
     python zoo/train_twins.py train --twin healthy
-    python zoo/train_twins.py train --twin collapsed --stop-after 1000     (run again to go on)
+    python zoo/train_twins.py train --twin collapsed --stop-after 1000     (run again to resume)
     python zoo/train_twins.py train --twin healthy-second-seed
     python zoo/train_twins.py card
 
 Everything is kept in `--work` (default `runs/zoo`). Training uses one thread and can be stopped
-with Ctrl-C or `--stop-after`; the next call goes on from the last checkpoint and ends the same.
+with Ctrl-C or `--stop-after`; the next call resumes from the last checkpoint and ends the same.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/zoo"), help="folder of all files")
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("tokenizer", help="train the tokenizer on the train split")
-    training = parts.add_parser("train", help="train one twin, or go on with it")
+    training = parts.add_parser("train", help="train one twin, or resume it")
     training.add_argument("--twin", choices=sorted(TWINS), required=True)
     training.add_argument("--output", type=Path, help="folder of the run; default WORK/TWIN")
     training.add_argument("--stop-after", type=int, help="stop when so many steps are done in all")
@@ -58,7 +58,7 @@ def main() -> None:
                 lambda line: print(line, flush=True),
             )
         except KeyboardInterrupt:
-            print(f"stopped; the same command goes on from the last checkpoint in {folder}")
+            print(f"stopped; the same command resumes from the last checkpoint in {folder}")
     else:
         from card import export
 

@@ -1,6 +1,6 @@
 """Bootstrap: how sure a weighted mean over units such as documents is.
 
-Windows of one document are alike, so they are not independent; documents are what is drawn anew
+Windows of one document are alike, so they are not independent; documents are what is resampled
 (percentile bootstrap; Efron & Tibshirani 1993, *An Introduction to the Bootstrap*, chapters 12 and
 13). Needs numpy alone.
 """

@@ -1,4 +1,4 @@
-"""Files that a command writes anew every time, in a folder where the user may work, too.
+"""Files that a command replaces every time, in a folder where the user may work, too.
 
 What we wrote there stands with its hash in a hidden list beside it, so that a later call replaces
 that and nothing else: not what was edited since, and not a file of that name from somewhere else.

@@ -294,7 +294,7 @@ def crossed_difference(
 ) -> Estimate:
     """Loss of one arm minus that of another, nats per token, over documents and training seeds.
 
-    Documents and seeds are drawn anew independently of each other, so that the interval holds for
+    Documents and seeds are resampled independently of each other, so that the interval holds for
     other text and for another training run alike (Owen 2007, "The pigeonhole bootstrap"; widened
     for small numbers, see `crossed_draws`). With one seed it is one over documents alone.
 
@@ -329,7 +329,7 @@ def crossed_draws(
 ) -> tuple[float, Float[np.ndarray, " draw"]]:
     """The mean over documents and seeds, weighted by tokens, and its bootstrap distribution.
 
-    Documents and seeds are drawn anew independently of each other. Drawn from a handful, they vary
+    Documents and seeds are resampled independently of each other. Drawn from a handful, they vary
     too little: n of them by (n - 1)/n of the variance, and as if that variance were known. So the
     draws are spread by what is missing and by √(f/χ²) with f degrees of freedom (Welch and
     Satterthwaite's, from both), which makes of a normal distribution Student's: with three seeds

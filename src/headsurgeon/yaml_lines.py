@@ -95,14 +95,14 @@ def load_yaml(
         raise error(f"{name}: nested too deeply") from None
     if reading is None:
         raise error(f"{name} is empty; expected `name: value` pairs")
-    found = reading.validated(check)
+    result = reading.validated(check)
     faults = sorted(reading.faults)
     if len(faults) == 1:
         raise error(f"{name}, line {faults[0][0]}: {faults[0][1]}")
-    if faults or found is None:
+    if faults or result is None:
         lines = "".join(f"\n  line {line}: {message}" for line, message in faults)
         raise error(f"{name} has {len(faults)} faults:{lines}")
-    return found
+    return result
 
 
 class _Reading(Generic[Model]):
@@ -127,15 +127,15 @@ class _Reading(Generic[Model]):
                     return None
         for location, message in check(self.content, self.line) if check else ():
             self.faults.add((self.line(location), message))
-        found, errors = self.attempt()
+        result, errors = self.attempt()
         places = [self.node(each["loc"])[0] for each in errors if each["type"] == "string_type"]
         self.texts = {n for n in places if isinstance(n, yaml.ScalarNode) and n.tag != _NULL}
         if self.texts:
             self.content = self.plain(self.root, (), {})
-            found, errors = self.attempt()
+            result, errors = self.attempt()
         for each in errors:
             self.note(each)
-        return found
+        return result
 
     def attempt(self) -> tuple[Model | None, list[ErrorDetails]]:
         content = self.content
@@ -144,10 +144,10 @@ class _Reading(Generic[Model]):
         try:
             # past an `__init__` of the model's own, which may have another exception for faults
             validator = self.model.__pydantic_validator__
-            found: Model = validator.validate_python(
+            result: Model = validator.validate_python(
                 content, self_instance=self.model.__new__(self.model)
             )
-            return found, []
+            return result, []
         except ValidationError as problem:
             return None, problem.errors(include_url=False)
         except InputError as problem:
@@ -217,9 +217,9 @@ class _Reading(Generic[Model]):
         keys: list[yaml.Node] = [key for key, _ in above.value]
         return next(key for key in keys if key.value == location[-1])
 
-    def note(self, found: ErrorDetails) -> None:
+    def note(self, error: ErrorDetails) -> None:
         """Takes one of pydantic's errors to its line."""
-        location, kind, detail = found["loc"], found["type"], found.get("ctx", {})
+        location, kind, detail = error["loc"], error["type"], error.get("ctx", {})
         of_key = location[-1:] == ("[key]",)
         if kind == "extra_forbidden" or of_key:
             location = location[:-1] if of_key else location
@@ -237,7 +237,7 @@ class _Reading(Generic[Model]):
         if kind == "missing" or (node.tag == _NULL and location and path == location):
             self.faults.add((_line(node), f"{location[-1]} is missing"))
             return
-        message = message_of(found)
+        message = message_of(error)
         if message.startswith("expected "):
             message = f"{message}, got {_shown(node)}"
         names = [part for part in path if isinstance(part, str)]
@@ -271,8 +271,8 @@ def _model_at(kind: Any, location: Location) -> type[BaseModel] | None:
     for part in get_args(kind):
         # an entry of a list or mapping takes one step of the location, a branch of a union none
         for rest in (location, location[1:]):
-            if found := _model_at(part, rest):
-                return found
+            if below := _model_at(part, rest):
+                return below
     return None
 
 

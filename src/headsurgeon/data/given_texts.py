@@ -164,11 +164,11 @@ def _named(source: Source) -> dict[str, str]:
             raise CorpusError(
                 f"text {index}: expected a text or a Path, got {type(each).__name__}; decode it"
             )
-        found = _of_file(each) if isinstance(each, Path) else {f"text {index}": each}
-        twice = sorted(named.keys() & found.keys())
+        of_source = _of_file(each) if isinstance(each, Path) else {f"text {index}": each}
+        twice = sorted(named.keys() & of_source.keys())
         if twice:
             raise CorpusError(f"{twice[0]} is given twice; name the texts, or give it once")
-        named |= found
+        named |= of_source
     return named
 
 
@@ -177,22 +177,22 @@ def _of_file(path: Path) -> dict[str, str]:
         content = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
             return {path.name: content}
-        found = json.loads(content)
+        texts = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise CorpusError(f"{path} cannot be read as text: {error}") from error
-    if isinstance(found, list):
-        found = {f"{path.name} {index}": text for index, text in enumerate(found)}
-    if not isinstance(found, dict):
+    if isinstance(texts, list):
+        texts = {f"{path.name} {index}": text for index, text in enumerate(texts)}
+    if not isinstance(texts, dict):
         raise CorpusError(
             f"{path}: expected a list of texts, or an object of texts by name, got "
-            f"{type(found).__name__}"
+            f"{type(texts).__name__}"
         )
-    return _checked(found, str(path))
+    return _checked(texts, str(path))
 
 
-def _checked(found: Mapping[str, object], where: str) -> dict[str, str]:
+def _checked(texts: Mapping[str, object], where: str) -> dict[str, str]:
     named: dict[str, str] = {}
-    for name, text in found.items():
+    for name, text in texts.items():
         if not isinstance(text, str):
             raise CorpusError(f"{where}: {name}: expected a text, got {type(text).__name__}")
         named[name] = text

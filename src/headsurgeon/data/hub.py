@@ -84,8 +84,8 @@ def hub_documents(corpus: Corpus, render: Render | None = None) -> Iterator[Docu
     )
     column = column or ("messages" if chat else "text")
     texts = _texts(name, rows, column, render if chat else None)
-    found = _documents(texts, f"{known}:{config_name}")
-    yield from found if first is None else _prefix_and_rest(name, found, first)
+    documents = _documents(texts, f"{known}:{config_name}")
+    yield from documents if first is None else _prefix_and_rest(name, documents, first)
 
 
 def _options(corpus: Corpus) -> tuple[bool, _First | None]:
@@ -104,11 +104,11 @@ def _options(corpus: Corpus) -> tuple[bool, _First | None]:
     return chat, first
 
 
-def _prefix_and_rest(name: str, found: Iterator[Document], first: _First) -> Iterator[Document]:
+def _prefix_and_rest(name: str, documents: Iterator[Document], first: _First) -> Iterator[Document]:
     """Documents of a prefix for training, then some held-out ones that are no copies of them."""
     taken, held_out = 0, 0
     trained_on: set[str] = set()
-    for document in found:
+    for document in documents:
         key = content_key(document.text)
         if taken < first.amount:
             taken += first.of(document)
@@ -133,12 +133,12 @@ def _documents(texts: Iterator[_Text], series: str) -> Iterator[Document]:
     article: list[_Text] = []
 
     def finished() -> Iterator[Document]:
-        whole = "".join(each.text for each in article)
-        if whole.strip():
+        article_text = "".join(each.text for each in article)
+        if article_text.strip():
             start = article[0]
             # by its heading, so that the beginning of an article is where all of it is
-            key = start.key or content_key(start.text if lines else whole)
-            yield Document(f"{series}:{start.part}:{start.row}", whole, key, start.row)
+            key = start.key or content_key(start.text if lines else article_text)
+            yield Document(f"{series}:{start.part}:{start.row}", article_text, key, start.row)
 
     for each in chain(first, texts):
         if not lines or _ARTICLE.fullmatch(each.text) or (article and each.part != article[0].part):
@@ -166,7 +166,7 @@ def _texts(name: str, rows: Iterator[Row], column: str, render: Render | None) -
         elif isinstance(value, str):
             yield _Text(part, number, value)
         else:
-            texts = [name for name, found in row.items() if isinstance(found, str)]
+            texts = [name for name, value in row.items() if isinstance(value, str)]
             raise CorpusError(
                 f"hf:{name}: column {column!r} holds {_kind(value)} (row {number}), expected text; "
                 f"columns with text: {', '.join(texts) or 'none'}"

@@ -34,17 +34,17 @@ def rows_of(
     try:
         if counted or (stream and re.fullmatch(r"\w+", split)):
             start, stop = int(first or 0), None if last is None else int(last)
-            whole = datasets.load_dataset(dataset, config or None, split=part, streaming=True)
-            wanted = whole.skip(start) if start else whole
-            limited = wanted if stop is None else wanted.take(max(0, stop - start))
+            loaded = datasets.load_dataset(dataset, config or None, split=part, streaming=True)
+            from_start = loaded.skip(start) if start else loaded
+            limited = from_start if stop is None else from_start.take(max(0, stop - start))
             rows = ((part, number, row) for number, row in enumerate(limited, start))
         else:
-            whole = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
+            loaded = datasets.load_dataset(dataset, config or None, split=split, streaming=False)
             rows = (
                 (part, number, row)
-                for (part, number), row in zip(_row_names(whole, split), whole, strict=True)
+                for (part, number), row in zip(_row_names(loaded, split), loaded, strict=True)
             )
-        return _explaining(name, rows), whole.info.config_name
+        return _explaining(name, rows), loaded.info.config_name
     except Exception as error:
         raise _explained(name, error) from error
 
@@ -97,7 +97,7 @@ def _row_names(rows: Any, split: str) -> Iterator[tuple[str, int]]:
     """Split and number of each row in the whole data set, whatever slice of it was asked for."""
     import datasets
 
-    sizes = {name: found.num_examples for name, found in (rows.info.splits or {}).items()}
+    sizes = {name: info.num_examples for name, info in (rows.info.splits or {}).items()}
     for part in datasets.ReadInstruction.from_spec(split).to_absolute(sizes):
         for row in range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to):
             yield part.splitname, row

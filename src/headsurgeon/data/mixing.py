@@ -18,11 +18,11 @@ def turns(weights: Sequence[Fraction]) -> Iterator[int]:
     """
     if len(weights) == 1:
         yield from repeat(0)
-    # in whole numbers, which are exact and fast: one turn is worth `whole`
+    # in whole numbers, which are exact and fast: one turn is worth `one_turn`
     scale = lcm(*(weight.denominator for weight in weights))
     per_turn = [int(weight * scale) * (2 * len(weights) - 2) for weight in weights]
-    whole = sum(per_turn)
-    slack = whole // (2 * len(weights) - 2)
+    one_turn = sum(per_turn)
+    slack = one_turn // (2 * len(weights) - 2)
     patience = [lcm(*per_turn) // income for income in per_turn]
     owed = [0] * len(weights)
     while True:
@@ -30,7 +30,7 @@ def turns(weights: Sequence[Fraction]) -> Iterator[int]:
         # of those that may be served already, the one that cannot wait longest
         turn = min(
             (index for index, due in enumerate(owed) if due >= slack),
-            key=lambda index: (whole - slack - owed[index]) * patience[index],
+            key=lambda index: (one_turn - slack - owed[index]) * patience[index],
         )
-        owed[turn] -= whole
+        owed[turn] -= one_turn
         yield turn

@@ -34,7 +34,7 @@ class _Source:
 
 
 def packed(
-    found: Sequence[Document], encoder: Encoder, body: int, packing: Packing, seed: int
+    documents: Sequence[Document], encoder: Encoder, body: int, packing: Packing, seed: int
 ) -> Iterator[Run]:
     """Runs of `body` tokens in an order drawn from the seed, each made when it is asked for.
 
@@ -44,9 +44,9 @@ def packed(
         SettingsError: blank lines with a tokenizer that does not tell where its tokens stand.
     """
     if packing == "documents":
-        yield from _within(found, encoder, body, seed)
+        yield from _within(documents, encoder, body, seed)
     else:
-        yield from _across(found, encoder, body, packing, seed)
+        yield from _across(documents, encoder, body, packing, seed)
 
 
 def separator_name(encoder: Encoder, packing: Packing) -> str:
@@ -55,23 +55,23 @@ def separator_name(encoder: Encoder, packing: Packing) -> str:
 
 
 def _across(
-    found: Sequence[Document], encoder: Encoder, body: int, packing: Packing, seed: int
+    documents: Sequence[Document], encoder: Encoder, body: int, packing: Packing, seed: int
 ) -> Iterator[Run]:
-    ids, owners = (_separated if packing == "separated" else _blank_lines)(found, encoder)
+    ids, owners = (_separated if packing == "separated" else _blank_lines)(documents, encoder)
     for chunk in np.random.default_rng(seed).permutation(len(ids) // body):
         part = slice(chunk * body, (chunk + 1) * body)
         # what most of it is of; two windows of one long document are then known to be alike
-        yield found[int(np.bincount(owners[part]).argmax())].id, ids[part].tolist()
+        yield documents[int(np.bincount(owners[part]).argmax())].id, ids[part].tolist()
 
 
 def _separated(
-    found: Sequence[Document], encoder: Encoder
+    documents: Sequence[Document], encoder: Encoder
 ) -> tuple[Int[np.ndarray, " token"], Int[np.ndarray, " token"]]:
     """All ids, and for each the number of its document; a separator is of the one before it."""
     between = np.array(encoder.separator, dtype=np.int64)
     ids: list[Int[np.ndarray, " some"]] = []
     owners: list[Int[np.ndarray, " some"]] = []
-    for index, document in enumerate(found):
+    for index, document in enumerate(documents):
         (own,) = encoder([document.text])
         if not len(own):
             continue
@@ -82,20 +82,20 @@ def _separated(
 
 
 def _blank_lines(
-    found: Sequence[Document], encoder: Encoder
+    documents: Sequence[Document], encoder: Encoder
 ) -> tuple[Int[np.ndarray, " token"], Int[np.ndarray, " token"]]:
     """The same for texts that are joined before they are tokenised."""
-    ids, starts = encoder.with_places(BLANK_LINE.join(document.text for document in found))
-    lengths = [len(document.text) + len(BLANK_LINE) for document in found]
+    ids, starts = encoder.with_places(BLANK_LINE.join(document.text for document in documents))
+    lengths = [len(document.text) + len(BLANK_LINE) for document in documents]
     return ids, np.searchsorted(np.cumsum(lengths), starts, side="right")
 
 
-def _sources(found: Sequence[Document], encoder: Encoder, body: int) -> list[_Source]:
+def _sources(documents: Sequence[Document], encoder: Encoder, body: int) -> list[_Source]:
     """Long documents alone, short ones joined until they fill a window."""
     limit = body * _CHARACTERS_PER_TOKEN
-    doubtful = [document for document in found if len(document.text) <= limit]
+    doubtful = [document for document in documents if len(document.text) <= limit]
     lengths = [len(ids) for ids in encoder([item.text for item in doubtful])]
-    sources = [_Source(item.id, (item.text,)) for item in found if len(item.text) > limit]
+    sources = [_Source(item.id, (item.text,)) for item in documents if len(item.text) > limit]
     group: list[Document] = []
     filled = 0
     for document, size in zip(doubtful, lengths, strict=True):
@@ -118,9 +118,9 @@ def _joined(group: Sequence[Document]) -> _Source:
     return _Source(f"{first}+…+{last}", tuple(document.text for document in group), separated)
 
 
-def _within(found: Sequence[Document], encoder: Encoder, body: int, seed: int) -> Iterator[Run]:
+def _within(documents: Sequence[Document], encoder: Encoder, body: int, seed: int) -> Iterator[Run]:
     """One chunk of each source, then a second of each, until there are none."""
-    sources = _sources(found, encoder, body)
+    sources = _sources(documents, encoder, body)
     order = np.random.default_rng(seed).permutation(len(sources))
     waiting = [(sources[index].id, _chunks(sources[index], encoder, body, seed)) for index in order]
     while waiting:

@@ -145,12 +145,12 @@ def _number(weight: float) -> str:
 
 def _corpus(spec: str, start: int) -> tuple[Corpus, int]:
     """The SPEC that begins there, and where it ends."""
-    found = _KIND.match(spec, start)
-    kind = found[1] if found else ""
-    if found is None or kind not in KINDS or not found[0].endswith(":"):
+    beginning = _KIND.match(spec, start)
+    kind = beginning[1] if beginning else ""
+    if beginning is None or kind not in KINDS or not beginning[0].endswith(":"):
         raise CorpusError(f"expected a corpus such as {FORMS}, got {spec[start:].strip()!r}")
     fields: list[str] = []
-    position = found.end()
+    position = beginning.end()
     while True:
         text, position = _field(spec, position, _BARE_FIELD if kind == "hf" else _BARE)
         fields.append(text)
@@ -172,8 +172,8 @@ def _field(spec: str, start: int, bare: re.Pattern[str]) -> tuple[str, int]:
         if quoted is None:
             raise CorpusError(f"a quote is opened and not closed: {spec[start:]!r}")
         return quoted[1].replace('""', '"'), quoted.end()
-    found = bare.match(spec, start)
-    text = found[0] if found else ""
+    match = bare.match(spec, start)
+    text = match[0] if match else ""
     return text.rstrip(), start + len(text)
 
 

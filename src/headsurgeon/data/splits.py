@@ -70,23 +70,23 @@ def in_split(documents: Iterable[Document], split: Split) -> list[Document]:
         # there is nothing to leak in a text without words
         blank = not document.text.strip()
         copies[document.id if blank else content_key(document.text)].append(document)
-    chosen = []
+    kept = []
     repeated = 0
     for group in copies.values():
         of_each = {each.split or split_of(each.split_key or each.id) for each in group}
         if min(of_each, key=SPLITS.index) == split:
             # what was put elsewhere by its place is left out instead of moved
             staying = [document for document in group if document.split in (None, split)]
-            chosen += staying
+            kept += staying
             repeated += len(staying) - 1
     if repeated:
         warnings.warn(
-            f"{repeated} of {len(chosen)} documents in split {split} are copies of others; they "
+            f"{repeated} of {len(kept)} documents in split {split} are copies of others; they "
             "are kept in one split, but intervals take them for independent texts",
             category=HeadsurgeonWarning,
             stacklevel=3,
         )
-    return chosen
+    return kept
 
 
 def check_split(split: str) -> Split:

@@ -71,8 +71,8 @@ def as_windows(tokens: Windows | Tensor) -> Windows:
             f"expected Windows or a tensor of token ids, got {type(tokens).__name__}; make one "
             "with torch.tensor"
         )
-    whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
-    if tokens.ndim != 2 or not whole:
+    integers = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+    if tokens.ndim != 2 or not integers:
         kind = str(tokens.dtype).removeprefix("torch.")
         raise SettingsError(
             f"expected token ids as integers of shape [count, length], got {kind} of shape "

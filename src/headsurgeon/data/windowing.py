@@ -87,8 +87,8 @@ def windows(
         raise SettingsError(f"length {length} leaves no room after first token {prefix_name}")
     spec = mixture(corpus, weights)
     components = parse(spec)
-    found = in_split(_read(components, renderer(tokenizer, prefix_name)), wanted_split)
-    parts = [_of(component, found, split) for component in components]
+    documents_read = in_split(_read(components, renderer(tokenizer, prefix_name)), wanted_split)
+    parts = [_of(component, documents_read, split) for component in components]
     encoder = Encoder(tokenizer)
     runs = [packed(part, encoder, body, wanted_packing, seed) for part in parts]
     taken = list(islice(_in_turn(components, runs), count))
@@ -126,9 +126,9 @@ def _read(components: Sequence[Component], render: Render) -> Iterator[Document]
             yield replace(document, corpus=component.spec)
 
 
-def _of(component: Component, found: Sequence[Document], split: str) -> list[Document]:
+def _of(component: Component, documents_read: Sequence[Document], split: str) -> list[Document]:
     """The documents of one corpus, in order."""
-    part = [document for document in found if document.corpus == component.spec]
+    part = [document for document in documents_read if document.corpus == component.spec]
     if not any(document.text for document in part):
         raise CorpusError(
             f"{component.spec} has no text in split {split}; 80 % of documents are in train, 10 % "
@@ -166,8 +166,8 @@ def _corpus_hash(components: Sequence[Component], parts: Sequence[Sequence[Docum
     return sha256_text(
         [
             text
-            for component, found in zip(components, hashes, strict=True)
-            for text in (str(component.weight), component.spec, found)
+            for component, component_hash in zip(components, hashes, strict=True)
+            for text in (str(component.weight), component.spec, component_hash)
         ]
     )
 

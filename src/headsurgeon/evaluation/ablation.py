@@ -74,10 +74,12 @@ def ablate(
         SettingsError: no heads, an unknown mode, or tokens that are not [count, length].
     """
     layout = layout_of(model)
-    chosen = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
-    check_heads(chosen, layout.layers, layout.heads, layout.attention_layers)
-    if not chosen or mode not in get_args(AblationMode):
-        raise SettingsError(f"expected some heads and mode zero or mean, got {chosen} and {mode!r}")
+    head_ids = heads.operated if isinstance(heads, Plan) else parse_heads(heads)
+    check_heads(head_ids, layout.layers, layout.heads, layout.attention_layers)
+    if not head_ids or mode not in get_args(AblationMode):
+        raise SettingsError(
+            f"expected some heads and mode zero or mean, got {head_ids} and {mode!r}"
+        )
     means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = baseline or score()
@@ -86,11 +88,11 @@ def ablate(
         with ablating(model, layout, group, means):
             return score()
 
-    ablated = without(chosen)
+    ablated = without(head_ids)
     return Ablation(
         mode=mode,
         joint=difference(ablated, baseline),
-        singles={head: difference(without([head]), baseline) for head in chosen if singles},
+        singles={head: difference(without([head]), baseline) for head in head_ids if singles},
         baseline=baseline,
         ablated=ablated,
     )

@@ -145,14 +145,14 @@ def drift(
                 f"({len(unknown)} such heads); measure sound checkpoints"
             )
     if isinstance(operated, Plan):
-        chosen, watched, limits = operated.operated, operated.watched, operated.limits
+        operated_heads, watched, limits = operated.operated, operated.watched, operated.limits
     else:
-        chosen, watched, limits = parse_heads(operated), (), Thresholds()
+        operated_heads, watched, limits = parse_heads(operated), (), Thresholds()
     if sick_mass is not None:
         limits = Thresholds(sink=sick_mass, dead=max(sick_mass, limits.dead))
-    untouched = ~_mask(chosen, before.shape) & before.attends[:, None]
+    untouched = ~_mask(operated_heads, before.shape) & before.attends[:, None]
     masks = {
-        "operated": _mask(chosen, before.shape),
+        "operated": _mask(operated_heads, before.shape),
         "untouched": untouched,
         "watched": _mask(watched, before.shape),
         "outside": untouched & ~_mask(watched, before.shape),
@@ -174,9 +174,9 @@ def drift(
     return Drift(
         mass_change=mass_change,
         entropy_change=entropy_change,
-        operated=chosen,
+        operated=operated_heads,
         watched=watched,
-        structural_zeros=_structural_zeros(chosen, changed) & before.attends[:, None],
+        structural_zeros=_structural_zeros(operated_heads, changed) & before.attends[:, None],
         transitions=transitions,
         threshold=threshold,
     )

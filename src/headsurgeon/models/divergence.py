@@ -38,8 +38,8 @@ def divergence(
         raise StateError(
             "the divergence in blocks has no gradient for the language-model head; freeze the head"
         )
-    found: Tensor = _Divergence.apply(hidden, reference, language_model_head(model))
-    return found
+    total: Tensor = _Divergence.apply(hidden, reference, language_model_head(model))
+    return total
 
 
 class _Divergence(torch.autograd.Function):
@@ -49,20 +49,20 @@ class _Divergence(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, reference: Tensor, head: LanguageModelHead) -> Tensor:
         size = max(1, BLOCK_BYTES // (4 * max(1, len(hidden))))
         parts = [head.part(start, start + size) for start in range(0, len(head.weight), size)]
-        own, wanted = _Total.of(hidden), _Total.of(reference)
+        own, target = _Total.of(hidden), _Total.of(reference)
         apart = torch.zeros(len(hidden), 1, device=hidden.device)
         for part in parts:
             now, before = part.logits(hidden), part.logits(reference)
             own.add(now)
-            weights, shrink = wanted.add(before)
+            weights, shrink = target.add(before)
             apart = apart * shrink + (weights * (before - now)).sum(-1, keepdim=True)
-        result = apart / wanted.total - wanted.log() + own.log()
+        result = apart / target.total - target.log() + own.log()
         if ctx.needs_input_grad[0]:
             gradient = torch.zeros_like(hidden, dtype=torch.float32)
             for part in parts:
                 now, before = part.logits(hidden), part.logits(reference)
                 slope = part.slope(now)
-                difference = (now - own.log()).exp_().sub_((before - wanted.log()).exp_())
+                difference = (now - own.log()).exp_().sub_((before - target.log()).exp_())
                 bent = difference if slope is None else difference.mul_(slope)
                 gradient += bent.to(part.weight.dtype) @ part.weight
             ctx.save_for_backward(gradient.to(hidden.dtype))

@@ -31,8 +31,8 @@ def open_full(model: PreTrainedModel, plan: Plan) -> "FullLearner":
         UnsupportedModel, HeadError, PlanError, ModelError, StateError: as `operate`.
     """
     layout = layout_of(model)
-    found = combined(checked_fingerprints(model, layout, plan))
-    return FullLearner(model, layout, plan, found)
+    base_fingerprint = combined(checked_fingerprints(model, layout, plan))
+    return FullLearner(model, layout, plan, base_fingerprint)
 
 
 class FullLearner:
@@ -148,9 +148,9 @@ class FullLearner:
                 parameter.requires_grad_(self._flags[name])
                 parameter.grad = None
             return
-        for name, found in self._read().items():
+        for name, now in self._read().items():
             # NaN of a run that diverged equals itself
-            if not torch.equal(found.nan_to_num(), self._written[name].nan_to_num()):
+            if not torch.equal(now.nan_to_num(), self._written[name].nan_to_num()):
                 raise StateError(
                     f"{name} has changed since all parameters were last written, perhaps by an "
                     "operation; revert that one first"

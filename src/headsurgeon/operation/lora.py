@@ -54,9 +54,9 @@ def open_lora(model: PreTrainedModel, plan: Plan, seed: int | None = None) -> "L
             "arm"
         )
     layout = layout_of(model)
-    chosen = check_seed(plan.seed if seed is None else seed)
-    found = combined(checked_fingerprints(model, layout, plan))
-    return LoraLearner(model, layout, plan, chosen, found)
+    checked_seed = check_seed(plan.seed if seed is None else seed)
+    base_fingerprint = combined(checked_fingerprints(model, layout, plan))
+    return LoraLearner(model, layout, plan, checked_seed, base_fingerprint)
 
 
 class LoraLearner:
@@ -235,9 +235,9 @@ class LoraLearner:
                 value.requires_grad_(flag)
             return
         for path, written in self._written.items():
-            found = _weight(self.model, path).detach().cpu()
+            now = _weight(self.model, path).detach().cpu()
             # NaN of a run that diverged equals itself
-            if not torch.equal(found.nan_to_num(), written.to(found.dtype).nan_to_num()):
+            if not torch.equal(now.nan_to_num(), written.to(now.dtype).nan_to_num()):
                 raise StateError(
                     f"{path}.weight has changed since the adapters were last written, perhaps by "
                     "an operation; revert that one first"
@@ -261,15 +261,15 @@ class LoraLearner:
 
 def _ranks(model: PreTrainedModel, layout: Layout, heads: tuple[HeadId, ...]) -> dict[str, int]:
     """Ranks above 0 by path, as equal as they can be with as many values as the slices have."""
-    wanted = 0
+    budget = 0
     for name, part in slice_maps(layout, heads).items():
         shape = model.get_parameter(name).shape
-        wanted += shape.numel() // shape[part.axis] * part.length
+        budget += shape.numel() // shape[part.axis] * part.length
     layers = sorted({head.layer for head in heads})
     paths = {layout.projection(part).path(layer) for layer in layers for part in PARTS}
     # what one rank costs: a row of A and a column of B
     costs = {path: sum(_weight(model, path).shape) for path in sorted(paths)}
-    rank, left = divmod(wanted, sum(costs.values()))
+    rank, left = divmod(budget, sum(costs.values()))
     ranks = dict.fromkeys(costs, rank)
     for path, cost in sorted(costs.items(), key=lambda item: -item[1]):
         if left >= cost / 2:

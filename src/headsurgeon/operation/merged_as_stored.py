@@ -44,13 +44,13 @@ def _places(patient: Patient, source: Path) -> dict[str, StoredTensor]:
     stored = stored_tensors(str(source))
     places = {}
     for name in patient.maps:
-        found = find_stored(stored, name, patient.model.get_parameter(name))
-        if found is None:
+        place = find_stored(stored, name, patient.model.get_parameter(name))
+        if place is None:
             raise ModelError(
                 f"{source} stores {name} under another name or in another form, so it cannot be "
                 "written as it is stored; choose a precision with --dtype"
             )
-        places[name] = found
+        places[name] = place
     return places
 
 

@@ -72,7 +72,7 @@ def operate(
     layout = layout_of(model)
     qkv = choose_init(init or plan.init)
     output = choose_output_start(output_start or plan.output_start)
-    chosen = check_seed(plan.seed if seed is None else seed)
+    seed_used = check_seed(plan.seed if seed is None else seed)
     needy = [part.name for part in (qkv, output) if part.start.calibrated]
     if needy and calibration is None:
         raise SettingsError(
@@ -81,7 +81,7 @@ def operate(
         )
     windows = as_windows(calibration) if needy and calibration is not None else None
     record = CalibrationRecord() if windows is None else CalibrationRecord.of(windows)
-    beginning = Beginning(chosen, qkv, output, record)
+    beginning = Beginning(seed_used, qkv, output, record)
     patient = open_patient(model, layout, plan, beginning)
     try:
         _begin(patient, beginning, windows)
@@ -194,12 +194,13 @@ def check_operable(model: PreTrainedModel) -> None:
     check_whole(model)
 
 
-def _check_plan(plan: Plan, model: PreTrainedModel, found: str) -> None:
+def _check_plan(plan: Plan, model: PreTrainedModel, fingerprint_now: str) -> None:
     """The weights decide; a plan without their fingerprint is known by the name of its model."""
-    if plan.fingerprint is not None and plan.fingerprint != found:
+    if plan.fingerprint is not None and plan.fingerprint != fingerprint_now:
         raise PlanError(
             f"the plan was made for other weights: it expects fingerprint {plan.fingerprint}, this "
-            f"model has {found}; load the model the plan was made for ({plan.model}), or plan anew"
+            f"model has {fingerprint_now}; load the model the plan was made for ({plan.model}), or "
+            "make a new plan"
         )
     name = model_id(model)
     if plan.fingerprint is None and not _same_model(plan.model, name):
@@ -209,8 +210,8 @@ def _check_plan(plan: Plan, model: PreTrainedModel, found: str) -> None:
         )
 
 
-def _same_model(planned: str, found: str) -> bool:
-    if not {"", "unnamed"}.isdisjoint({planned, found}) or planned == found:
+def _same_model(planned: str, actual: str) -> bool:
+    if not {"", "unnamed"}.isdisjoint({planned, actual}) or planned == actual:
         return True
     # a folder has many spellings
-    return Path(planned).exists() and Path(planned).resolve() == Path(found).resolve()
+    return Path(planned).exists() and Path(planned).resolve() == Path(actual).resolve()

@@ -252,7 +252,7 @@ def _parsed(
     faults: list[str],
 ) -> dict[str, _Parsed] | None:
     try:
-        found = parse(metadata[name])
+        entries = parse(metadata[name])
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step)[:80] for step in first["loc"][:4])
@@ -262,10 +262,10 @@ def _parsed(
             f"{first['msg'][:200]}{at}"
         )
         return None
-    if not set(found) >= set(tensors):
+    if not set(entries) >= set(tensors):
         faults.append(f"{name}: expected a JSON object with an entry for every slice")
         return None
-    return found
+    return entries
 
 
 def _fault_of(

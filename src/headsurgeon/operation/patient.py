@@ -312,11 +312,9 @@ class Patient:
         }
 
     def _check_unchanged(self) -> None:
-        for name, found in self._read().items():
+        for name, now in self._read().items():
             # the model may have been cast since; NaN of a run that diverged equals itself
-            if not torch.equal(
-                found.nan_to_num(), self._written[name].to(found.dtype).nan_to_num()
-            ):
+            if not torch.equal(now.nan_to_num(), self._written[name].to(now.dtype).nan_to_num()):
                 heads = ", ".join(map(str, self.heads))
                 raise StateError(
                     f"{name} has changed since this patient ({heads}) last wrote it, perhaps by a "

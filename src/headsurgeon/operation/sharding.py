@@ -35,9 +35,9 @@ def check_unsharded(model: nn.Module) -> None:
         StateError: names the first such part.
     """
     for name, parameter in model.named_parameters():
-        found = sharded(parameter)
-        if found is not None:
-            raise refusal(name, found)
+        how = sharded(parameter)
+        if how is not None:
+            raise refusal(name, how)
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is not None:
         kinds = (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)
@@ -62,17 +62,17 @@ def check_held(layer: nn.Module, shapes: dict[str, torch.Size]) -> None:
     """
     for name, shape in shapes.items():
         parameter = layer._parameters.get(name)
-        found = sharded(parameter)
-        if found is None and parameter is not None and parameter.shape != shape:
-            found = f"of shape {list(parameter.shape)} instead of {list(shape)}"
-        if found is not None:
-            raise refusal(name, found)
+        how = sharded(parameter)
+        if how is None and parameter is not None and parameter.shape != shape:
+            how = f"of shape {list(parameter.shape)} instead of {list(shape)}"
+        if how is not None:
+            raise refusal(name, how)
 
 
-def refusal(name: str, found: str) -> StateError:
+def refusal(name: str, how: str) -> StateError:
     """The error for one sharded part."""
     return StateError(
-        f"{name} is {found}: slices cannot be trained in a sharded model, since what is written "
+        f"{name} is {how}: slices cannot be trained in a sharded model, since what is written "
         "into a gathered weight is dropped with it; keep the model whole in every process "
         "(one process, or DDP), or merge the patient before sharding"
     )

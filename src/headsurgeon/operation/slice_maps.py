@@ -18,11 +18,11 @@ def owned_parts(layout: Layout, heads: Sequence[HeadId]) -> dict[HeadId, tuple[P
     A key/value head belongs to a group of query heads; it is operated on only if every head of the
     group is, and then counts for the group's first head.
     """
-    chosen = set(heads)
+    operated = set(heads)
     owned: dict[HeadId, tuple[Part, ...]] = {}
     for head in heads:
         group = layout.sharing(head.head)
-        complete = all(HeadId(head.layer, other) in chosen for other in group)
+        complete = all(HeadId(head.layer, other) in operated for other in group)
         first = head.head == group[0]
         owned[head] = PARTS if complete and first else ("query", "output")
     return owned
@@ -30,11 +30,11 @@ def owned_parts(layout: Layout, heads: Sequence[HeadId]) -> dict[HeadId, tuple[P
 
 def frozen_key_values(layout: Layout, heads: Sequence[HeadId]) -> tuple[HeadId, ...]:
     """The heads whose keys and values stay frozen, since their group is not complete."""
-    chosen = set(heads)
+    operated = set(heads)
     return tuple(
         head
         for head in heads
-        if any(HeadId(head.layer, other) not in chosen for other in layout.sharing(head.head))
+        if any(HeadId(head.layer, other) not in operated for other in layout.sharing(head.head))
     )
 
 
@@ -65,11 +65,11 @@ def slice_maps(
     return {
         name: SliceMap(
             parameter=name,
-            axis=found[0].axis,
+            axis=of_parameter[0].axis,
             side="in" if sides[name] == "output" else "out",
-            runs=merge_runs((block.start, block.length) for block in found),
+            runs=merge_runs((block.start, block.length) for block in of_parameter),
         )
-        for name, found in sorted(blocks.items())
+        for name, of_parameter in sorted(blocks.items())
     }
 
 
@@ -124,8 +124,8 @@ def not_finite(
             continue
         axis, index = maps[name].axis, maps[name].index()
         rest = [other for other in range(value.ndim) if other != axis]
-        whole = torch.isfinite(value).all(dim=rest) if rest else torch.isfinite(value)
-        bad = set(index[(~whole).cpu()].tolist())
+        finite = torch.isfinite(value).all(dim=rest) if rest else torch.isfinite(value)
+        bad = set(index[(~finite).cpu()].tolist())
         named = [
             str(head)
             for head in heads

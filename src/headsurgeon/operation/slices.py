@@ -117,9 +117,9 @@ class SlicedLinear(nn.Module):
         # FSDP2 puts a whole tensor in place for the length of a forward pass, which looks like any
         # other; what it puts there first, when it is applied, does not
         if self._sharded is None and isinstance(value, nn.Parameter):
-            found = sharded(value)
-            if found is not None:
-                self.__dict__["_sharded"] = (name, found)
+            how = sharded(value)
+            if how is not None:
+                self.__dict__["_sharded"] = (name, how)
         super().__setattr__(name, value)
 
     def check_held(self) -> None:
@@ -288,8 +288,8 @@ class _SliceGradient(torch.autograd.Function):
         rows = gradient.reshape(-1, gradient.shape[-1])
         weight = bias = None
         if ctx.needs_input_grad[2]:
-            chosen = rows.index_select(1, index) if ctx.layer.side == "out" else rows
-            left, right = (kept, chosen) if ctx.transposed else (chosen, kept)
+            of_slice = rows.index_select(1, index) if ctx.layer.side == "out" else rows
+            left, right = (kept, of_slice) if ctx.transposed else (of_slice, kept)
             weight = (left.t() @ right).float()
         if ctx.needs_input_grad[3]:
             bias = rows.sum(0, dtype=torch.float32).index_select(0, index)

@@ -56,7 +56,7 @@ def read_tensors(
     path = Path(path)
     try:
         if path.is_dir():
-            inside = [found.name for found in sorted(path.glob("*.safetensors"))[:3]]
+            inside = [file.name for file in sorted(path.glob("*.safetensors"))[:3]]
             meant = f"; {path / inside[0]} may be meant" if inside else ""
             raise error(f"{path} is a folder; expected a {kind} written by headsurgeon{meant}")
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""What Q, K and V become without a look at the model's text: drawn anew, in part, or not at all.
+"""What Q, K and V become without a look at the model's text: redrawn, in part, or kept.
 
 Random numbers are drawn on the CPU in fp32, heads in order, so that a seed means the same on every
 device.

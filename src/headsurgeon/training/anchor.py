@@ -78,11 +78,11 @@ class Anchor:
         """Parts of the mean KL over the step's windows, nats per predicted token, one at a time."""
         settings, model = self._settings, self._learner.model
         first = step * settings.anchor_batch
-        chosen = torch.from_numpy(
+        windows = torch.from_numpy(
             windows_in_order(first, settings.anchor_batch, settings.seed, len(self._tokens))
         )
-        predicted = len(chosen) * (self._tokens.shape[1] - 1)
-        for part in chosen.split(settings.batch_size):
+        predicted = len(windows) * (self._tokens.shape[1] - 1)
+        for part in windows.split(settings.batch_size):
             with computing(model, settings):
                 hidden = self._hidden(self._tokens[part])
                 reference = self._reference[part].to(hidden.device)

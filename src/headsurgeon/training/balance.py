@@ -9,9 +9,9 @@ training are not pulled down. λ = 0.01 there for models that had been trained b
 What is the same here: the gate, the importance, CV² with its factor. What is not: only the slices
 of the planned heads are trained, so the sum is over the layers that have some, and the other heads
 of those layers are what these are to become like (that all heads rise together, "head pinning"
-there, cannot happen to frozen ones); importance is taken over one forward pass; the m heads are
-chosen anew in each. It evens heads out, it does not open them: where all heads of a layer are
-asleep alike, it is 0.
+there, cannot happen to frozen ones); importance is taken over one forward pass; each pass chooses
+its own m heads. It evens heads out, it does not open them: where all heads of a layer are asleep
+alike, it is 0.
 """
 
 from collections.abc import Iterator

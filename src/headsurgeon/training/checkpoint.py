@@ -13,7 +13,7 @@ from headsurgeon.training.optimiser import Optimiser
 
 LAST = "last.safetensors"
 _KIND = "checkpoint"
-_ADVICE = "the checkpoint was altered since the run wrote it: start anew in another folder"
+_ADVICE = "the checkpoint was altered since the run wrote it: start over in another folder"
 
 
 class Progress(BaseModel):
@@ -133,8 +133,8 @@ def _progress(metadata: dict[str, str], steps: int, path: Path) -> Progress:
 
 
 def _check_slices(slices: dict[str, nn.Parameter], tensors: dict[str, Tensor], path: Path) -> None:
-    found = {name for name in tensors if name.startswith("slice/")}
-    if found != {f"slice/{name}" for name in slices}:
+    stored = {name for name in tensors if name.startswith("slice/")}
+    if stored != {f"slice/{name}" for name in slices}:
         raise OutputError(f"{path} holds other slices than are trained here; choose another folder")
     for name, slice_ in slices.items():
         _check_tensor(f"slice/{name}", tensors, slice_.shape, slice_.dtype, path)
@@ -150,13 +150,13 @@ def _check_moments(
         for moment in optimiser.moments(name):
             counts = moment == "step"
             shape, dtype = (torch.Size(), torch.float32) if counts else (part.shape, part.dtype)
-            found = _check_tensor(f"{moment}/{name}", tensors, shape, dtype, path)
-            if counts and float(found) != progress.step:
+            tensor = _check_tensor(f"{moment}/{name}", tensors, shape, dtype, path)
+            if counts and float(tensor) != progress.step:
                 raise OutputError(
-                    f"{path}: step/{name} is {float(found):g}, the run is at step "
+                    f"{path}: step/{name} is {float(tensor):g}, the run is at step "
                     f"{progress.step}; {_ADVICE}"
                 )
-            if moment == "exp_avg_sq" and bool((found < 0).any()):
+            if moment == "exp_avg_sq" and bool((tensor < 0).any()):
                 raise OutputError(f"{path}: exp_avg_sq/{name} has values below 0; {_ADVICE}")
 
 

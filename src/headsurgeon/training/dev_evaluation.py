@@ -150,7 +150,7 @@ def evaluate_dev(
         == "healthy"
     )
     layers, heads = np.array(learner.plan.operated).T
-    found = DevResult(
+    result = DevResult(
         dev_loss=dev_loss,
         healthy=int(healthy.sum()),
         healthy_operated=int(healthy[layers, heads].sum()),
@@ -159,7 +159,7 @@ def evaluate_dev(
         drift=None if before is None else _drift(before, stats, learner),
         probes=losses,
     )
-    return found, stats
+    return result, stats
 
 
 def _drift(before: HeadStats, stats: HeadStats, learner: Learner) -> dict[str, ZoneDrift]:
@@ -175,6 +175,6 @@ def _mean_loss(model: PreTrainedModel, windows: Windows, text: str) -> float:
         total, count = total + float(losses.sum()), count + losses.numel()
     if not isfinite(total):
         raise OperationError(
-            f"the loss on {text} is not finite; start anew with a lower learning rate"
+            f"the loss on {text} is not finite; start over with a lower learning rate"
         )
     return total / count

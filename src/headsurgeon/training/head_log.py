@@ -39,16 +39,16 @@ def head_table(stats: HeadStats) -> dict[str, list[list[float | None]]]:
     }
 
 
-def zone_drift(found: Drift, confined: bool = True) -> dict[str, ZoneDrift]:
+def zone_drift(drift: Drift, confined: bool = True) -> dict[str, ZoneDrift]:
     """The size of the drift of heads operated on, watched, and outside the plan.
 
     `confined` says that nothing but the operated heads was trained, so that others keep what they
     are, and some what they read.
     """
-    fixed = found.structural_zeros if confined else np.zeros_like(found.structural_zeros)
-    attends = np.isfinite(found.mass_change)
+    fixed = drift.structural_zeros if confined else np.zeros_like(drift.structural_zeros)
+    attends = np.isfinite(drift.mass_change)
     operated, watched = np.zeros_like(attends), np.zeros_like(attends)
-    for mask, heads in ((operated, found.operated), (watched, found.watched)):
+    for mask, heads in ((operated, drift.operated), (watched, drift.watched)):
         for head in heads:
             mask[head] = True
     zones = {
@@ -57,17 +57,17 @@ def zone_drift(found: Drift, confined: bool = True) -> dict[str, ZoneDrift]:
         "outside": attends & ~watched & ~operated,
     }
     return {
-        name: _of_zone(found, zone & attends, zone & attends & ~fixed)
+        name: _of_zone(drift, zone & attends, zone & attends & ~fixed)
         for name, zone in zones.items()
     }
 
 
-def _of_zone(found: Drift, zone: np.ndarray, free: np.ndarray) -> ZoneDrift:
-    change = np.abs(found.mass_change[free])
+def _of_zone(drift: Drift, zone: np.ndarray, free: np.ndarray) -> ZoneDrift:
+    change = np.abs(drift.mass_change[free])
     return ZoneDrift(
         heads=int(zone.sum()),
         could_drift=int(free.sum()),
-        drifted=int((change > found.threshold).sum()),
+        drifted=int((change > drift.threshold).sum()),
         mean=round(float(change.mean()), 6) if len(change) else None,
         largest=round(float(change.max()), 6) if len(change) else None,
     )

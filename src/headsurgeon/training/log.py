@@ -154,7 +154,7 @@ def read_entries(path: Path | str) -> list[dict[str, Any]]:
         except ValueError as error:
             raise OutputError(
                 f"{path}, line {number}: {_reason(error)}; the log was altered since the run wrote "
-                "it: restore it, or start anew in another folder"
+                "it: restore it, or start over in another folder"
             ) from error
         entries.append(entry)
     _check_order(entries, path)
@@ -191,8 +191,8 @@ def dev_loss_at(path: Path | str, step: int) -> float:
 
 def start_entry(untouched: Mapping[str, Any]) -> dict[str, Any]:
     """The first line of a log, of what an evaluation found on the untouched model."""
-    found = {name: untouched[name] for name in ("dev_loss", "heads", "probes")}
-    return {"kind": "start", "version": VERSION, "against": "untouched", **found}
+    losses_and_heads = {name: untouched[name] for name in ("dev_loss", "heads", "probes")}
+    return {"kind": "start", "version": VERSION, "against": "untouched", **losses_and_heads}
 
 
 def cut_back(path: Path | str, step: int, evaluated: int) -> int:
@@ -212,7 +212,7 @@ def cut_back(path: Path | str, step: int, evaluated: int) -> int:
     if (steps, last) != (step, evaluated):
         raise OutputError(
             f"{path} holds {steps} steps and an evaluation at {last}, the checkpoint beside it "
-            f"{step} and {evaluated}: the log was removed or cut; restore it, or start anew in "
+            f"{step} and {evaluated}: the log was removed or cut; restore it, or start over in "
             "another folder"
         )
     files.write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -240,18 +240,18 @@ def _check_order(entries: list[dict[str, Any]], path: Path) -> None:
     for number, entry in enumerate(entries, 1):
         if entry["kind"] == "start" and number == 1:
             continue
-        found = entry.get("step", 0)
-        expected = found == step + 1 if entry["kind"] == "step" else found > evaluated
+        this_step = entry.get("step", 0)
+        expected = this_step == step + 1 if entry["kind"] == "step" else this_step > evaluated
         if not expected:
             raise OutputError(
-                f"{path}, line {number}: {entry['kind']} {found} after step {step}, evaluation "
-                f"{evaluated}; lines are missing or twice: restore the log, or start anew in "
+                f"{path}, line {number}: {entry['kind']} {this_step} after step {step}, evaluation "
+                f"{evaluated}; lines are missing or twice: restore the log, or start over in "
                 "another folder"
             )
         if entry["kind"] == "step":
-            step = found
+            step = this_step
         else:
-            evaluated = found
+            evaluated = this_step
 
 
 def _reason(error: Exception) -> str:

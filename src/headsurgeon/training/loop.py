@@ -56,7 +56,7 @@ def train(
             `patch.safetensors`.
         settings: how it is trained, such as `TrainSettings(max_tokens=200_000)`.
         probes: texts by name whose loss is logged at every evaluation and decides nothing.
-        anchor: text on which the operated model is to go on saying what the untouched one said,
+        anchor: text on which the operated model is to keep saying what the untouched one said,
             where `settings.anchor` is above 0; its tokens come on top of the budget, and the run
             says how many they were.
         on_step: called after every step.

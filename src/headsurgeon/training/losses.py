@@ -81,28 +81,28 @@ def backward(
     """
     model = learner.model
     predicted = tokens.numel() - len(tokens)
-    found = {"loss": 0.0} | {term.name: 0.0 for term in terms}
+    values = {"loss": 0.0} | {term.name: 0.0 for term in terms}
     for batch in tokens.split(settings.batch_size):
         with ExitStack() as watching:
             for term in terms:
                 watching.enter_context(term.watching())
             with computing(model, settings):
                 loss = next_token_loss(model, batch.to(model.device)) / predicted
-            whole = loss
+            objective = loss
             for term in terms:
                 value = term.of_batch()
                 if value is not None:
                     share = value * (len(batch) / len(tokens))
-                    whole = whole + term.coefficient * share
-                    found[term.name] += share.item()
-            backpropagate(whole)
-        found["loss"] += loss.item()
+                    objective = objective + term.coefficient * share
+                    values[term.name] += share.item()
+            backpropagate(objective)
+        values["loss"] += loss.item()
         if stop.requested:
-            return found
+            return values
     for term in terms:
         for summand in term.apart(step):
             backpropagate(term.coefficient * summand)
-            found[term.name] += summand.item()
+            values[term.name] += summand.item()
             if stop.requested:
-                return found
-    return found
+                return values
+    return values

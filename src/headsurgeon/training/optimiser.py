@@ -63,7 +63,7 @@ class Optimiser:
         self._slices = learner.trainable()
         self._by_head = settings.optimizer == "muon"
         # of what has heads' matrices, everything with two axes is made of them
-        whole = {
+        undivided = {
             name: slice_
             for name, slice_ in self._slices.items()
             if not (self._by_head and slice_.ndim == 2)
@@ -73,12 +73,12 @@ class Optimiser:
             for name, view in (self._matrices(self._slices) if self._by_head else ())
         }
         outputs = {name for name in matrices if name.endswith(".output")} | learner.outputs()
-        self.parts = {**whole, **matrices}
+        self.parts = {**undivided, **matrices}
         self._optimizers: list[torch.optim.Optimizer] = []
-        if whole:
+        if undivided:
             self._optimizers.append(
                 torch.optim.AdamW(
-                    _groups(whole, outputs, settings.output_rate),
+                    _groups(undivided, outputs, settings.output_rate),
                     lr=settings.learning_rate,
                     betas=(settings.beta1, settings.beta2),
                     weight_decay=settings.weight_decay,

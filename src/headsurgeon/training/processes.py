@@ -72,14 +72,14 @@ class Processes:
             gradient = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
             tensor.grad = reduce(gradient, "mean")
 
-    def means(self, found: dict[str, float]) -> dict[str, float]:
+    def means(self, values: dict[str, float]) -> dict[str, float]:
         """The mean over all processes of each number."""
         if self.count == 1:
-            return found
+            return values
         device = self.accelerator.device
         kept = torch.float32 if device.type == "mps" else torch.float64
-        numbers = torch.tensor(list(found.values()), dtype=kept, device=device)
-        return dict(zip(found, reduce(numbers, "mean").tolist(), strict=True))
+        numbers = torch.tensor(list(values.values()), dtype=kept, device=device)
+        return dict(zip(values, reduce(numbers, "mean").tolist(), strict=True))
 
     def any(self, flag: bool) -> bool:
         """Whether it is set in any process."""
@@ -102,5 +102,5 @@ class Processes:
         broadcast_object_list(outcome, from_process=0)
         if isinstance(outcome[0], HeadsurgeonError):
             raise outcome[0]
-        found: Result = outcome[0]
-        return found
+        result: Result = outcome[0]
+        return result

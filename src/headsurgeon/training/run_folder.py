@@ -1,4 +1,4 @@
-"""The folder of a run: `run.json` says what the run is; only the same run may go on in it."""
+"""The folder of a run: `run.json` says what the run is; only the same run may resume in it."""
 
 import hashlib
 import warnings
@@ -64,7 +64,7 @@ def identity(
     }
 
 
-def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> None:
+def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> None:
     """Starts a run in an empty folder, or accepts the folder of the same run; call it `locked`.
 
     Other versions of the libraries, or another kind of device, are no other run: they are written
@@ -79,23 +79,23 @@ def open_folder(folder: Path, wanted: Mapping[str, Any], learner: Learner) -> No
     here = files.header(_KIND) | environment(learner)
     here = {name: str(value) for name, value in here.items() if name not in ("kind", "schema")}
     if path.exists():
-        content, found = _read(path)
-        _check_same(found.identity, wanted, folder)
+        content, earlier = _read(path)
+        _check_same(earlier.identity, this_run, folder)
         saved = folder / learner.file_name
         if saved.exists() and result_as_written(folder, saved.name) is False:
             raise OutputError(
                 f"{saved} is not the one that this run wrote when it finished; move "
                 "it away to have the run's own written again, or choose another folder"
             )
-        if here not in found.environment:
-            _warn(found.environment, here, folder)
-            files.write_json(path, {**content, "environment": [*found.environment, here]})
+        if here not in earlier.environment:
+            _warn(earlier.environment, here, folder)
+            files.write_json(path, {**content, "environment": [*earlier.environment, here]})
         return
     content = {
         **files.header(_KIND),
         "model": model_id(learner.model),
         "environment": [here],
-        "identity": wanted,
+        "identity": this_run,
         "slice_parameters": sum(tensor.numel() for tensor in learner.trainable().values()),
         "frozen_key_values": [str(head) for head in learner.frozen_key_values],
         "plan": learner.plan.to_yaml(),
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, Any], RunFile]:
         place = ".".join(map(str, fault["loc"]))
         raise OutputError(
             f"{path}: {place}: {fault['msg']}; the file was altered since the run wrote it: "
-            "restore it, or start anew in another folder"
+            "restore it, or start over in another folder"
         ) from error
 
 
@@ -156,19 +156,19 @@ def _describe(windows: Windows) -> dict[str, Any]:
     }
 
 
-def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+def _check_same(earlier: Mapping[str, Any], this_run: Mapping[str, Any], folder: Path) -> None:
     # hundreds of hashes are told in one line
-    before = _comparable(_completed(found) | {"weights": None})
-    now = _comparable({**wanted, "weights": None})
+    before = _comparable(_completed(earlier) | {"weights": None})
+    now = _comparable({**this_run, "weights": None})
     faults = [
         f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
         for name in sorted(set(before) | set(now))
         if before.get(name) != now.get(name)
     ]
-    there = found.get("weights")
-    if there != wanted["weights"]:
-        known = there if isinstance(there, dict) else {}
-        faults.append(f"weights: other values of {differing(known, wanted['weights'])}")
+    weights = earlier.get("weights")
+    if weights != this_run["weights"]:
+        known = weights if isinstance(weights, dict) else {}
+        faults.append(f"weights: other values of {differing(known, this_run['weights'])}")
     if faults:
         raise OutputError(
             f"{folder} holds another run; choose another folder, or the same settings and model:"
@@ -176,12 +176,12 @@ def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pat
         )
 
 
-def _completed(found: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity written before a setting existed says what the setting was: its default."""
     defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
-    settings = found.get("settings")
+    settings = identity.get("settings")
     known = settings if isinstance(settings, dict) else {}
-    return {**found, "settings": to_jsonable_python(defaults) | known}
+    return {**identity, "settings": to_jsonable_python(defaults) | known}
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:

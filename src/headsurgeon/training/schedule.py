@@ -71,8 +71,10 @@ def windows_of_step(step: int, settings: TrainSettings, windows: int) -> Int[np.
 
 def windows_in_order(first: int, count: int, seed: int, windows: int) -> Int[np.ndarray, " window"]:
     """The windows from place `first` on in an endless row of permutations of all of them."""
-    wanted = range(first, first + count)
-    return np.array([_order(seed, index // windows, windows)[index % windows] for index in wanted])
+    positions = range(first, first + count)
+    return np.array(
+        [_order(seed, index // windows, windows)[index % windows] for index in positions]
+    )
 
 
 def seed_of_step(step: int, settings: TrainSettings) -> int:

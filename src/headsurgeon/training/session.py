@@ -145,7 +145,7 @@ class Session:
         except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped by {self.stop.reason} at step {self.progress.step} of {self.end}; the "
-                f"same command with the same output folder ({self.folder}) goes on from there"
+                f"same command with the same output folder ({self.folder}) resumes from there"
             ) from None
 
     def finish(self) -> Run:
@@ -181,41 +181,41 @@ class Session:
         """One optimiser step; abandoned without effect when the user asks to stop meanwhile."""
         step, settings = self.progress.step, self.settings
         torch.manual_seed(seed_of_step(step, settings) + self.processes.rank)
-        chosen = windows_of_step(step, settings, len(self.train_windows))
-        tokens = self.processes.share(self.train_windows.tokens[torch.from_numpy(chosen)])
+        indices = windows_of_step(step, settings, len(self.train_windows))
+        tokens = self.processes.share(self.train_windows.tokens[torch.from_numpy(indices)])
         self.optimiser.zero_grad()
         accelerator = self.processes.accelerator
         # several processes stop together, between steps
         stop = self.stop if self.processes.count == 1 else Stop()
-        found = backward(
+        losses = backward(
             self.learner, settings, self.terms, step, tokens, accelerator.backward, stop
         )
         if stop.requested:
             self.optimiser.zero_grad()
             return
         self.processes.average(self.slices.values())
-        found = self.processes.means(found)
+        losses = self.processes.means(losses)
         norm = float(accelerator.clip_grad_norm_(self.slices.values(), settings.clip))
-        if not all(map(isfinite, (norm, *found.values()))):
+        if not all(map(isfinite, (norm, *losses.values()))):
             raise OperationError(
                 f"the loss or its gradient at step {step} is not finite (loss "
-                f"{found['loss']:.4g}); the last checkpoint is whole: start anew with a lower "
+                f"{losses['loss']:.4g}); the last checkpoint is whole: start over with a lower "
                 "learning rate"
             )
         rate = learning_rate(step, self.steps, settings)
         self.optimiser.step(rate)
         self.optimiser.zero_grad()
         self.progress.step += 1
-        self._report(found, rate, norm)
+        self._report(losses, rate, norm)
 
-    def _report(self, found: dict[str, float], rate: float, norm: float) -> None:
+    def _report(self, losses: dict[str, float], rate: float, norm: float) -> None:
         progress, per_step = self.progress, self.settings.tokens_per_step
         seconds = time.monotonic() - self.started
         done = progress.step - self.first_step
         event = StepEvent(
             step=progress.step,
             steps=self.end,
-            loss=found["loss"],
+            loss=losses["loss"],
             learning_rate=rate,
             gradient_norm=norm,
             tokens=progress.step * per_step,
@@ -226,7 +226,7 @@ class Session:
             heads=len(self.learner.layout.attention_layers) * self.learner.layout.heads,
         )
         shown = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
-        terms = {term.name: found[term.name] for term in self.terms}
+        terms = {term.name: losses[term.name] for term in self.terms}
         further = {"terms": terms, "anchor_tokens": self.anchor_tokens} if terms else {}
         self.append({"kind": "step"} | {name: getattr(event, name) for name in shown} | further)
         if self.on_step is not None and self.processes.first:
@@ -241,14 +241,14 @@ class Session:
         due = progress.step % self.settings.evaluate_every == 0 or progress.step in named
         if not due or progress.evaluated == progress.step:
             return False
-        found = self.processes.by_first(self.dev.evaluate)
+        evaluation = self.processes.by_first(self.dev.evaluate)
         progress.evaluated = progress.step
-        progress.dev_loss, progress.healthy = found.dev_loss, found.healthy
-        if progress.best_loss is None or found.dev_loss < progress.best_loss:
-            progress.best_step, progress.best_loss = progress.step, found.dev_loss
+        progress.dev_loss, progress.healthy = evaluation.dev_loss, evaluation.healthy
+        if progress.best_loss is None or evaluation.dev_loss < progress.best_loss:
+            progress.best_step, progress.best_loss = progress.step, evaluation.dev_loss
         tokens = progress.step * self.settings.tokens_per_step
         self.append(
-            {"kind": "evaluation", "step": progress.step, "tokens": tokens, **asdict(found)}
+            {"kind": "evaluation", "step": progress.step, "tokens": tokens, **asdict(evaluation)}
         )
         return True
 
@@ -257,7 +257,7 @@ class Session:
             if not bool(torch.isfinite(slice_).all()):
                 raise OperationError(
                     f"the slice of {name} is not finite at step {self.progress.step}; the last "
-                    "checkpoint is whole: start anew with a lower learning rate"
+                    "checkpoint is whole: start over with a lower learning rate"
                 )
         keep(self.folder / LOG_NAME)
         save_checkpoint(

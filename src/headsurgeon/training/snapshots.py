@@ -66,7 +66,7 @@ class Snapshots:
         if gone:
             raise OutputError(
                 f"{gone[0]} is not there, though the run has been past its step: it was removed; "
-                "put it back, or start anew in another folder"
+                "put it back, or start over in another folder"
             )
 
 
