@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from headsurgeon.cli.main import app
 from headsurgeon.errors import InputError, Interrupted, SettingsError, StudyError
 from headsurgeon.planning import Plan
-from headsurgeon.study import READY, Cell, CellResult, Study, conclude, load_results, run_study
+from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.rates import next_rate
 from headsurgeon.study.results import CELL, PREPARED, STUDY, folder_of
@@ -271,23 +271,6 @@ def test_a_cell_that_is_written_and_read_is_the_same(finished: Path, tmp_path: P
     for cell in load_results(finished).cells:
         cell.save(tmp_path)
         assert CellResult.load(tmp_path) == cell
-
-
-@pytest.mark.slow
-def test_every_ready_arm_runs(study: Study, tmp_path: Path) -> None:
-    fields: dict[str, dict[str, Any]] = {"column": {"column": 0}, "anchor": {"anchor": "prose"}}
-    arms = tuple({"name": name, **fields.get(name, {})} for name in READY)
-    every = Study.model_validate({**study.model_dump(), "arms": arms, "contrasts": ()})
-    run_study(every, tmp_path / "study")
-    results = load_results(tmp_path / "study")
-    assert {cell.arm: cell.error for cell in results.failed} == {}
-    assert len(results.cells) == len(READY)
-    (carried,), (pruned,) = results.of("carry", "code"), results.of("ablate_mean")
-    assert carried.trained is not None
-    assert carried.trained.calibration_tokens == 32 * 32
-    # the start of the one costs what the other does, on other windows of the same text
-    assert carried.recovery is not None
-    assert pruned.recovery is None
 
 
 @pytest.mark.parametrize(

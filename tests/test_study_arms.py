@@ -1,0 +1,171 @@
+"""Claims about the ready arms: what each does to which weights, and that each can win."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headsurgeon.arch import layout_of
+from headsurgeon.diagnosis import diagnose
+from headsurgeon.heads import HeadId
+from headsurgeon.measurement import measure
+from headsurgeon.models import load
+from headsurgeon.operation import Patient
+from headsurgeon.planning.planning import plan
+from headsurgeon.study import READY, Study, load_results, run_study
+from headsurgeon.study.heads import heads_of
+from headsurgeon.study.material import dev_windows
+from headsurgeon.study.results import CELL
+from headsurgeon.study.start import start_arm
+from tests.planted import PLANTED, save_pair, save_texts
+
+TEXT = """\
+kind: study
+name: pico
+model: {collapsed}
+twin: {healthy}
+texts:
+- {{name: code, corpus: "{code}"}}
+- {{name: prose, corpus: "{prose}"}}
+train_on: [code]
+windows: {{length: 32, diagnose: 8, price: 2, test: 8, statistics: 4}}
+train: {{max_tokens: 2048, batch_size: 4, evaluate_every: 8, checkpoint_every: 16, dev_windows: 4,
+         statistics_windows: 2, learning_rate: 1.0e-2}}
+null_seeds: 2
+arms: [untouched]
+"""
+# what a ready arm does not say by itself
+FIELDS: Mapping[str, dict[str, Any]] = {"column": {"column": 0}, "anchor": {"anchor": "prose"}}
+QKVO = {"query", "key", "value", "output"}
+STARTS: Mapping[str, set[str]] = {
+    "untrained": QKVO,
+    "paper": QKVO,
+    "qkv_only": {"query", "key", "value"},
+    "random_output": QKVO,
+    "carry": QKVO,
+    "qk_only": {"query", "key"},
+    "vo_only": {"value", "output"},
+    "partial_reset": QKVO,
+    "unpin": {"key"},
+    "gradient_matched": QKVO,
+    "induction": QKVO,
+    "induction_gradient_matched": QKVO,
+    "muon": QKVO,
+    "rates": QKVO,
+    "reinit_balance": QKVO,
+    "anchor": QKVO,
+    "matched_healthy": QKVO,
+    "random_heads": QKVO,
+    "column": QKVO,
+    "bf16_masters": QKVO,
+    # these begin with the weights that are there
+    "gradient_only": set(),
+    "ceiling": set(),
+    "balance": set(),
+    "lora": set(),
+    "full": set(),
+}
+# of these output columns are not zero at the start
+OUTPUT_KEPT = {"qkv_only", "random_output", "qk_only", "unpin"}
+TRAINED = [
+    name
+    for name, fields in READY.items()
+    if fields.get("method", "slices") in ("slices", "full", "lora") and fields.get("trained", True)
+]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("models")
+    healthy, collapsed = save_pair(folder)
+    texts = {"code": save_texts(folder / "code"), "prose": save_texts(folder / "prose", seed=1)}
+    empty = Study.from_yaml(TEXT.format(collapsed=collapsed, healthy=healthy, **texts))
+    arms = tuple({"name": name, **FIELDS.get(name, {})} for name in READY)
+    return Study.model_validate({**dict(empty), "arms": arms})
+
+
+def state_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def test_the_table_knows_every_arm_that_starts_anything() -> None:
+    assert set(STARTS) == {
+        name for name, fields in READY.items() if fields.get("method") not in ("none", "ablate")
+    }
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_an_arm_starts_its_own_parts_of_its_own_heads_and_leaves_the_rest(
+    name: str, study: Study
+) -> None:
+    arm = study.arm(name)
+    model, tokenizer = load(study.model if arm.model == "subject" else str(study.twin))
+    dev = dev_windows(study, "code", tokenizer, 8)
+    diagnosis = diagnose(measure(model, dev))
+    made = plan(diagnosis, "heads", heads=list(PLANTED), model=model)
+    heads = heads_of(arm, made, [diagnosis], seed=0)
+    stock, layout = state_of(model), layout_of(model)
+    learner = start_arm(arm, model, made, heads, 0, dev if arm.calibration else None, study)
+    if isinstance(learner, Patient):
+        learner.merge()
+    now = state_of(model) if isinstance(learner, Patient) else stock
+    if not isinstance(learner, Patient):
+        inside = {key: tensor for key, tensor in model.state_dict().items() if key in stock}
+        assert all(torch.equal(tensor, stock[key]) for key, tensor in inside.items())
+
+    def moved(head: HeadId, part: str) -> bool:
+        return any(
+            not torch.equal(block.of(now[block.parameter]), block.of(stock[block.parameter]))
+            for block in layout.blocks(part, head.layer, head.head)
+        )
+
+    for layer in range(layout.layers):
+        for index in range(layout.heads):
+            head = HeadId(layer, index)
+            seen = {part for part in QKVO if moved(head, part)}
+            assert seen == (STARTS[name] if head in heads else set()), head
+    if "output" in STARTS[name]:
+        columns = [
+            block.of(now[block.parameter])
+            for head in heads
+            for block in layout.blocks("output", head.layer, head.head)
+        ]
+        assert all(bool((each == 0).all()) for each in columns) == (name not in OUTPUT_KEPT)
+
+
+@pytest.fixture(scope="module")
+def losses(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Test loss on the text trained on, nats per token, by arm."""
+    folder = tmp_path_factory.mktemp("studies") / "every"
+    arms = tuple(
+        arm.model_copy(update={"train": {**arm.train, "learning_rate": RATES[arm.name]}})
+        if arm.name in RATES
+        else arm
+        for arm in study.arms
+    )
+    run_study(study.model_copy(update={"arms": arms}), folder)
+    results = load_results(folder)
+    assert {cell.arm: cell.error for cell in results.failed} == {}
+    assert all((folder / "cells" / str(cell.cell) / CELL).exists() for cell in results.cells)
+    return {
+        cell.arm: sum(cell.scored["code"].nll) / sum(cell.scored["code"].tokens)
+        for cell in results.cells
+    }
+
+
+# a whole model takes smaller steps
+RATES = {"full": 2e-3}
+
+
+def test_every_ready_arm_runs(losses: dict[str, float]) -> None:
+    assert set(losses) == set(READY)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_arm_that_is_trained_beats_heads_that_are_not(
+    name: str, losses: dict[str, float]
+) -> None:
+    assert losses[name] < losses["untrained"] - 0.05
