@@ -18,6 +18,7 @@ ORDER = [
     "heads",
     "temporaries",
     "files",
+    "arguments",
     "records",
     "results",
     "yaml_lines",

@@ -8,11 +8,18 @@ import torch
 from transformers import BertConfig
 
 import headsurgeon as hs
-from headsurgeon.errors import ModelError, NetworkError, SettingsError, UnsupportedModel
+from headsurgeon.errors import (
+    HeadsurgeonWarning,
+    ModelError,
+    NetworkError,
+    SettingsError,
+    UnsupportedModel,
+)
 from headsurgeon.models.device import pick_device, pick_dtype
 from tests.char_tokenizer import char_tokenizer
+from tests.clinic import checkpoint
 from tests.pico import pico, tokens
-from tests.pico_families import pico_gemma3_with_images
+from tests.pico_families import pico_family, pico_gemma3_with_images
 
 
 def test_a_folder_loads_in_fp32_and_in_eval_mode(tmp_path: Path) -> None:
@@ -195,3 +202,32 @@ def test_devices_and_dtypes_have_names() -> None:
         pick_dtype("int3")
     with pytest.raises(SettingsError, match="cannot be used"):
         pick_device("abacus")
+
+
+KERNELS = ("flex_attention", "flash_attention_2", "flash_attention_3", "paged|eager", "no such", "")
+
+
+@pytest.mark.parametrize("family", ["bloom", "llama"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_attention_kernel_that_a_configuration_names_is_not_needed(
+    tmp_path: Path, kernel: str, family: str
+) -> None:
+    model = pico("bloom") if family == "bloom" else pico_family(family)
+    checkpoint(tmp_path, model)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"_attn_implementation": kernel}))
+    with pytest.warns(HeadsurgeonWarning, match="asks for attention"):
+        loaded, _ = hs.load(tmp_path)
+    assert hs.evaluate(loaded, tokens()).nll == pytest.approx(hs.evaluate(model, tokens()).nll)
+    assert hs.measure(loaded, tokens()).first_token_mass == pytest.approx(
+        hs.measure(model, tokens()).first_token_mass
+    )
+
+
+def test_a_servers_attention_is_refused_before_it_looks_ahead() -> None:
+    model = pico("bloom")
+    model.config._attn_implementation = "paged|eager"
+    for function in (hs.measure, hs.evaluate):
+        with pytest.raises(UnsupportedModel, match="set_attn_implementation"):
+            function(model, tokens())

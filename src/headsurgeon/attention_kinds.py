@@ -21,6 +21,8 @@ from headsurgeon.errors import SettingsError
 AttentionChoice = Literal["auto", "stock", "fast"]
 AttentionRan = Literal["stock", "blocks", "tiles", "kernel"]
 
+# of transformers' own implementations, those that hand over queries, keys and the mask
+STOCK = ("eager", "sdpa")
 FUSED_IS_FAST = "what was called 'fused' is now called 'fast'; ask for that"
 _EARLIER_IN_DIAGNOSES = {"blocked": "blocks", "tiled": "tiles", "fused": "kernel"}
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError
 from headsurgeon.files import HEADER, header, read_json, shorten, write_json
 from headsurgeon.records import Record, fault_of
@@ -34,11 +35,13 @@ class Result(Record):
             return content
         return {key: content[key] for key in content if key not in cls.model_computed_fields}
 
+    @checked
     def save(self, path: Path | str) -> None:
         """Writes the result to `path` as JSON, atomically."""
         write_json(path, {**header(self.kind), **_spelled(self.model_dump(mode="json"))})
 
     @classmethod
+    @checked
     def load(cls: type[Loaded], path: Path | str) -> Loaded:
         """Reads what `save` wrote.
 

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionRan
 from headsurgeon.bootstrap import DRAWS, LEVEL, check_units, mean_interval, resamples
 from headsurgeon.errors import InputError
@@ -231,6 +232,7 @@ def _exp(nll: float) -> float:
         return math.inf
 
 
+@checked
 def difference(first: Evaluation, second: Evaluation, seed: int = 0) -> Estimate:
     """Loss of `first` minus loss of `second`, nats per token, paired over their documents.
 
@@ -256,6 +258,7 @@ def difference_of_differences(
     return Estimate.of_mean(ours - theirs, first[0].document_tokens, seed)
 
 
+@checked
 def recovered_share(
     sick: Evaluation, repaired: Evaluation, ceiling: Evaluation, draws: int = DRAWS, seed: int = 0
 ) -> Estimate:

@@ -65,6 +65,11 @@ def check_code(model: PreTrainedModel) -> None:
             if isinstance(held, FunctionType) and not _library(held.__module__):
                 _refuse(f"{origin}.{name}, which comes from {held.__module__}")
     attention_name = model.config.get_text_config()._attn_implementation
+    if str(attention_name).startswith("paged|"):
+        raise UnsupportedModel(
+            f"attention {attention_name!r} is for a server's batches and sees later tokens in "
+            "an ordinary forward pass; call model.set_attn_implementation('sdpa'), or 'eager'"
+        )
     attention: Any = ALL_ATTENTION_FUNCTIONS.get(attention_name, None)
     if attention is not None and not _known(_origin(attention)):
         _refuse(f"the attention function {attention_name!r}, which comes from {_origin(attention)}")

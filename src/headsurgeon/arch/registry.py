@@ -10,6 +10,7 @@ from headsurgeon.arch.identity import check_code
 from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.plain_families import PLAIN_FAMILIES
 from headsurgeon.arch.refused import reason
+from headsurgeon.arch.structure import check_structure
 from headsurgeon.errors import UnsupportedModel
 
 # by `model_type` of the configuration
@@ -34,8 +35,9 @@ def layout_of(model: PreTrainedModel) -> Layout:
     """The layout of a loaded causal language model.
 
     Raises:
-        UnsupportedModel: the family is not described, the model has no language-model head, or it
-            runs code that is not the family's, or its attention was changed after loading.
+        UnsupportedModel: the family is not described, the model has no language-model head, it runs
+            code that is not the family's, its attention was changed after loading, or it has other
+            layers or heads than its configuration says.
     """
     layout = layout_for(model.config)
     if model.get_output_embeddings() is None:
@@ -44,6 +46,7 @@ def layout_of(model: PreTrainedModel) -> Layout:
             "load it as a causal language model (AutoModelForCausalLM)"
         )
     check_code(model)
+    check_structure(model, layout)
     check_attention_modules(model, layout)
     return layout
 

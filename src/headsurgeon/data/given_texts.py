@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.arguments import checked
 from headsurgeon.data.encoding import Encoder
 from headsurgeon.data.first_token import first_tokens
 from headsurgeon.data.shipped_texts import TEXTS, shipped_file
@@ -80,6 +81,7 @@ class Texts:
         )
 
 
+@checked
 def texts(
     source: Source,
     tokenizer: PreTrainedTokenizerBase,

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.arguments import checked
 from headsurgeon.data.chat import Render, renderer
 from headsurgeon.data.corpora import documents_of
 from headsurgeon.data.document import Document
@@ -25,6 +26,7 @@ from headsurgeon.files import sha256_text
 LONGEST = 2**24
 
 
+@checked
 def windows(
     corpus: str | Sequence[str],
     tokenizer: PreTrainedTokenizerBase,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from headsurgeon.arguments import checked
 from headsurgeon.bootstrap import DRAWS, mean_interval
 from headsurgeon.diagnosis.band import SickBand, sick_band
 from headsurgeon.diagnosis.diagnosis_file import BOUNDS, fields_of, write_diagnosis
@@ -178,11 +179,13 @@ class Diagnosis:
         """
         return cls(**fields_of(content, name))
 
+    @checked
     def save(self, path: Path | str) -> None:
         """Writes diagnosis.json, atomically, with every list of numbers on one line."""
         write_diagnosis(self.to_dict(), path)
 
     @classmethod
+    @checked
     def load(cls, path: Path | str) -> "Diagnosis":
         """Reads a diagnosis.json.
 
@@ -192,6 +195,7 @@ class Diagnosis:
         return cls.from_dict(read_json(path, "diagnosis"), str(path))
 
 
+@checked
 def diagnose(
     stats: HeadStats,
     thresholds: Thresholds = PROFILES["paper"],

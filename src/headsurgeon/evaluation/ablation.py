@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
@@ -46,6 +47,7 @@ class Ablation(Result):
     ablated: Evaluation
 
 
+@checked
 @usual_defaults()
 def ablate(
     model: PreTrainedModel,
@@ -98,6 +100,7 @@ def ablate(
     )
 
 
+@checked
 def ablation_cost(
     model: PreTrainedModel,
     windows: Windows | Texts | Tensor,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import BeforeValidator, Field, PlainSerializer, computed_field, model_validator
 
+from headsurgeon.arguments import checked
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import InputError
 from headsurgeon.heads import HeadId, HeadStats, check_heads, parse_heads
@@ -102,6 +103,7 @@ class Drift(Result):
         }
 
 
+@checked
 def drift(
     before: HeadStats,
     after: HeadStats,

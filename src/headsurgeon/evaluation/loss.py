@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.attention.choice import attending, choose_attention
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, equal_parts
@@ -18,6 +19,7 @@ from headsurgeon.models.loss import token_nll
 from headsurgeon.scores import Evaluation
 
 
+@checked
 @usual_defaults()
 def evaluate(
     model: PreTrainedModel,

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from pydantic import computed_field, model_validator
 from transformers import PreTrainedModel
 
+from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.bootstrap import mean_interval
 from headsurgeon.data import Texts, Windows
@@ -148,6 +149,7 @@ def empirical_null(
     return measured
 
 
+@checked
 def recovery(
     patient: Patient,
     windows: Windows | Texts | Sequence[Windows | Texts],

@@ -18,10 +18,10 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 
 from headsurgeon.arch import Layout
 from headsurgeon.attention.split_heads import shared_heads, split_heads
+from headsurgeon.attention_kinds import STOCK
 from headsurgeon.errors import ModelError, SettingsError
 from headsurgeon.measurement.layer_capture import LayerCapture, ScoreTerms, output_weight
 
-STOCK = ("eager", "sdpa")
 Call = tuple[Tensor, Tensor, Tensor, ScoreTerms]
 
 
@@ -47,8 +47,8 @@ def listening(
     stock = model.config._attn_implementation
     if stock not in STOCK:
         raise SettingsError(
-            f"cannot listen to attention {stock!r}; load the model with "
-            f"attn_implementation={' or '.join(map(repr, STOCK))}"
+            f"cannot listen to attention {stock!r}; expected {' or '.join(STOCK)}: "
+            f"model.set_attn_implementation({STOCK[-1]!r}), or load it with headsurgeon.load"
         )
     heard: list[Call] = []
     name = f"headsurgeon_listening_{id(heard)}"

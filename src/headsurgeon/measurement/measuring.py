@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.attention.row_statistics import RowStatistics
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, as_windows
@@ -25,6 +26,7 @@ from headsurgeon.models.weights import ordinary, precision
 SINK_ROW = 0.9
 
 
+@checked
 @usual_defaults()
 def measure(
     model: PreTrainedModel,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,7 +21,9 @@ from transformers import (
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from headsurgeon.arch import layout_for
-from headsurgeon.errors import ModelError, SettingsError
+from headsurgeon.arguments import checked
+from headsurgeon.attention_kinds import STOCK
+from headsurgeon.errors import HeadsurgeonWarning, ModelError, SettingsError
 from headsurgeon.models.address import FORM, Address, located, looks_local
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
 from headsurgeon.models.checks import check_complete, check_tokenizer
@@ -41,6 +44,7 @@ from headsurgeon.models.unread import (
 )
 
 
+@checked
 def load(
     spec: str | os.PathLike[str],
     *,
@@ -156,6 +160,7 @@ def _load_checkpoint(
         config = load_config(spec, trust_remote_code=trust_remote_code)
         with reading(spec, "config.json"):
             layout_for(config)
+        _leave_kernel_to_library(spec, config)
         stored = stored_tensors(spec, source, revision)
         check_plain(spec, stored, config)
         with reading(spec, "its weights"):
@@ -197,6 +202,25 @@ def _load_checkpoint(
 def _other_tokenizer(spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     source, revision, _ = _source(spec)
     return open_tokenizer(spec, source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def _leave_kernel_to_library(spec: str, config: PretrainedConfig) -> None:
+    """Has `transformers` choose the attention kernel, unless the stored one is eager.
+
+    A configuration may keep the one that it was trained with. It changes no weights, may not be
+    installed or known here, and most do not hand over what is measured.
+    """
+    stored = {each._attn_implementation for each in (config, config.get_text_config())}
+    if stored <= {None, "eager"}:
+        return
+    config._attn_implementation = None
+    for name in sorted(map(str, stored - {None, *STOCK})):
+        warnings.warn(
+            f"{spec}: its config.json asks for attention {name[:60]!r}, which cannot be measured; "
+            "it is read with the usual one, which computes the same up to rounding",
+            category=HeadsurgeonWarning,
+            stacklevel=5,
+        )
 
 
 def _other_shapes(

@@ -71,6 +71,9 @@ def weight_of(
             of PEFT.
         transposed: whether its weight is held as [in, out], as in `Conv1D`.
         dtype: of the inputs that the module usually gets.
+
+    Raises:
+        ModelError: another module.
     """
     # a weight that Accelerate keeps elsewhere is gone again by the time the module has been called
     with align_module_device(module):
@@ -78,6 +81,11 @@ def weight_of(
         weight = held.get("weight")
         if weight is not None and ordinary(weight):
             return weight.detach().T if transposed else weight.detach()
+        if not hasattr(module, "in_features"):
+            raise ModelError(
+                f"expected a linear module (nn.Linear, or one of a library that stands for it), "
+                f"found {type(module).__name__}; load the model again, without replacing modules"
+            )
         # an adapter's module (PEFT) has none of its own
         device = next(module.parameters()).device
         units = torch.eye(int(module.in_features), dtype=dtype, device=device)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError
 from headsurgeon.heads import check_heads
 from headsurgeon.models.fingerprint import fingerprint, fingerprints, others
@@ -19,6 +20,7 @@ from headsurgeon.operation.slice_maps import not_finite
 from headsurgeon.operation.slices import SliceMap
 
 
+@checked
 def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
     """Writes a patch into its base model.
 

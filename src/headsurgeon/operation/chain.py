@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError
 from headsurgeon.files import shorten
 from headsurgeon.heads import check_heads
@@ -39,6 +40,7 @@ _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 _INIT, _OUTPUT_START = "xavier_uniform_head", "zero-output"
 
 
+@checked
 def apply_patches(model: PreTrainedModel, paths: Sequence[Path | str]) -> Patient:
     """Writes patches into their base model, each made on what the ones before it left.
 
@@ -70,6 +72,7 @@ def apply_patches(model: PreTrainedModel, paths: Sequence[Path | str]) -> Patien
     return _patient(model, layout, weights, links)
 
 
+@checked
 def compose_patches(
     model: PreTrainedModel, paths: Sequence[Path | str], output: Path | str
 ) -> Path:

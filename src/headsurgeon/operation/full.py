@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.errors import StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined
@@ -20,6 +21,7 @@ from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
 
 
+@checked
 def open_full(model: PreTrainedModel, plan: Plan) -> "FullLearner":
     """Makes every parameter of `model` trainable, in place.
 
@@ -120,6 +122,7 @@ class FullLearner:
         self.model.requires_grad_(True)
         return change
 
+    @checked
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the trained parameters, rounded to `dtype`, under the model's own names.
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from headsurgeon import files
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import PARTS
+from headsurgeon.arguments import checked
 from headsurgeon.errors import SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.address import Address
@@ -33,6 +34,7 @@ from headsurgeon.planning import Plan
 _ADAPTER = "default"
 
 
+@checked
 def open_lora(model: PreTrainedModel, plan: Plan, seed: int | None = None) -> "LoraLearner":
     """Puts LoRA adapters on Q, K, V and output projections of the layers that `plan` operates on.
 
@@ -168,6 +170,7 @@ class LoraLearner:
             self.model.set_submodule(path, layer)
         return self._change(self._merged())
 
+    @checked
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the adapters, rounded to `dtype`, and `adapter_config.json` beside them.
 

@@ -1,5 +1,6 @@
 """Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
 from headsurgeon.heads import check_heads
@@ -31,6 +33,7 @@ from headsurgeon.starts import (
 _NOISE = 0x9E3779B97F4A7C15
 
 
+@checked
 def operate(
     model: PreTrainedModel,
     plan: Plan,
@@ -171,12 +174,33 @@ def checked_fingerprints(
     named = [head.id for head in plan.heads]
     check_heads(named, layout.layers, layout.heads, layout.attention_layers)
     digests = fingerprints(model, attention(model, layout))
+    _check_own(model, touched(layout, plan.operated))
     for name in touched(layout, plan.operated):
         if not bool(torch.isfinite(model.get_parameter(name)).all()):
             raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
     if planned_here:
         _check_plan(plan, model, combined(digests))
     return digests
+
+
+def _check_own(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Refuses parameters that are computed, or that stand elsewhere in the model as well."""
+    places: dict[int, list[str]] = {}
+    for name, value in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(value), []).append(name)
+    own = {name: group for group in places.values() for name in group}
+    for name in names:
+        if name not in own:
+            raise ModelError(
+                f"{name} is no parameter of this model but computed from others (weight_norm, "
+                "perhaps); undo that first, such as with remove_parametrizations"
+            )
+        others = [other for other in own[name] if other != name]
+        if others:
+            raise ModelError(
+                f"{name} is also {others[0]} (tied weights), so operating on a head would change "
+                "what is no part of it; untie them first: give one a clone as its own nn.Parameter"
+            )
 
 
 def check_operable(model: PreTrainedModel) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout
+from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import others
@@ -246,6 +247,7 @@ class Patient:
         parameters = sum(part.numel() for part in self.contents().values())
         return WeightChange(self.state, len(self.maps), parameters, largest)
 
+    @checked
     def save(self, path: Path | str, dtype: torch.dtype = torch.float32) -> Path:
         """Writes the slices as a patch file, whatever the state; see `operation.patch.write_patch`.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import yaml
 from pydantic import ConfigDict, Field, create_model, model_validator
 
+from headsurgeon.arguments import checked
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.errors import HeadError, InputError, PlanError
 from headsurgeon.files import header, read_text, write_text
@@ -157,11 +158,13 @@ class Plan(Record, _Fields):
         planned = sorted((_planned(entry) for entry in file.heads), key=lambda head: head.id)
         return cls(**fields, heads=tuple(planned))
 
+    @checked
     def save(self, path: Path | str) -> None:
         """Writes the plan to `path`, atomically."""
         write_text(path, self.to_yaml())
 
     @classmethod
+    @checked
     def load(cls, path: Path | str, layers: int | None = None, heads: int | None = None) -> "Plan":
         """Reads a plan file; see `from_yaml`.
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.registry import layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
@@ -24,6 +25,7 @@ _QUANTISED = (
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")
 
 
+@checked
 def plan(
     diagnosis: Diagnosis,
     rule: str = "sick",

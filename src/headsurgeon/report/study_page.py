@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from headsurgeon.arguments import checked
 from headsurgeon.files import read_json
 from headsurgeon.planning.plan import Plan
 from headsurgeon.printable import printable
@@ -18,6 +19,7 @@ PAGE = "study.html"
 FIGURES = "figures"
 
 
+@checked
 def write_report(folder: Path | str) -> Path:
     """Rewrites `study.json`, `study.html` and `figures/` of a study, finished or not.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from headsurgeon.arguments import checked
 from headsurgeon.errors import StudyError
 from headsurgeon.files import write_text
 from headsurgeon.folders import locked
@@ -50,6 +51,7 @@ class Silent:
         """Nothing."""
 
 
+@checked
 def run_study(
     study: Study | str | Path,
     output: Path | str,

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError, SettingsError, StudyError
 from headsurgeon.files import HEADER, header, read_text
 from headsurgeon.study.arms import READY, resolved
@@ -151,6 +152,7 @@ class Study(StudyFields):
         return cls(**{field: getattr(fields, field) for field in StudyFields.model_fields})
 
     @classmethod
+    @checked
     def load(cls, path: Path | str) -> "Study":
         """Reads a study file, or a preset by its name, such as `twins-quick`.
 

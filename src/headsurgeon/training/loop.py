@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from headsurgeon.arguments import checked
 from headsurgeon.data import Windows
 from headsurgeon.folders import locked
 from headsurgeon.models.forward import check_windows
@@ -31,6 +32,7 @@ from headsurgeon.training.snapshots import snapshots_of
 from headsurgeon.training.step_event import OnStep
 
 
+@checked
 def train(
     learner: Learner,
     train_windows: Windows,

@@ -5,11 +5,13 @@ from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, windows
 from headsurgeon.training.schedule import windows_needed
 from headsurgeon.training.settings import TrainSettings
 
 
+@checked
 def training_windows(
     corpus: str | Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
