@@ -45,6 +45,16 @@ def names(heads: Sequence[HeadId]) -> str:
     return " ".join(map(str, heads))
 
 
+def test_named_heads_are_watched_unless_they_are_operated_on() -> None:
+    made = plan(patient(), "heads", heads=["L2H1", "L0H2"], watch=["L0H0", "L2H1"])
+    assert names(made.operated) == "L0H2 L2H1"
+    assert names(made.watched) == "L0H0"
+    band = plan(patient(), "band", band=(2, 3), watch=["L0H0"])
+    assert set(made.watched) < set(band.watched)
+    with pytest.raises(HeadError, match="L9H9"):
+        plan(patient(), watch=["L9H9"])
+
+
 def test_sick_takes_every_sick_head_and_no_other() -> None:
     assert names(plan(patient()).operated) == "L0H2 L0H3 L1H3 L2H0"
     assert plan(patient()).watched == ()

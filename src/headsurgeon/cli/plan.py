@@ -76,6 +76,15 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L5H9,…",
+            help="Heads to follow and leave alone, besides those that the rule watches.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
     max_cost: Annotated[
         float,
         typer.Option(
@@ -173,6 +182,7 @@ def plan(
         "band": options.first_last(band, "--band"),
         "layers": options.first_last(layers, "--layers"),
         "column": column,
+        "watch": () if watch is None else watch.split(","),
         "max_cost": max_cost,
         "ablation_mode": ablation_mode,
         "init": init,

@@ -6,7 +6,7 @@ no text is ever padded, so a text's figures do not depend on what stands beside 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,10 @@ class Texts:
     def length(self) -> int:
         """Tokens of the longest."""
         return max(self.lengths)
+
+    def take(self, count: int) -> "Texts":
+        """The first `count` texts."""
+        return replace(self, tokens=self.tokens[:count], documents=self.documents[:count])
 
     def by_length(self) -> list[tuple[list[int], Windows]]:
         """The texts of each length as windows, shortest first, and which texts they are."""

@@ -34,6 +34,7 @@ def plan(
     band: tuple[int, int] | None = None,
     layers: tuple[int, int] | None = None,
     column: int | None = None,
+    watch: Iterable[str | HeadId | tuple[int, int]] = (),
     cost: Cost | None = None,
     max_cost: float = 0.05,
     ablation_mode: AblationMode = "zero",
@@ -52,6 +53,8 @@ def plan(
         band: for rule `band`: first and last head index, inclusive.
         layers: for `sick`, `band`, `column` and `idle`: first and last layer, inclusive.
         column: for rule `column`: the head index.
+        watch: heads to follow besides those that the rule watches; one that is operated on is
+            not watched.
         cost: loss that ablating a set of heads together costs, nats per token. With it the plan
             shows what each operated head and all of them together cost now; `idle` needs it.
         max_cost: for rule `idle`: limit of the joint cost, nats per token.
@@ -94,7 +97,7 @@ def plan(
         layout = layout or layout_of(model)
     if layout is not None:
         _check_model(diagnosis, layout, None if model is None else model.config.model_type)
-    selected = RULES[rule].select(diagnosis, options)
+    selected = _watching(diagnosis, RULES[rule].select(diagnosis, options), parse_heads(watch))
     if cost is not None:
         selected = _with_costs(selected, cost)
     frozen = model is not None and quantised(model) is not None
@@ -205,6 +208,15 @@ def _range_fault(name: str, given: tuple[int, int] | None, size: int) -> list[st
     if given is None or 0 <= given[0] <= given[1] < size:
         return []
     return [f"{name}: expected first–last within 0–{size - 1}, got {given[0]}–{given[1]}"]
+
+
+def _watching(
+    diagnosis: Diagnosis, selected: SelectedHeads, named: Sequence[HeadId]
+) -> SelectedHeads:
+    attending = np.flatnonzero(diagnosis.stats.attends).tolist()
+    check_heads(named, *diagnosis.stats.shape, attending)
+    watched = {*selected.watch, *named} - set(selected.operate)
+    return replace(selected, watch=tuple(sorted(watched)))
 
 
 def _with_costs(selected: SelectedHeads, cost: Cost) -> SelectedHeads:

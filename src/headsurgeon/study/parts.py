@@ -78,6 +78,7 @@ class PlanRule(Spec):
     they are higher: a head may work on one text alone.
 
     Attributes:
+        watch: names of heads that are followed and not operated on.
         diagnose_on: names of the texts that are diagnosed; by default those trained on.
         sink, dead, low_entropy: limits of the verdicts.
     """
@@ -87,6 +88,7 @@ class PlanRule(Spec):
     band: Range | None = None
     layers: Range | None = None
     column: Annotated[int, Field(ge=0)] | None = None
+    watch: tuple[str, ...] = ()
     max_cost: float = Field(default=0.05, ge=0)
     ablation_mode: AblationMode = "zero"
     diagnose_on: tuple[Name, ...] = ()

@@ -189,6 +189,7 @@ def choose(
         "band": rule.band,
         "layers": rule.layers,
         "column": rule.column,
+        "watch": rule.watch,
         "heads": rule.heads,
         "max_cost": rule.max_cost,
         "ablation_mode": rule.ablation_mode,
