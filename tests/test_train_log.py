@@ -57,7 +57,7 @@ def table(entry: dict[str, Any], name: str) -> Any:
 
 def test_the_first_line_says_what_the_untouched_model_does(finished: Any) -> None:
     start = read_entries(finished.log)[0]
-    assert (start["kind"], start["version"], start["against"]) == ("start", 2, "untouched")
+    assert (start["kind"], start["version"], start["against"]) == ("start", 3, "untouched")
     stock = pico("bloom")
     assert start["dev_loss"] == pytest.approx(evaluate(stock, cut("dev")).nll, abs=1e-6)
     for name, windows in PROBES.items():
@@ -89,6 +89,31 @@ def test_an_evaluation_logs_what_measuring_its_snapshot_finds(finished: Any) -> 
     assert zones["watched"]["largest"] == pytest.approx(abs(found.mass_change[2, 0]), abs=2e-5)
     # L1H2 reads what it read and is what it was
     assert zones["watched"]["could_drift"] == 1
+
+
+def test_every_document_has_its_loss(finished: Any) -> None:
+    lines = [e for e in read_entries(finished.log) if e["kind"] != "step"]
+    tokens = lines[0]["document_tokens"]
+    stock = pico("bloom")
+    for text, windows in (("dev", cut("dev")), *((f"probe:{n}", w) for n, w in PROBES.items())):
+        known = evaluate(stock, windows)
+        assert tokens[text] == known.document_tokens.tolist()
+        assert lines[0]["document_losses"][text] == pytest.approx(known.document_mean, abs=2e-6)
+    for line in lines:
+        of_dev = np.average(line["document_losses"]["dev"], weights=tokens["dev"])
+        assert of_dev == pytest.approx(line["dev_loss"], abs=2e-6)
+
+
+def test_a_log_of_version_2_is_read_and_says_nothing_of_documents(
+    finished: Any, tmp_path: Path
+) -> None:
+    lines = []
+    for entry in read_entries(finished.log):
+        old = {k: v for k, v in entry.items() if not k.startswith("document_")}
+        old |= {"version": 2} if entry["kind"] == "start" else {}
+        lines.append(json.dumps(old) + "\n")
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    assert len(read_entries(tmp_path / "log.jsonl")) == len(lines)
 
 
 def test_probes_and_statistics_decide_nothing_that_is_learned(
@@ -161,7 +186,13 @@ def test_a_hundred_evaluations_of_384_heads_take_less_than_2_mb() -> None:
     settings = TrainSettings(epochs=1, length=12, statistics_windows=1)
     found = DevEvaluation(subject, dev, settings, PROBES).evaluate()
     line = json.dumps(
-        {"heads": found.heads, "drift": found.drift, "probes": found.probes}, allow_nan=False
+        {
+            "heads": found.heads,
+            "drift": found.drift,
+            "probes": found.probes,
+            "document_losses": found.document_losses,
+        },
+        allow_nan=False,
     )
     assert 100 * len(line) < 2e6
 
@@ -185,7 +216,8 @@ def test_untouched_is_the_stock_model_and_leaves_every_slice_as_it_was() -> None
 def test_a_log_of_version_1_is_read(finished: Any, tmp_path: Path) -> None:
     lines = []
     for entry in read_entries(finished.log)[1:]:
-        old = {k: v for k, v in entry.items() if k not in ("heads", "drift", "probes", "terms")}
+        newer = ("heads", "drift", "probes", "terms", "document_losses")
+        old = {k: v for k, v in entry.items() if k not in newer}
         lines.append(json.dumps(old) + "\n")
     (tmp_path / "log.jsonl").write_text("".join(lines))
     assert len(read_entries(tmp_path / "log.jsonl")) == len(lines)
@@ -194,7 +226,7 @@ def test_a_log_of_version_1_is_read(finished: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"version": 3}, "line 1: version: newer than 2, which this headsurgeon reads"),
+        ({"version": 4}, "line 1: version: newer than 3, which this headsurgeon reads"),
         ({"against": "step 0"}, "line 1: start.against"),
         ({"heads": {"entropy": [["x"]]}}, "line 1: start.heads"),
         ({"mood": 1}, "line 1: start.mood"),

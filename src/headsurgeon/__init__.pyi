@@ -14,6 +14,8 @@ from .evaluation.head_drift import drift as drift
 from .evaluation.loss import evaluate as evaluate
 from .evaluation.recovery_rule import Recovery as Recovery
 from .evaluation.recovery_rule import recovery as recovery
+from .evaluation.redistribution import Redistribution as Redistribution
+from .evaluation.sweep import Sweep as Sweep
 from .heads import HeadId as HeadId
 from .heads import HeadStats as HeadStats
 from .measurement.measuring import measure as measure
@@ -48,5 +50,7 @@ from .study.run import run_study as run_study
 from .study.spec import Study as Study
 from .training.log import Run as Run
 from .training.loop import train as train
+from .training.recorded import redistribution as redistribution
+from .training.recorded import sweep as sweep
 from .training.settings import TrainSettings as TrainSettings
 from .training.texts import training_windows as training_windows

@@ -5,6 +5,10 @@ from .ablation import ablation_cost as ablation_cost
 from .head_drift import Drift as Drift
 from .head_drift import drift as drift
 from .loss import evaluate as evaluate
+from .loss_curve import DocumentLosses as DocumentLosses
+from .loss_curve import LossCurve as LossCurve
+from .loss_curve import Minimum as Minimum
+from .loss_curve import Onset as Onset
 from .recovery_rule import NULL_SEEDS as NULL_SEEDS
 from .recovery_rule import Recovery as Recovery
 from .recovery_rule import StatsAndAblation as StatsAndAblation
@@ -12,3 +16,9 @@ from .recovery_rule import empirical_null as empirical_null
 from .recovery_rule import measure_and_ablate as measure_and_ablate
 from .recovery_rule import recovery as recovery
 from .recovery_rule import recovery_from as recovery_from
+from .redistribution import ColumnCourse as ColumnCourse
+from .redistribution import GroupChange as GroupChange
+from .redistribution import Redistribution as Redistribution
+from .redistribution import redistribution_from as redistribution_from
+from .sweep import Reported as Reported
+from .sweep import Sweep as Sweep

@@ -178,13 +178,13 @@ def drift(
         entropy_change=entropy_change,
         operated=operated_heads,
         watched=watched,
-        structural_zeros=_structural_zeros(operated_heads, changed) & before.attends[:, None],
+        structural_zeros=structural_zeros(operated_heads, changed) & before.attends[:, None],
         transitions=transitions,
         threshold=threshold,
     )
 
 
-def _structural_zeros(
+def structural_zeros(
     operated: Sequence[HeadId], changed: Bool[np.ndarray, "layer head"]
 ) -> Bool[np.ndarray, "layer head"]:
     """Untouched heads whose attention depends on nothing that was operated on.

@@ -30,7 +30,7 @@ def mass_from_figure(size: Size) -> Float[np.ndarray, "layer head"]:
 
 
 def h5_curve_from_figure() -> Float[np.ndarray, " step"]:
-    """Perplexity on 8 short texts after steps 0, 1, 2, … of the H5 run, from figure 5; one is NaN."""
+    """Perplexity on 8 short texts after steps 0, 1, 2, … of the H5 run, from figure 5; one NaN."""
     return np.asarray(_rows("h5_curve.csv")[:, 1])
 
 

@@ -1,6 +1,7 @@
 """Evaluation during training: loss on dev text and the state of the heads, leaving no trace."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import no_grad
 from transformers import PreTrainedModel
 
@@ -24,6 +26,7 @@ from headsurgeon.models.loss import token_nll
 from headsurgeon.operation.learner import Learner
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.head_log import ZoneDrift, head_table, zone_drift
+from headsurgeon.training.log import DEV, probe_key
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.untouched import untouched
 
@@ -42,6 +45,8 @@ class DevResult:
         heads: every head's statistics by name, [layer][head]; None if not measured.
         drift: by zone, how far heads are from the untouched model's; None if not measured.
         probes: mean loss on each probe text, nats per predicted token.
+        document_losses: of each text (`dev`, and probes as `probe:NAME`) the mean loss of every
+            document, nats per predicted token, in the order of `tokens_of_documents`.
     """
 
     dev_loss: float
@@ -51,6 +56,7 @@ class DevResult:
     heads: dict[str, list[list[float | None]]] | None
     drift: dict[str, ZoneDrift] | None
     probes: dict[str, float]
+    document_losses: dict[str, list[float]]
 
 
 def check_probes(probes: Mapping[str, Windows]) -> dict[str, Windows]:
@@ -76,6 +82,7 @@ class DevEvaluation:
 
     Attributes:
         untouched: what the evaluation finds on the model before the operation.
+        document_tokens: of each text, the predicted tokens of every document.
     """
 
     def __init__(
@@ -90,6 +97,9 @@ class DevEvaluation:
         self._settings = settings
         self._probes = probes
         self._before: HeadStats | None = None
+        self.document_tokens = {
+            name: tokens_of_documents(windows) for name, windows in _texts(dev, probes).items()
+        }
         with untouched(learner):
             self.untouched, self._before = self._evaluate()
 
@@ -137,13 +147,14 @@ def evaluate_dev(
     """
     model = learner.model
     with no_grad(), evaluating(model), attending(model, attention), computing:
-        dev_loss = _mean_loss(model, dev, "dev text")
-        losses = {
-            name: _mean_loss(model, windows, f"the probe {name!r}")
-            for name, windows in (probes or {}).items()
-        }
+        dev_loss, of_windows = _losses(model, dev, "dev text")
+        found_on = {DEV: _of_documents(of_windows, dev)}
+        losses = {}
+        for name, windows in (probes or {}).items():
+            losses[name], of_windows = _losses(model, windows, f"the probe {name!r}")
+            found_on[probe_key(name)] = _of_documents(of_windows, windows)
     if statistics_windows == 0:
-        return DevResult(dev_loss, None, None, None, None, None, losses), None
+        return DevResult(dev_loss, None, None, None, None, None, losses, found_on), None
     stats = measure(model, dev.take(statistics_windows), attention=attention)
     healthy = (
         classify(stats.first_token_mass, stats.entropy, learner.plan.limits, stats.attends)
@@ -158,6 +169,7 @@ def evaluate_dev(
         heads=head_table(stats),
         drift=None if before is None else _drift(before, stats, learner),
         probes=losses,
+        document_losses=found_on,
     )
     return result, stats
 
@@ -168,13 +180,37 @@ def _drift(before: HeadStats, stats: HeadStats, learner: Learner) -> dict[str, Z
     return zone_drift(drift(before, stats, learner.plan), confined)
 
 
-def _mean_loss(model: PreTrainedModel, windows: Windows, text: str) -> float:
+def _losses(
+    model: PreTrainedModel, windows: Windows, text: str
+) -> tuple[float, Float[np.ndarray, " window"]]:
+    """Mean loss, nats per predicted token, and the summed loss of each window, nats."""
     total = count = 0.0
+    of_windows = []
     for batch in batches(windows.tokens):
         losses = token_nll(model, batch.to(model.device)).cpu().double()
         total, count = total + float(losses.sum()), count + losses.numel()
+        of_windows.append(losses.sum(-1).numpy())
     if not isfinite(total):
         raise OperationError(
             f"the loss on {text} is not finite; start over with a lower learning rate"
         )
-    return total / count
+    return total / count, np.concatenate(of_windows)
+
+
+def tokens_of_documents(windows: Windows) -> list[int]:
+    """Predicted tokens of each document, in order of first appearance."""
+    counts = Counter(windows.documents)
+    return [count * (windows.length - 1) for count in counts.values()]
+
+
+def _of_documents(of_windows: Float[np.ndarray, " window"], windows: Windows) -> list[float]:
+    """Mean loss of each document, nats per predicted token, to six digits."""
+    sums = dict.fromkeys(windows.documents, 0.0)
+    for name, loss in zip(windows.documents, of_windows, strict=True):
+        sums[name] += float(loss)
+    tokens = tokens_of_documents(windows)
+    return [round(sums[name] / count, 6) for name, count in zip(sums, tokens, strict=True)]
+
+
+def _texts(dev: Windows, probes: Mapping[str, Windows]) -> dict[str, Windows]:
+    return {DEV: dev} | {probe_key(name): windows for name, windows in probes.items()}

@@ -2,7 +2,7 @@
 
 The first line is of kind `start`; it says the version of the log and what the evaluation finds on
 the untouched model, from which all drift is counted. Logs without it are of version 1 and say
-nothing of single heads.
+nothing of single heads; those of version 2 say nothing of single documents.
 """
 
 import json
@@ -18,12 +18,16 @@ from headsurgeon import files
 from headsurgeon.errors import OutputError, WriteError
 
 LOG_NAME = "log.jsonl"
-VERSION = 2
+VERSION = 3
+# what the dev text is called among those whose documents are listed
+DEV = "dev"
 
 Count = Annotated[int, Field(ge=0, le=2**62, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
+# by text, a number for each of its documents
+Documents = dict[str, list[Number]]
 Heads = dict[str, list[list[Number | None]]]
 
 
@@ -38,6 +42,8 @@ class _Start(BaseModel):
     dev_loss: Number
     heads: Heads | None
     probes: dict[str, Number]
+    document_tokens: dict[str, list[Count]] = {}
+    document_losses: Documents = {}
 
 
 class _Step(BaseModel):
@@ -69,7 +75,10 @@ class _Zone(BaseModel):
 
 
 class _Evaluation(BaseModel):
-    """What a line about an evaluation must hold; from version 2 on heads, drift and probes."""
+    """What a line about an evaluation must hold.
+
+    From version 2 on heads, drift and probes, from version 3 on the losses of documents.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -83,6 +92,7 @@ class _Evaluation(BaseModel):
     heads: Heads | None = None
     drift: dict[Literal["operated", "watched", "outside"], _Zone] | None = None
     probes: dict[str, Number] = {}
+    document_losses: Documents = {}
 
 
 _ENTRY: TypeAdapter[_Start | _Step | _Evaluation] = TypeAdapter(
@@ -189,10 +199,24 @@ def dev_loss_at(path: Path | str, step: int) -> float:
     raise OutputError(f"{path} holds no evaluation at step {step}; it was cut since the run")
 
 
-def start_entry(untouched: Mapping[str, Any]) -> dict[str, Any]:
-    """The first line of a log, of what an evaluation found on the untouched model."""
-    losses_and_heads = {name: untouched[name] for name in ("dev_loss", "heads", "probes")}
-    return {"kind": "start", "version": VERSION, "against": "untouched", **losses_and_heads}
+def probe_key(name: str) -> str:
+    """What a probe is called among the texts whose documents are listed."""
+    return f"probe:{name}"
+
+
+def start_entry(
+    untouched: Mapping[str, Any], document_tokens: Mapping[str, list[int]]
+) -> dict[str, Any]:
+    """The first line of a log, of what an evaluation found on the untouched model.
+
+    Args:
+        untouched: what it found, by name.
+        document_tokens: of each text, the predicted tokens of every document.
+    """
+    names = ("dev_loss", "heads", "probes", "document_losses")
+    measured = {name: untouched[name] for name in names}
+    tokens = {"document_tokens": dict(document_tokens)}
+    return {"kind": "start", "version": VERSION, "against": "untouched", **measured, **tokens}
 
 
 def cut_back(path: Path | str, step: int, evaluated: int) -> int:

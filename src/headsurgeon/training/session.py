@@ -105,7 +105,7 @@ class Session:
             self.progress = load_checkpoint(self.checkpoints, self.slices, self.optimiser, self.end)
         self.snapshots.cut_back(self.progress.step)
         if cut_back(self.folder / LOG_NAME, self.progress.step, self.progress.evaluated) == 0:
-            self.append(start_entry(asdict(self.dev.untouched)))
+            self.append(start_entry(asdict(self.dev.untouched), self.dev.document_tokens))
         return self.progress
 
     def _take_over(self) -> None:

@@ -1,0 +1,197 @@
+"""What the folder of a run says of it afterwards, without a model: heads and losses over time."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headsurgeon.errors import InputError
+from headsurgeon.evaluation.loss_curve import DocumentLosses, LossCurve
+from headsurgeon.evaluation.redistribution import Redistribution, redistribution_from
+from headsurgeon.evaluation.sweep import Sweep
+from headsurgeon.files import read_json
+from headsurgeon.planning import Plan
+from headsurgeon.training.head_log import LOGGED
+from headsurgeon.training.log import DEV, LOG_NAME, probe_key, read_entries
+
+_RUN = "run.json"
+# a mass that did not change is logged as it was
+_ROUNDING = 0.5 * 10.0 ** -LOGGED["first_token_mass"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(ge=1)
+    statistics_windows: int = Field(ge=0)
+
+
+class _Text(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    corpus: str
+    split: str
+    windows: int = Field(ge=1)
+    tokens: str = ""
+
+
+class _Identity(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    train: _Text
+    dev: _Text
+    probes: dict[str, _Text] = {}
+    settings: _Settings
+    # what was trained where that is no patient: full, lora
+    trains: str = ""
+
+
+class _RunFile(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    identity: _Identity
+    plan: str
+
+
+class _Recorded(NamedTuple):
+    name: str
+    run: _RunFile
+    start: Mapping[str, Any] | None
+    evaluations: Sequence[Mapping[str, Any]]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(entry["step"] for entry in self.evaluations)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        settings = self.run.identity.settings
+        return self.run.identity.train.windows / (settings.batch_size * settings.accumulation)
+
+
+def redistribution(run: Path | str) -> Redistribution:
+    """Every head's first-token mass along a run, finished or not, against the untouched model.
+
+    Args:
+        run: the folder of a run, or of a cell of a study.
+
+    Raises:
+        InputError: no run lies there, or its log says nothing of heads; says why.
+        OutputError: its log is damaged.
+    """
+    found = _read(Path(run))
+    heads = None if found.start is None else found.start["heads"]
+    if found.start is None:
+        raise InputError(
+            f"{run}: its log is of version 1, which says nothing of single heads; run it again"
+        )
+    measured = [entry for entry in found.evaluations if entry["heads"] is not None]
+    if heads is None or not measured:
+        raise InputError(
+            f"{run}: heads were not measured while it ran (statistics_windows was 0); measure its "
+            "snapshots, or run it again with more"
+        )
+    plan, identity = Plan.from_yaml(found.run.plan), found.run.identity
+    return redistribution_from(
+        _mass(heads),
+        np.stack([_mass(entry["heads"]) for entry in measured]),
+        [entry["step"] for entry in measured],
+        plan.operated,
+        plan.watched,
+        run=found.name,
+        model=found.run.model,
+        epochs=[entry["step"] / found.steps_per_epoch for entry in measured],
+        confined=not identity.trains,
+        rounding=_ROUNDING,
+        measured_on=_hash(identity.dev, identity.settings.statistics_windows),
+        sick_mass=plan.limits.sink,
+    )
+
+
+def sweep(run: Path | str) -> Sweep:
+    """The losses along a run, finished or not, on its dev text and its probes.
+
+    Args:
+        run: the folder of a run, or of a cell of a study.
+
+    Raises:
+        InputError: no run lies there.
+        OutputError: its log is damaged.
+    """
+    found = _read(Path(run))
+    identity = found.run.identity
+    return Sweep(
+        run=found.name,
+        model=found.run.model,
+        steps=found.steps,
+        steps_per_epoch=found.steps_per_epoch,
+        dev=_curve(found, DEV, DEV, identity.dev),
+        probes=tuple(
+            _curve(found, name, probe_key(name), text)
+            for name, text in sorted(identity.probes.items())
+        ),
+    )
+
+
+def _curve(found: _Recorded, name: str, key: str, text: _Text) -> LossCurve:
+    def loss(entry: Mapping[str, Any]) -> float:
+        return float(entry["dev_loss"] if key == DEV else entry["probes"][name])
+
+    start = found.start
+    return LossCurve(
+        name=name,
+        corpus=text.corpus,
+        split=text.split,
+        untouched=float("nan") if start is None else loss(start),
+        loss=np.array([loss(entry) for entry in found.evaluations]),
+        documents=_documents(found, key),
+    )
+
+
+def _documents(found: _Recorded, key: str) -> DocumentLosses | None:
+    start = found.start or {}
+    lines = [line.get("document_losses", {}) for line in (start, *found.evaluations)]
+    # a run that was begun by an earlier version knows the documents of its later steps alone
+    if not all(key in line for line in lines):
+        return None
+    untouched, *rest = (np.array(line[key], dtype=np.float64) for line in lines)
+    tokens = np.array(start["document_tokens"][key], dtype=np.float64)
+    return DocumentLosses(tokens=tokens, loss=np.stack(rest), untouched=untouched)
+
+
+def _read(folder: Path) -> _Recorded:
+    if not (folder / _RUN).is_file():
+        raise InputError(
+            f"{folder}: no run lies there (no {_RUN} in it); name the folder that `operate` wrote, "
+            "or a study's cells/ARM-TEXT-SEED"
+        )
+    content = read_json(folder / _RUN, "run")
+    try:
+        run = _RunFile.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise InputError(
+            f"{folder / _RUN}: {place}: {fault['msg']}; the file was altered since the run wrote it"
+        ) from error
+    entries = read_entries(folder / LOG_NAME)
+    evaluations = [entry for entry in entries if entry["kind"] == "evaluation"]
+    if not evaluations:
+        raise InputError(f"{folder}: the run has not been evaluated yet; look again later")
+    start = entries[0] if entries[0]["kind"] == "start" else None
+    return _Recorded(folder.resolve().name, run, start, evaluations)
+
+
+def _mass(heads: Mapping[str, Any]) -> np.ndarray:
+    return np.array(heads["first_token_mass"], dtype=np.float64)
+
+
+def _hash(text: _Text, windows: int) -> str:
+    content = json.dumps([text.corpus, text.split, text.tokens, windows])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

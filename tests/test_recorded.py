@@ -1,0 +1,112 @@
+"""What a run's folder says of it without a model: heads and losses over time."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import headsurgeon as hs
+from headsurgeon.errors import InputError
+from headsurgeon.evaluation import drift, evaluate
+from headsurgeon.heads import HeadId
+from headsurgeon.measurement import measure
+from headsurgeon.operation import apply_patch, open_full
+from headsurgeon.training import train
+from tests.pico import pico
+from tests.test_train_log import WATCHING, logged
+from tests.test_train_loop import cut, short
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return logged(tmp_path_factory.mktemp("recorded") / "first", evaluate_every=1)
+
+
+def test_heads_over_time_are_those_of_the_snapshots(run: Any) -> None:
+    found = hs.redistribution(run.folder)
+    assert (found.run, found.model, found.steps[:3]) == ("first", "unnamed", (0, 1, 2))
+    assert (found.operated, found.watched) == (WATCHING.operated, WATCHING.watched)
+    assert found.epochs[1] == pytest.approx(1 / (len(cut("train")) / 4))
+    model = pico("bloom")
+    before = measure(model, cut("dev").take(2))
+    apply_patch(model, run.snapshots[0])
+    after = measure(model, cut("dev").take(2))
+    place = found.place(3)
+    known = after.first_token_mass - before.first_token_mass
+    assert found.change[place] == pytest.approx(known, abs=3e-5)
+    there = drift(before, after, WATCHING)
+    for zone in ("watched", "outside"):
+        ours = found.zones[zone][place]
+        assert ours.heads == there.zones[zone]["heads"]
+        assert ours.could_change == there.zones[zone]["could_drift"]
+        assert ours.drifted == there.zones[zone]["drifted"]
+    # layer 0, and L1 but for the head that was operated on
+    assert int(found.fixed.sum()) == 7
+    assert found.shapes["L0H0"] == "cannot change"
+
+
+def test_where_all_was_trained_no_head_is_fixed(tmp_path: Path) -> None:
+    learner = open_full(pico("bloom"), WATCHING)
+    train(learner, cut("train"), cut("dev"), output=tmp_path / "full", settings=short())
+    found = hs.redistribution(tmp_path / "full")
+    assert not found.fixed.any()
+    assert found.operated == (HeadId(1, 1),)
+
+
+def test_two_runs_on_one_text_can_be_paired_and_others_not(run: Any, tmp_path: Path) -> None:
+    same = logged(tmp_path / "same", seed=7)
+    other = logged(tmp_path / "other", statistics_windows=1)
+    texts = [hs.redistribution(each.folder).measured_on for each in (run, same, other)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_losses_over_time_are_those_of_the_log(run: Any) -> None:
+    found = hs.sweep(run.folder)
+    assert found.minimum.step == run.best_step
+    assert found.minimum.loss == run.best_dev_loss
+    assert found.steps_per_epoch == len(cut("train")) / 4
+    stock = evaluate(pico("bloom"), cut("dev"))
+    assert found.dev.untouched == pytest.approx(stock.nll, abs=1e-6)
+    assert found.dev.documents is not None
+    assert found.dev.documents.untouched == pytest.approx(stock.document_mean, abs=2e-6)
+    assert {probe.name: probe.split for probe in found.probes} == {"far": "dev", "near": "test"}
+    assert [each.name for each in found.reported] == ["near"]
+
+
+def test_the_log_of_an_earlier_version_has_a_minimum_without_interval(
+    run: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        for name in ("document_losses", "document_tokens"):
+            line.pop(name, None)
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = hs.sweep(folder)
+    assert found.minimum.step == run.best_step
+    assert np.isnan(found.minimum.low)
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    assert np.isnan(hs.sweep(folder).dev.untouched)
+    with pytest.raises(InputError, match="its log is of version 1"):
+        hs.redistribution(folder)
+
+
+def test_what_is_no_run_or_says_nothing_of_heads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run lies there"):
+        hs.redistribution(tmp_path)
+    without = logged(tmp_path / "run", statistics_windows=0)
+    with pytest.raises(InputError, match="statistics_windows was 0"):
+        hs.redistribution(without.folder)
+    assert hs.sweep(without.folder).minimum.step == without.best_step
+
+
+def test_a_run_that_was_altered_is_refused_with_the_place(run: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    content = json.loads((folder / "run.json").read_text())
+    content["identity"]["settings"]["batch_size"] = "many"
+    (folder / "run.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"identity\.settings\.batch_size"):
+        hs.sweep(folder)
