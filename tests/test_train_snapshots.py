@@ -251,6 +251,15 @@ def test_snapshots_larger_than_the_bound_are_refused_by_their_size() -> None:
     assert len(snapshots_of(Path("run"), halved, 10_000, 100, 113_000_000).steps) == 100
 
 
+def test_a_pass_can_be_kept_and_stopped_at_as_a_step_can(tmp_path: Path) -> None:
+    named = run(patient(), tmp_path / "steps", statistics_windows=0, keep=4, stop=5)
+    # 10 windows a pass at 4 a step
+    passes = run(
+        patient(), tmp_path / "passes", statistics_windows=0, keep="epoch:1.6", stop="epoch:2"
+    )
+    assert (passes.steps, passes.kept_step) == (named.steps, named.kept_step) == (5, 4)
+
+
 def test_keep_takes_best_last_or_a_step_and_nothing_else() -> None:
     kept = [TrainSettings(epochs=1, keep=keep).keep for keep in ("best", "last", 4, "40")]
     assert kept == ["best", "last", 4, 40]

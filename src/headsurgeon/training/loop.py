@@ -25,7 +25,7 @@ from headsurgeon.training.losses import terms_of
 from headsurgeon.training.optimiser import check_optimiser
 from headsurgeon.training.processes import Processes
 from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
-from headsurgeon.training.schedule import last_step
+from headsurgeon.training.schedule import in_steps, last_step
 from headsurgeon.training.session import Session
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.snapshots import snapshots_of
@@ -79,6 +79,7 @@ def train(
     probes = check_probes(probes or {})
     for part in (train_windows, dev_windows, *probes.values(), *([anchor] if anchor else [])):
         check_windows(part.tokens, learner.layout, learner.model)
+    settings = in_steps(settings, len(train_windows))
     computing(learner.model, settings)
     check_optimiser(learner, settings)
     model = learner.model

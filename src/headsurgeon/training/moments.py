@@ -19,8 +19,18 @@ def as_step(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LATEST:
-        raise ValueError("expected best, last, or a step, a whole number from 0 up")
+        raise ValueError("expected a step, a whole number from 0 up, or a pass such as epoch:3")
     return value
+
+
+def as_moment(value: Any) -> int | str:
+    """A step, or a pass such as `epoch:3`.
+
+    Raises:
+        ValueError: neither; pydantic tells the user.
+    """
+    match = _EPOCH.fullmatch(value) if isinstance(value, str) else None
+    return as_step(value) if match is None else _pass(match)
 
 
 def as_moments(value: Any) -> tuple[int | str, ...]:
@@ -46,6 +56,10 @@ def as_moments(value: Any) -> tuple[int | str, ...]:
                 f"expected steps from 0 up and passes such as epoch:1, got {str(item)[:40]!r}"
             ) from None
     return (*sorted(steps), *(f"epoch:{epoch:.15g}" for epoch in sorted(epochs)))
+
+
+def _pass(match: re.Match[str]) -> str:
+    return f"epoch:{float(match[1]):.15g}"
 
 
 def step_of(moment: int | str, windows: int, windows_per_step: int) -> int:

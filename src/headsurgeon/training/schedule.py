@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from headsurgeon.errors import SettingsError
+from headsurgeon.training.moments import step_of
 from headsurgeon.training.settings import TrainSettings
 
 
@@ -23,14 +24,30 @@ def total_steps(settings: TrainSettings, windows: int) -> int:
     return max(1, min(limits))
 
 
+def in_steps(settings: TrainSettings, windows: int) -> TrainSettings:
+    """The same settings with the passes at which a run stops and whose slices it keeps as steps.
+
+    Raises:
+        SettingsError: a pass to stop at that ends before the first step.
+    """
+    changes: dict[str, int] = {}
+    for name in ("stop", "keep"):
+        moment = getattr(settings, name)
+        if isinstance(moment, str) and moment not in ("best", "last"):
+            changes[name] = step_of(moment, windows, settings.windows_per_step)
+    if changes.get("stop") == 0:
+        raise SettingsError(f"stop: {settings.stop} ends before the first step")
+    return settings.model_copy(update=changes)
+
+
 def last_step(settings: TrainSettings, windows: int) -> int:
     """The step a run ends at: that of the budget, or an earlier one that is named.
 
     Raises:
         SettingsError: the step to stop at or to keep lies beyond the end.
     """
-    steps = total_steps(settings, windows)
-    end = steps if settings.stop is None else settings.stop
+    settings, steps = in_steps(settings, windows), total_steps(settings, windows)
+    end = settings.stop if isinstance(settings.stop, int) else steps
     if end > steps:
         raise SettingsError(f"stop: step {end} lies beyond the budget, which ends at step {steps}")
     if isinstance(settings.keep, int) and settings.keep > end:

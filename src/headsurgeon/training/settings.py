@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from headsurgeon.attention_kinds import FUSED_IS_FAST, AttentionChoice
 from headsurgeon.data.packing_kinds import Packing
 from headsurgeon.errors import SettingsError
-from headsurgeon.training.moments import Moments, as_step
+from headsurgeon.training.moments import Moments, as_moment
 
 
 class TrainSettings(BaseModel):
@@ -96,11 +96,13 @@ class TrainSettings(BaseModel):
         8, ge=0, le=2**20, description="of these, windows on which heads are measured; 0 for none"
     )
     checkpoint_every: int = Field(20, ge=1, le=2**31, description="steps between checkpoints")
-    stop: int | None = Field(
-        None, ge=1, le=2**31, description="step to end at, on the rates of the whole budget"
+    stop: int | str | None = Field(
+        None,
+        description="step, or pass such as epoch:3, to end at, on the rates of the whole budget",
     )
-    keep: Literal["best", "last"] | int = Field(
-        "best", description="slices to end with: best on dev text, last, or those of a step"
+    keep: Literal["best", "last"] | int | str = Field(
+        "best",
+        description="slices to end with: best on dev text, last, or those of a step or pass",
     )
     snapshots: Moments = Field(
         (), description="steps and passes to keep a patch of and to evaluate, as 0,5,10,epoch:1"
@@ -143,7 +145,22 @@ class TrainSettings(BaseModel):
     @field_validator("keep", mode="before")
     @classmethod
     def _kept(cls, value: Any) -> Any:
-        return value if value in ("best", "last") else as_step(value)
+        if value in ("best", "last"):
+            return value
+        try:
+            return as_moment(value)
+        except ValueError as error:
+            raise ValueError(
+                f"expected best, last, or {str(error).removeprefix('expected ')}"
+            ) from None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stopped(cls, value: Any) -> Any:
+        moment = None if value is None else as_moment(value)
+        if moment == 0:
+            raise ValueError("expected a step from 1 up")
+        return moment
 
     @property
     def windows_per_step(self) -> int:
