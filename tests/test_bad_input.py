@@ -1,12 +1,14 @@
 """Bad input: one line that says what to do, the right exit code, and nothing written or lost."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, GPTJConfig
 
 from headsurgeon.data import windows
@@ -280,9 +282,26 @@ def test_a_folder_without_a_checkpoint_and_a_missing_one_are_told_apart(clinic: 
     refused(clinic, 2, "diagnose", "./none", *READING, "--output", "new", says=("no such folder",))
 
 
-def test_losses_over_different_vocabularies_are_not_compared(clinic: Path) -> None:
+def test_losses_over_different_vocabularies_are_both_kept_and_not_compared(clinic: Path) -> None:
     fast = tokenizer()
     fast.add_tokens(["whole-word"])
     fast.save_pretrained(clinic / "other")
-    arguments = ("evaluate", "sick", "--baseline", "other", *READING)
-    refused(clinic, 2, *arguments, says=("another vocabulary",))
+    words = ("evaluate", "sick", "--baseline", "other", *READING, "--output", "both.json")
+    said = run(*words)
+    assert said.exit_code == 0, said.stderr
+    assert "another vocabulary" in said.stdout
+    written = json.loads(Path("both.json").read_text())
+    assert list(written["evaluations"]) == ["sick", "other"]
+    assert written["differences"] == {}
+    assert "another vocabulary" in written["not_compared"]["other − sick"]
+
+
+def test_a_baseline_that_cannot_be_scored_costs_no_result(clinic: Path) -> None:
+    shutil.copytree("sick", "no-number")
+    tensors = load_file("no-number/model.safetensors")
+    tensors["transformer.ln_f.weight"][:] = float("nan")
+    save_file(tensors, "no-number/model.safetensors", metadata={"format": "pt"})
+    said = run("evaluate", "sick", "--baseline", "no-number", *READING, "--output", "one.json")
+    assert (said.exit_code, "not a finite" in said.stderr) == (2, True)
+    assert list(json.loads(Path("one.json").read_text())["evaluations"]) == ["sick"]
+    refused(clinic, 2, "evaluate", "sick", "--baseline", "./no", *READING, says=("no such folder",))

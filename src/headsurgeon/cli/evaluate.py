@@ -11,15 +11,17 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.ablation_evaluation import evaluate_ablation
+from headsurgeon.cli.compare import check_models
 from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.cli.patch_evaluation import evaluate_patches
-from headsurgeon.errors import InputError
+from headsurgeon.errors import HeadsurgeonError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headsurgeon.data import Texts, Windows
     from headsurgeon.scores import Estimate, Evaluation
 
 Report = dict[str, Any]
@@ -81,17 +83,25 @@ def evaluate(
         check_replaceable(output, "evaluation")
     for path in patches or ():
         read_patch(path)
+    if baseline is not None:
+        check_models([baseline], loading)
     planned = None if plan is None else Plan.load(plan)
     loaded, tokenizer = open_model(model, loading)
     if patches:
         check_operable(loaded)
-    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
 
-    def scored(what: str, subject: "PreTrainedModel") -> "Evaluation":
+    def read(its: "PreTrainedTokenizerBase") -> "Windows | Texts":
+        return read_windows(corpus, its, split=split, **asdict(reading))
+
+    windows = read(tokenizer)
+
+    def scored(
+        what: str, subject: "PreTrainedModel", on: "Windows | Texts" = windows
+    ) -> "Evaluation":
         with busy(f"evaluating {what}"):
             return score(
                 subject,
-                windows,
+                on,
                 batch_size=batch_size,
                 attention=loading.attention,  # type: ignore[arg-type]
             )
@@ -111,19 +121,33 @@ def evaluate(
         report |= said
         label = f"with {patches[0].name}" if len(patches) == 1 else f"with {len(patches)} patches"
         results[_unused(label, "patch", results)] = with_them
+    failure: HeadsurgeonError | None = None
+    apart: str | None = None
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
-        results[label] = _other(baseline, tokenizer, loading, scored)
-    changes = _differences(results)
+        try:
+            other, others_tokenizer = open_model(baseline, loading)
+            if others_tokenizer.get_vocab() != tokenizer.get_vocab():
+                apart = label
+            its_windows = read(others_tokenizer) if apart else windows
+            results[label] = scored(baseline, other, its_windows)
+        except HeadsurgeonError as error:
+            # what is known of the model stays
+            failure = error
+    changes, not_compared = _differences(results, apart)
     report["evaluations"] = {name: result.model_dump() for name, result in results.items()}
     report["differences"] = {name: change.model_dump() for name, change in changes.items()}
+    if not_compared:
+        report["not_compared"] = not_compared
     if output is not None:
         write_json(output, report)
-    shows.append(partial(_show_losses, results, changes))
+    shows.append(partial(_show_losses, results, changes, not_compared))
     for show in shows:
         show()
     if output is not None:
         out().print(f"\nwritten to {output}", soft_wrap=True)
+    if failure is not None:
+        raise failure
 
 
 def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
@@ -131,17 +155,32 @@ def _unused(name: str, role: str, taken: "Mapping[str, Evaluation]") -> str:
     return f"{name} ({role})" if name in taken else name
 
 
-def _differences(results: "Mapping[str, Evaluation]") -> "dict[str, Estimate]":
-    """How every model differs from those before it."""
+def _differences(
+    results: "Mapping[str, Evaluation]", apart: str | None
+) -> "tuple[dict[str, Estimate], dict[str, str]]":
+    """How every model differs from those before it, and why `apart` is compared with none.
+
+    Windows of another vocabulary may be as many, of the same documents: they pair by accident.
+    """
     from headsurgeon.scores import difference
 
-    return {
-        f"{name} − {other}": difference(results[name], results[other])
-        for other, name in combinations(results, 2)
-    }
+    changes, not_compared = {}, {}
+    for other, name in combinations(results, 2):
+        if apart in (other, name):
+            not_compared[f"{name} − {other}"] = (
+                "another vocabulary, so nats per token are about other tokens "
+                f"({results[name].tokens} and {results[other].tokens} predicted here)"
+            )
+        else:
+            changes[f"{name} − {other}"] = difference(results[name], results[other])
+    return changes, not_compared
 
 
-def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Estimate]") -> None:
+def _show_losses(
+    results: "Mapping[str, Evaluation]",
+    changes: "Mapping[str, Estimate]",
+    not_compared: "Mapping[str, str]",
+) -> None:
     """Prints losses and their differences."""
     first = next(iter(results.values()))
     rows = []
@@ -168,18 +207,7 @@ def _show_losses(results: "Mapping[str, Evaluation]", changes: "Mapping[str, Est
         console.print()
         console.print(heading("difference, paired over documents; below 0 is better"))
         console.print(facts({name: nats(change) for name, change in changes.items()}))
-
-
-def _other(
-    baseline: str,
-    tokenizer: "PreTrainedTokenizerBase",
-    loading: options.FrozenLoading,
-    scored: "Callable[[str, PreTrainedModel], Evaluation]",
-) -> "Evaluation":
-    other, others_tokenizer = open_model(baseline, loading)
-    if others_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise InputError(
-            f"{baseline} has another vocabulary, so its loss per token is about other tokens; "
-            "compare with a model of the same tokenizer"
-        )
-    return scored(baseline, other)
+    if not_compared:
+        console.print()
+        console.print(heading("no difference can be taken"))
+        console.print(facts(not_compared))
