@@ -34,6 +34,7 @@ ORDER = [
     "attention",
     "measurement",
     "diagnosis",
+    "monitoring",
     "starts",
     "planning",
     "operation",

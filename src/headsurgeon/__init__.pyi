@@ -4,6 +4,7 @@ from .data.window import Windows as Windows
 from .data.windowing import windows as windows
 from .diagnosis.diagnosis import Diagnosis as Diagnosis
 from .diagnosis.diagnosis import diagnose as diagnose
+from .diagnosis.series import HeadSeries as HeadSeries
 from .diagnosis.verdicts import Thresholds as Thresholds
 from .errors import HeadsurgeonError as HeadsurgeonError
 from .evaluation.ablation import Ablation as Ablation
@@ -20,6 +21,7 @@ from .heads import HeadId as HeadId
 from .heads import HeadStats as HeadStats
 from .measurement.measuring import measure as measure
 from .models.loading import load as load
+from .monitoring.monitor import HeadMonitor as HeadMonitor
 from .operation.applying import apply_patch as apply_patch
 from .operation.chain import apply_patches as apply_patches
 from .operation.chain import compose_patches as compose_patches

@@ -1,11 +1,16 @@
 from .band import SickBand as SickBand
 from .band import sick_band as sick_band
+from .crossings import Crossing as Crossing
 from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import diagnose as diagnose
 from .dormancy import mlp_dormancy as mlp_dormancy
 from .first_token import FirstTokenTest as FirstTokenTest
 from .first_token import common_tokens as common_tokens
 from .first_token import first_token_test as first_token_test
+from .series import HeadSeries as HeadSeries
+from .series import SeriesPoint as SeriesPoint
+from .series import SeriesSource as SeriesSource
+from .series import series_of as series_of
 from .verdicts import PROFILES as PROFILES
 from .verdicts import Thresholds as Thresholds
 from .verdicts import classify as classify
