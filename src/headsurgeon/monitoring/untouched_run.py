@@ -28,8 +28,8 @@ def untouched_run(model: nn.Module) -> Iterator[None]:
             places = [device.index or 0 for device in devices if device.type == kind]
             stack.enter_context(torch.random.fork_rng(devices=places, device_type=kind))
         for kind in ("cpu", *accelerators):
-            # a cast made here, without gradients, would be used by the run's next forward pass
-            # and cut its weights off from theirs
+            # in older versions of torch a cast made here, without gradients, would serve the run's
+            # next forward pass too, and cut its weights off from theirs
             if torch.is_autocast_enabled(kind):
                 dtype = torch.get_autocast_dtype(kind)
                 stack.enter_context(torch.autocast(kind, dtype=dtype, cache_enabled=False))
