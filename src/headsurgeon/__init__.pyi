@@ -10,9 +10,17 @@ from .errors import HeadsurgeonError as HeadsurgeonError
 from .evaluation.ablation import Ablation as Ablation
 from .evaluation.ablation import ablate as ablate
 from .evaluation.ablation import ablation_cost as ablation_cost
+from .evaluation.completions import Generation as Generation
+from .evaluation.completions import Sampling as Sampling
+from .evaluation.completions import side_by_side as side_by_side
+from .evaluation.generation import generate as generate
 from .evaluation.head_drift import Drift as Drift
 from .evaluation.head_drift import drift as drift
+from .evaluation.layer_ablation import LayerAblation as LayerAblation
+from .evaluation.layer_ablation import ablate_layers as ablate_layers
 from .evaluation.loss import evaluate as evaluate
+from .evaluation.prompt_file import Prompt as Prompt
+from .evaluation.prompt_file import read_prompts as read_prompts
 from .evaluation.recovery_rule import Recovery as Recovery
 from .evaluation.recovery_rule import recovery as recovery
 from .evaluation.redistribution import Redistribution as Redistribution

@@ -25,6 +25,10 @@ EXAMPLES: dict[str, str] = {
     "--corpus package:sympy --output runs/first",
     "evaluate": "headsurgeon evaluate zoo:bloom-mini-collapsed "
     "--patch runs/first/patch.safetensors --corpus package:sympy",
+    "layers": "headsurgeon layers zoo:bloom-mini-collapsed --baseline zoo:bloom-mini "
+    "--corpus package:sympy --output runs/layers.json",
+    "generate": "headsurgeon generate zoo:bloom-mini-collapsed --baseline zoo:bloom-mini "
+    "--prompts own/prompts-50 --output runs/said",
     "merge": "headsurgeon merge zoo:bloom-mini-collapsed "
     "--patch runs/first/patch.safetensors --output repaired",
     "study": "headsurgeon study twins-quick --output study --jobs 2",

@@ -94,6 +94,7 @@ class Table:
         rows: cells, as they are to be read.
         note: a remark below the table.
         align: `left` or `right` per column; by default the first is left, the others right.
+        prose: whether cells are texts of many lines, which are shown as they are broken.
     """
 
     key: str
@@ -102,6 +103,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     align: tuple[Align, ...] = ()
+    prose: bool = False
 
     @property
     def alignment(self) -> tuple[Align, ...]:

@@ -1,0 +1,195 @@
+"""`headsurgeon layers`: what each layer's MLP is worth, and how much of it is dormant."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headsurgeon.cli import options
+from headsurgeon.cli.console import busy, facts, heading, nats, out, percent, table
+from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.outputs import check_file, check_replaceable
+from headsurgeon.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+    from transformers import PreTrainedModel
+
+    from headsurgeon.data import Texts, Windows
+    from headsurgeon.evaluation import LayerAblation
+
+KIND = "layers"
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What is known of the MLPs of one model: what they are worth, and how dormant they are."""
+
+    ablation: "LayerAblation"
+    dormancy: "Float[np.ndarray, ' layer']"
+
+
+def layers(
+    model: options.Model,
+    corpus: options.Corpus,
+    reading: options.Reading,
+    loading: options.FrozenLoading,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0-5,6-11,…",
+            help="Layers to be zeroed together; by default four quarters of the stack.",
+            show_default=False,
+        ),
+    ] = None,
+    patch: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also the model with this patch; several are applied one after the other.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Also another model.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write every figure to a JSON file.", show_default=False
+        ),
+    ] = None,
+    split: options.Split = "test",
+    batch_size: options.BatchSize = None,
+) -> None:
+    """Measures the loss that zeroing each layer's MLP costs, and its share of dormant neurons.
+
+    Before and after an operation, or of two models beside each other. Only what the MLP adds is
+    zeroed; attention and the residual stream stay.
+    """
+    from headsurgeon.files import header, write_json
+    from headsurgeon.operation import apply_patch, read_patch
+
+    if output is not None:
+        check_file(output, "layers.json")
+        check_replaceable(output, KIND)
+    chosen = None if groups is None else _groups(groups)
+    patches = patch or []
+    for each in patches:
+        read_patch(each)
+    loaded, tokenizer = open_model(model, loading)
+    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
+
+    def worth(name: str, subject: "PreTrainedModel", windows: "Windows | Texts") -> Worth:
+        return _worth(name, subject, windows, chosen, batch_size, loading.attention)
+
+    found = {model: worth(model, loaded, windows)}
+    if patches:
+        for each in patches:
+            apply_patch(loaded, each)
+        label = f"with {' + '.join(each.name for each in patches)}"
+        found[label] = worth(label, loaded, windows)
+    if baseline is not None:
+        # one model is held at a time
+        del loaded
+        other, own = open_model(baseline, loading)
+        label = f"{baseline} (baseline)" if baseline in found else baseline
+        theirs = read_windows(corpus, own, split=split, **asdict(reading))
+        found[label] = worth(label, other, theirs)
+    if output is not None:
+        write_json(output, {**header(KIND), "models": _plain(found)})
+    _show(found)
+    if output is not None:
+        out().print(f"\nwritten to {output}", soft_wrap=True)
+
+
+def _groups(text: str) -> list[range]:
+    parts = [options.first_last(part, "--groups") for part in text.split(",")]
+    found = [range(part[0], part[1] + 1) for part in parts if part is not None]
+    if not all(found):
+        raise SettingsError(f"--groups: expected ranges such as 0-5,6-11, got {text!r}")
+    return found
+
+
+def _worth(
+    name: str,
+    model: "PreTrainedModel",
+    windows: "Windows | Texts",
+    groups: list[range] | None,
+    batch_size: int | None,
+    attention: str,
+) -> Worth:
+    from headsurgeon.arch import layout_of
+    from headsurgeon.diagnosis import mlp_dormancy
+    from headsurgeon.evaluation import ablate_layers
+
+    with busy(f"zeroing the MLPs of {name}, layer by layer"):
+        ablation = ablate_layers(
+            model,
+            windows,
+            groups=groups,
+            batch_size=batch_size,
+            attention=attention,  # type: ignore[arg-type]
+        )
+        return Worth(ablation, mlp_dormancy(model, layout_of(model)))
+
+
+def _plain(found: Mapping[str, Worth]) -> dict[str, object]:
+    return {
+        name: {
+            "ablation": each.ablation.model_dump(mode="json"),
+            "dormancy": each.dormancy.tolist(),
+            "dormancy_of_all": float(each.dormancy.mean()),
+        }
+        for name, each in found.items()
+    }
+
+
+def _show(found: Mapping[str, Worth]) -> None:
+    first = next(iter(found.values())).ablation.baseline
+    console = out()
+    console.print(
+        heading(
+            f"{first.corpus}, split {first.split}: {first.tokens} predicted tokens of "
+            f"{len(first.documents)} documents"
+        ),
+        soft_wrap=True,
+    )
+    for name, each in found.items():
+        ablation = each.ablation
+        rows = [
+            [f"L{layer}", nats(cost.cost), f"{cost.nll:.4f}", percent(each.dormancy[layer])]
+            for layer, cost in enumerate(ablation.singles)
+        ]
+        rows += [
+            [_named(cost.layers), nats(cost.cost), f"{cost.nll:.4f}", ""]
+            for cost in ablation.groups
+        ]
+        rows.append(["none", "", f"{ablation.baseline.nll:.4f}", percent(each.dormancy.mean())])
+        console.print()
+        console.print(heading(name))
+        columns = ("MLP zeroed", "cost per token", "nats per token", "dormant neurons")
+        console.print(table(columns, rows))
+    if len(found) > 1:
+        reference, *others = found
+        changes = {name: _change(found[reference], found[name]) for name in others}
+        console.print()
+        console.print(heading(f"dormant neurons, minus {reference}"))
+        console.print(facts(changes))
+
+
+def _named(layers: tuple[int, ...]) -> str:
+    whole = layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"L{layers[0]}–{layers[-1]}" if whole else ", ".join(f"L{each}" for each in layers)
+
+
+def _change(before: Worth, after: Worth) -> str:
+    change = after.dormancy.mean() - before.dormancy.mean()
+    if before.dormancy.shape != after.dormancy.shape:
+        return f"{100 * change:+.1f} points; other layers"
+    moved = int((before.dormancy != after.dormancy).sum())
+    return f"{100 * change:+.1f} points, {moved} of {len(before.dormancy)} layers changed"
