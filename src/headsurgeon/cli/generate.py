@@ -106,7 +106,7 @@ def generate(
     """
     from headsurgeon.evaluation import Sampling, read_prompts, side_by_side
     from headsurgeon.folders import locked
-    from headsurgeon.operation import apply_patch, read_patch
+    from headsurgeon.operation import apply_patches, read_patch
 
     given = read_prompts(prompts)
     sampling = Sampling(
@@ -126,17 +126,19 @@ def generate(
     with locked(output, GENERATION):
         check_own_files(output, FILES)
         loaded, tokenizer = open_model(model, loading)
+        # put on first, so that one that does not fit is refused before anything is drawn
+        patient = apply_patches(loaded, patches) if patches else None
+        if patient is not None:
+            patient.revert()
         found = [_said(loaded, tokenizer, given, sampling, model, (), first_token)]
-        if patches:
-            for each in patches:
-                apply_patch(loaded, each)
-            names = [each.name for each in patches]
-            label = f"with {' + '.join(names)}"
+        if patient is not None:
+            patient.merge()
+            label = f"with {' + '.join(each.name for each in patches)}"
             found.append(_said(loaded, tokenizer, given, sampling, label, patches, first_token))
         if baseline is not None:
             label = f"{baseline} (baseline)" if baseline == model else baseline
             # one model is held at a time
-            del loaded
+            del loaded, patient
             other, own = open_model(baseline, loading)
             found.append(_said(other, own, given, sampling, label, (), first_token))
         generation = side_by_side(found)

@@ -72,7 +72,7 @@ def layers(
     zeroed; attention and the residual stream stay.
     """
     from headsurgeon.files import header, write_json
-    from headsurgeon.operation import apply_patch, read_patch
+    from headsurgeon.operation import apply_patches, read_patch
 
     if output is not None:
         check_file(output, "layers.json")
@@ -82,20 +82,23 @@ def layers(
     for each in patches:
         read_patch(each)
     loaded, tokenizer = open_model(model, loading)
+    # put on first, so that one that does not fit is refused before anything is measured
+    patient = apply_patches(loaded, patches) if patches else None
     windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
 
     def worth(name: str, subject: "PreTrainedModel", windows: "Windows | Texts") -> Worth:
         return _worth(name, subject, windows, chosen, batch_size, loading.attention)
 
+    if patient is not None:
+        patient.revert()
     found = {model: worth(model, loaded, windows)}
-    if patches:
-        for each in patches:
-            apply_patch(loaded, each)
+    if patient is not None:
+        patient.merge()
         label = f"with {' + '.join(each.name for each in patches)}"
         found[label] = worth(label, loaded, windows)
     if baseline is not None:
         # one model is held at a time
-        del loaded
+        del loaded, patient
         other, own = open_model(baseline, loading)
         label = f"{baseline} (baseline)" if baseline in found else baseline
         theirs = read_windows(corpus, own, split=split, **asdict(reading))
