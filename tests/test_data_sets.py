@@ -12,7 +12,7 @@ from headsurgeon.data import documents, windows
 from headsurgeon.data.document import Document
 from headsurgeon.data.hub import _First, _prefix_and_rest
 from headsurgeon.data.splits import SPLITS, in_split
-from headsurgeon.errors import CorpusError
+from headsurgeon.errors import CorpusError, HeadsurgeonWarning
 from tests.char_tokenizer import char_tokenizer
 
 TOKENIZER = char_tokenizer()
@@ -123,8 +123,7 @@ def test_windows_of_a_prefix_are_in_the_split_of_their_place(tmp_path: Path) -> 
     [
         ("train[:4]", range(4)),
         ("train[3:7]", range(3, 7)),
-        ("train[5:5]", range(0)),
-        ("train[15:1000]", range(15, 20)),
+        ("train[15:20]", range(15, 20)),
         ("train[10%:20%]", range(2, 4)),
         ("train[-2:]", range(18, 20)),
     ],
@@ -203,3 +202,31 @@ def test_conversations_that_cannot_be_rendered_are_refused_in_words(tmp_path: Pa
 def test_options_that_do_not_exist_are_refused_with_those_that_do(option: str) -> None:
     with pytest.raises(CorpusError, match=r"expected the options \?chat"):
         list(documents(f"hf:some/set?{option}"))
+
+
+# -- slices that come to less than was asked for -----------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", ["train[20:]", "train[20:30]", "train[54:]", "train[10:10]"])
+def test_a_slice_without_rows_is_refused(tmp_path: Path, cut: str) -> None:
+    corpus = rows(tmp_path / "d", [f"text {number}" for number in range(20)])
+    with pytest.raises(CorpusError, match=r"train\[.*(no row|cannot be read)"):
+        list(documents(f"{corpus}::{cut}"))
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        ("train[15:40]", "holds 5 rows, where 25 were asked for"),
+        ("train[:21]", "holds 20 rows, where 21 were asked for"),
+        ("train[19:30]", "holds a single row, where 11 were asked for"),
+        ("train[19:]", "holds a single row, all of it in one split"),
+        ("train[95%:]", "holds a single row"),
+    ],
+)
+def test_a_slice_that_comes_to_less_than_was_asked_for_says_so(
+    tmp_path: Path, cut: str, said: str
+) -> None:
+    corpus = rows(tmp_path / "d", [f"text {number}" for number in range(20)])
+    with pytest.warns(HeadsurgeonWarning, match=said):
+        assert list(documents(f"{corpus}::{cut}"))

@@ -1,10 +1,11 @@
 """Rows of a data set of the Hub or a local one, whatever slice of it, with words for what fails."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headsurgeon.errors import CorpusError, HeadsurgeonError, NetworkError
+from headsurgeon.errors import CorpusError, HeadsurgeonError, HeadsurgeonWarning, NetworkError
 
 # rows that are counted, not shares of a split whose size must be known first
 _COUNTED = re.compile(r"(\w+)\[(\d{0,15}):(\d{1,15})\]")
@@ -23,8 +24,12 @@ def rows_of(
         stream: whether to read a whole split as a stream, since not all of it will be wanted;
             slices that end at a counted row are.
 
+    Warns:
+        HeadsurgeonWarning: a slice of fewer rows than were asked for, or of a single one.
+
     Raises:
-        CorpusError: no such data set, split or configuration, or rows that cannot be read.
+        CorpusError: no such data set, split or configuration, a slice without rows, or rows that
+            cannot be read.
         NetworkError: the Hub was needed and could not be reached.
     """
     import datasets
@@ -44,7 +49,9 @@ def rows_of(
                 (part, number, row)
                 for (part, number), row in zip(_row_names(loaded, split), loaded, strict=True)
             )
-        return _explaining(name, rows), loaded.info.config_name
+        found = _explaining(name, rows)
+        sliced = _of_slice(name, split, found) if "[" in split else found
+        return sliced, loaded.info.config_name
     except Exception as error:
         raise _explained(name, error) from error
 
@@ -59,6 +66,29 @@ def _explaining(name: str, rows: Iterator[Row]) -> Iterator[Row]:
         except Exception as error:
             raise _explained(name, error) from error
         yield row
+
+
+def _of_slice(name: str, split: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The same rows; says so where a slice came to fewer than were asked for, or to one or none."""
+    count = 0
+    for row in rows:
+        count += 1
+        yield row
+    if not count:
+        raise CorpusError(
+            f"hf:{name}: the slice {split} holds no row, since it begins where the data ends; "
+            "choose an earlier one"
+        )
+    counted = _COUNTED.fullmatch(split)
+    asked = int(counted[3]) - int(counted[2] or 0) if counted else 0
+    if count == 1 or count < asked:
+        held = "a single row" if count == 1 else f"{count} rows"
+        than = f", where {asked} were asked for" if count < asked else ", all of it in one split"
+        warnings.warn(
+            f"hf:{name}: the slice {split} holds {held}{than}",
+            category=HeadsurgeonWarning,
+            stacklevel=2,
+        )
 
 
 def _explained(name: str, error: Exception) -> HeadsurgeonError:
