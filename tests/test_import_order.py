@@ -40,6 +40,7 @@ ORDER = [
     "operation",
     "evaluation",
     "training",
+    "passes",
     "study",
     "report",
     "cli",

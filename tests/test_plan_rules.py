@@ -314,7 +314,12 @@ def test_without_sick_heads_there_is_nothing_to_plan(rule: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("sicc", {}, "no rule 'sicc'; known are sick, band, heads, column, random, matched, idle"),
+        (
+            "sicc",
+            {},
+            "no rule 'sicc'; known are sick, newly-sick, band, heads, column, random, matched,"
+            " idle",
+        ),
         ("band", {}, "rule band needs band"),
         ("heads", {}, "rule heads needs heads"),
         ("heads", {"heads": []}, "no head is named"),

@@ -39,6 +39,9 @@ from .operation.lora import LoraLearner as LoraLearner
 from .operation.lora import open_lora as open_lora
 from .operation.operating import operate as operate
 from .operation.patient import Patient as Patient
+from .passes.result import Pass as Pass
+from .passes.result import Passes as Passes
+from .passes.run import run_passes as run_passes
 from .planning.plan import Plan as Plan
 from .planning.plan import PlannedHead as PlannedHead
 from .planning.planning import plan as plan

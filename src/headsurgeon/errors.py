@@ -7,6 +7,7 @@
     │   ├── CorpusError            the text is missing, empty, or too short for one window
     │   ├── HeadError              a head that this model does not have
     │   ├── PlanError              a plan that is malformed or made for another model
+    │   │   └── NothingToOperate   a rule that no head of the model fits
     │   ├── StudyError             a study that is malformed, or cannot be run as it is
     │   ├── PatchError             a patch that is damaged or made for another base
     │   ├── SettingsError          settings out of range; lists all of them at once
@@ -57,6 +58,10 @@ class HeadError(InputError):
 
 class PlanError(InputError):
     """A plan that is malformed or made for another model; the message names the line."""
+
+
+class NothingToOperate(PlanError):
+    """A rule that no head of the model fits, so that there is nothing to operate on."""
 
 
 class StudyError(InputError):

@@ -36,9 +36,9 @@ def plan(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="sick, band, heads, column, idle (sick heads that do no work), or a control: "
-            "random, matched (healthy, nearest slopes). By default sick, or what the options "
-            "below ask for.",
+            help="sick, newly-sick (healthy in --untouched), band, heads, column, idle (sick heads "
+            "that do no work), or a control: random, matched (healthy, nearest slopes). By default "
+            "sick, or what the options below ask for.",
             rich_help_panel=CHOICE,
             show_default=False,
         ),
@@ -81,6 +81,15 @@ def plan(
         typer.Option(
             metavar="L5H9,…",
             help="Heads to follow and leave alone, besides those that the rule watches.",
+            rich_help_panel=CHOICE,
+            show_default=False,
+        ),
+    ] = None,
+    untouched: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIAGNOSIS",
+            help="For rule newly-sick: the diagnosis of the model before any operation.",
             rich_help_panel=CHOICE,
             show_default=False,
         ),
@@ -174,7 +183,7 @@ def plan(
 
     _check_names(init, output_start)
     _check_output(output, overwrite)
-    diagnosed = Diagnosis.load(diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis)
+    diagnosed = Diagnosis.load(_file_of(diagnosis))
     rule_name = _asked_for(heads, band, column) if rule is None else rule
     asked = {
         "rule": rule_name,
@@ -183,6 +192,7 @@ def plan(
         "layers": options.first_last(layers, "--layers"),
         "column": column,
         "watch": () if watch is None else watch.split(","),
+        "untouched": None if untouched is None else Diagnosis.load(_file_of(untouched)),
         "max_cost": max_cost,
         "ablation_mode": ablation_mode,
         "init": init,
@@ -221,6 +231,10 @@ def plan(
         read, reading = "SPEC", ()
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)
+
+
+def _file_of(diagnosis: Path) -> Path:
+    return diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis
 
 
 def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:

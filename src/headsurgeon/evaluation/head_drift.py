@@ -83,16 +83,16 @@ class Drift(Result):
     def _free(self) -> Bool[np.ndarray, "layer head"]:
         # a change that is no number belongs to a layer without attention
         free = ~self.structural_zeros & np.isfinite(self.mass_change)
-        return np.asarray(free & ~_mask(self.operated, self.mass_change.shape))
+        return np.asarray(free & ~mask_of(self.operated, self.mass_change.shape))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def zones(self) -> dict[str, dict[str, int]]:
         """For `watched` heads and those `outside`: how many, and how many could and did drift."""
-        watched = _mask(self.watched, self.mass_change.shape)
+        watched = mask_of(self.watched, self.mass_change.shape)
         attends = np.isfinite(self.mass_change)
-        outside = attends & ~watched & ~_mask(self.operated, self.mass_change.shape)
-        moved = _mask(self.drifted, self.mass_change.shape)
+        outside = attends & ~watched & ~mask_of(self.operated, self.mass_change.shape)
+        moved = mask_of(self.drifted, self.mass_change.shape)
         return {
             name: {
                 "heads": int(zone.sum()),
@@ -152,12 +152,12 @@ def drift(
         operated_heads, watched, limits = parse_heads(operated), (), Thresholds()
     if sick_mass is not None:
         limits = Thresholds(sink=sick_mass, dead=max(sick_mass, limits.dead))
-    untouched = ~_mask(operated_heads, before.shape) & before.attends[:, None]
+    untouched = ~mask_of(operated_heads, before.shape) & before.attends[:, None]
     masks = {
-        "operated": _mask(operated_heads, before.shape),
+        "operated": mask_of(operated_heads, before.shape),
         "untouched": untouched,
-        "watched": _mask(watched, before.shape),
-        "outside": untouched & ~_mask(watched, before.shape),
+        "watched": mask_of(watched, before.shape),
+        "outside": untouched & ~mask_of(watched, before.shape),
     }
     names = np.array(["healthy", "sick"])
     was = names[limits.is_sick(before.first_token_mass).astype(int)]
@@ -194,7 +194,7 @@ def structural_zeros(
     some families, such as OLMo 2, a norm spans all heads of a layer, so that changing one rescales
     the others: where one of them did change, none of that layer counts as unable to.
     """
-    operated_on = _mask(operated, changed.shape)
+    operated_on = mask_of(operated, changed.shape)
     fixed = np.zeros_like(operated_on)
     if operated:
         lowest = min(head.layer for head in operated)
@@ -203,7 +203,8 @@ def structural_zeros(
     return np.asarray(fixed & ~operated_on)
 
 
-def _mask(heads: Sequence[HeadId], shape: tuple[int, ...]) -> Bool[np.ndarray, "layer head"]:
+def mask_of(heads: Sequence[HeadId], shape: tuple[int, ...]) -> Bool[np.ndarray, "layer head"]:
+    """Where these heads are."""
     mask = np.zeros(shape, dtype=bool)
     for head in heads:
         mask[head] = True

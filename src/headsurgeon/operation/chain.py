@@ -37,7 +37,7 @@ from headsurgeon.starts import choose_init, choose_output_start
 # in which the model may have been held when a later patch was made
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 # what untrained heads are compared with where the patches' own starts differ: the paper's
-_INIT, _OUTPUT_START = "xavier_uniform_head", "zero-output"
+_INIT, _OUTPUT_START = "xavier_uniform_head", "zero_output"
 
 
 @checked
@@ -218,7 +218,13 @@ def _patient(
 ) -> Patient:
     names = ", ".join(str(link.path) for link in links)
     beginning = _beginning(links)
-    patient = open_patient(model, layout, _plan(links), beginning, planned_here=False)
+    patient = open_patient(
+        model,
+        layout,
+        joined_plan([link.content.plan for link in links]),
+        beginning,
+        planned_here=False,
+    )
     try:
         fill(patient, weights.slices(), names)
         patient.merge()
@@ -230,9 +236,11 @@ def _patient(
     return patient
 
 
-def _plan(links: Sequence[_Link]) -> Plan:
-    """All operated heads, each as it was first planned, and the watched ones among the others."""
-    plans = [link.content.plan for link in links]
+def joined_plan(plans: Sequence[Plan]) -> Plan:
+    """One plan in place of several that were carried out one after the other.
+
+    All operated heads, each as it was first planned, and the watched ones among the others.
+    """
     heads: dict[object, PlannedHead] = {}
     for role in ("operate", "watch"):
         for head in (head for plan in plans for head in plan.heads if head.role == role):

@@ -42,6 +42,10 @@ _COMMENT = """\
 """
 
 
+# what the file says also where it is none
+_SAID = {"fingerprint", "joint_cost"}
+
+
 class PlannedHead(Record):
     """One head of a plan.
 
@@ -71,6 +75,10 @@ class _Fields(Exact):
     model: str
     fingerprint: str | None = None
     rule: str = "heads"
+    layers: tuple[int, int] | None = None
+    band: tuple[int, int] | None = None
+    column: int | None = None
+    max_cost: Finite | None = None
     thresholds: Mapping[LimitName, Finite] = {}
     init: StartName = "xavier_uniform_head"
     output_start: StartName = "zero_output"
@@ -87,6 +95,7 @@ class Plan(Record, _Fields):
         model: id of the model it was made for.
         fingerprint: SHA-256 of all attention projections of the model; None when made without it.
         rule: the rule that chose the heads.
+        layers, band, column, max_cost: what the rule was told; None where nothing.
         thresholds: limits the verdicts used, by name.
         init: how Q, K and V start, a name in `starts.INITS`.
         output_start: what the head's output is at step 0, a name in `starts.OUTPUT_STARTS`.
@@ -127,6 +136,9 @@ class Plan(Record, _Fields):
     def to_yaml(self) -> str:
         """The plan as YAML text, one line per head."""
         fields = {**header("plan"), **self.model_dump(exclude={"heads"})}
+        fields = {
+            name: fields[name] for name in fields if fields[name] is not None or name in _SAID
+        }
         lines = [_COMMENT, _dumped(fields), "heads:\n" if self.heads else "heads: []\n"]
         lines += [f"- {_dumped(_entry(head), flow=True)}" for head in self.heads]
         return "".join(lines)

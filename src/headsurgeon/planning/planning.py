@@ -10,7 +10,7 @@ from headsurgeon.arch.layout import Layout
 from headsurgeon.arch.registry import layout_of
 from headsurgeon.arguments import checked
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.errors import PlanError
+from headsurgeon.errors import NothingToOperate, PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
 from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
@@ -35,6 +35,7 @@ def plan(
     layers: tuple[int, int] | None = None,
     column: int | None = None,
     watch: Iterable[str | HeadId | tuple[int, int]] = (),
+    untouched: Diagnosis | None = None,
     cost: Cost | None = None,
     max_cost: float = 0.05,
     ablation_mode: AblationMode = "zero",
@@ -51,10 +52,12 @@ def plan(
         rule: a name in `rules.RULES`.
         heads: for rule `heads`: the heads, such as `L5H14`; for `idle`: those it may choose from.
         band: for rule `band`: first and last head index, inclusive.
-        layers: for `sick`, `band`, `column` and `idle`: first and last layer, inclusive.
+        layers: for `sick`, `newly-sick`, `band`, `column` and `idle`: first and last layer,
+            inclusive.
         column: for rule `column`: the head index.
         watch: heads to follow besides those that the rule watches; one that is operated on is
             not watched.
+        untouched: for rule `newly-sick`: the diagnosis of the model before any operation.
         cost: loss that ablating a set of heads together costs, nats per token. With it the plan
             shows what each operated head and all of them together cost now; `idle` needs it.
         max_cost: for rule `idle`: limit of the joint cost, nats per token.
@@ -71,8 +74,8 @@ def plan(
         The plan, heads sorted.
 
     Raises:
-        PlanError: unknown rule, options that do not fit it, ranges the model does not have, or
-            nothing to operate on.
+        PlanError: unknown rule, options that do not fit it, or ranges the model does not have.
+        NothingToOperate: no head fits the rule.
         HeadError: a named head that the model does not have, or in a layer without attention.
         SettingsError: an unknown start, or parameters that it does not take.
     """
@@ -82,6 +85,7 @@ def plan(
         band=band,
         layers=layers,
         column=column,
+        untouched=untouched,
         seed=seed,
         cost=cost,
         max_cost=max_cost,
@@ -89,7 +93,7 @@ def plan(
     )
     _check(diagnosis, rule, options)
     if not diagnosis.sick and rule not in ("heads", "column"):
-        raise PlanError(
+        raise NothingToOperate(
             f"the diagnosis found no sick head, so rule {rule} has nothing to operate on; "
             "rule heads operates on the heads you name"
         )
@@ -113,6 +117,10 @@ def plan(
     result = Plan(
         model=diagnosis.stats.provenance.model,
         rule=rule,
+        layers=layers,
+        band=band,
+        column=column,
+        max_cost=max_cost if rule == "idle" else None,
         heads=tuple(sorted(planned, key=lambda head: head.id)),
         thresholds=diagnosis.thresholds.model_dump(),
         init=chosen_init.name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis, heads_where
-from headsurgeon.errors import PlanError
+from headsurgeon.errors import NothingToOperate, PlanError
 from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.planning.matching import nearest
 
@@ -22,6 +22,7 @@ class RuleOptions:
     band: tuple[int, int] | None = None
     layers: tuple[int, int] | None = None
     column: int | None = None
+    untouched: Diagnosis | None = None
     seed: int = 0
     cost: Cost | None = None
     max_cost: float = 0.05
@@ -44,6 +45,17 @@ def sick(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
     return SelectedHeads(
         _some(_within(diagnosis.sick, options.layers), "no sick head in those layers")
     )
+
+
+def newly_sick(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
+    """Heads that are sick now and were not in the untouched model, within `layers` if given."""
+    before = options.untouched
+    if before is None or before.stats.shape != diagnosis.stats.shape:
+        raise PlanError(
+            "rule newly-sick compares with the untouched model; give the diagnosis of that model"
+        )
+    fell = [head for head in diagnosis.sick if not before.is_sick[head]]
+    return SelectedHeads(_some(_within(fell, options.layers), "no head has become sick"))
 
 
 def band(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
@@ -135,7 +147,7 @@ def idle(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
             joint = together
     if not idle_heads:
         cheapest = min(candidates, key=lambda head: costs[head])
-        raise PlanError(
+        raise NothingToOperate(
             f"no sick head can be ablated for {options.max_cost:g} nats or less; the cheapest, "
             f"{cheapest}, costs {costs[cheapest]:.4f}: raise --max-cost or choose another rule"
         )
@@ -164,6 +176,7 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "sick": Rule(sick, takes=frozenset({"layers"})),
+    "newly-sick": Rule(newly_sick, needs=frozenset({"untouched"}), takes=frozenset({"layers"})),
     "band": Rule(band, needs=frozenset({"band"}), takes=frozenset({"layers"})),
     "heads": Rule(heads, needs=frozenset({"heads"})),
     "column": Rule(column, needs=frozenset({"column"}), takes=frozenset({"layers"})),
@@ -184,5 +197,5 @@ def _within(candidates: Sequence[HeadId], layers: tuple[int, int] | None) -> tup
 
 def _some(selected: Sequence[HeadId], otherwise: str) -> tuple[HeadId, ...]:
     if not selected:
-        raise PlanError(f"{otherwise}: there is nothing to operate on")
+        raise NothingToOperate(f"{otherwise}: there is nothing to operate on")
     return tuple(sorted(selected))

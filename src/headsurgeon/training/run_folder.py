@@ -17,6 +17,7 @@ from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation import Patient
 from headsurgeon.operation.learner import Learner
+from headsurgeon.planning import Plan
 from headsurgeon.records import start_name
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.settings import TrainSettings
@@ -54,10 +55,10 @@ def identity(
         **learner.identity(),
         "dtype": str(learner.model.dtype).removeprefix("torch."),
         "attention": ran,
-        "train": _describe(train),
-        "dev": _describe(dev),
-        "anchor": None if anchor is None else _describe(anchor),
-        "probes": {name: _describe(windows) for name, windows in sorted(probes.items())},
+        "train": describe(train),
+        "dev": describe(dev),
+        "anchor": None if anchor is None else describe(anchor),
+        "probes": {name: describe(windows) for name, windows in sorted(probes.items())},
         "settings": settings.model_dump(mode="json"),
         "weights": weight_hashes(learner),
         "config": configuration(learner),
@@ -145,7 +146,8 @@ def _warn(before: list[dict[str, str]], now: dict[str, str], folder: Path) -> No
     )
 
 
-def _describe(windows: Windows) -> dict[str, Any]:
+def describe(windows: Windows) -> dict[str, Any]:
+    """What tells windows from others: where they are from, and a hash of their tokens."""
     return {
         "corpus": windows.corpus,
         "split": windows.split,
@@ -160,11 +162,7 @@ def _check_same(earlier: Mapping[str, Any], this_run: Mapping[str, Any], folder:
     # hundreds of hashes are told in one line
     before = _comparable(_completed(earlier) | {"weights": None})
     now = _comparable({**this_run, "weights": None})
-    faults = [
-        f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
-        for name in sorted(set(before) | set(now))
-        if before.get(name) != now.get(name)
-    ]
+    faults = differences(before, now)
     weights = earlier.get("weights")
     if weights != this_run["weights"]:
         known = weights if isinstance(weights, dict) else {}
@@ -174,6 +172,25 @@ def _check_same(earlier: Mapping[str, Any], this_run: Mapping[str, Any], folder:
             f"{folder} holds another run; choose another folder, or the same settings and model:"
             "\n  " + "\n  ".join(faults)
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two identities, without nesting, differ: one line for each entry."""
+    return [
+        f"{name}: the run there has {_shown(before, name)}, this one {_shown(now, name)}"
+        for name in sorted(set(before) | set(now))
+        if before.get(name) != now.get(name)
+    ]
+
+
+def planned_in(folder: Path) -> Plan | None:
+    """The plan of the run that was begun in a folder; None where none was.
+
+    Raises:
+        OutputError, PlanError: its `run.json` is damaged.
+    """
+    path = folder / RUN_NAME
+    return Plan.from_yaml(str(_read(path)[0].get("plan")), str(path)) if path.exists() else None
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,23 +208,24 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     versions wrote `fused` for both, and for what was asked. They also had hyphens in the names of
     starts.
     """
-    flat = _flat(identity)
+    found = flat(identity)
     for name in ("init", "output_start"):
-        if isinstance(flat.get(name), str):
-            flat[name] = start_name(flat[name])
+        if isinstance(found.get(name), str):
+            found[name] = start_name(found[name])
     for name in ("attention", "settings.attention"):
-        if flat.get(name) in ("tiles", "kernel", "fused"):
-            flat[name] = "fast"
-    return flat
+        if found.get(name) in ("tiles", "kernel", "fused"):
+            found[name] = "fast"
+    return found
 
 
-def _shown(content: dict[str, Any], name: str) -> str:
+def _shown(content: Mapping[str, Any], name: str) -> str:
     return files.shorten(repr(content.get(name)), 200)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Without nesting: `settings.length` for what stands in `settings`."""
+    found: dict[str, Any] = {}
     for name, value in content.items():
         nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,10 @@
+from .comparison import BecameSick as BecameSick
+from .comparison import ZoneChange as ZoneChange
+from .comparison import became_sick as became_sick
+from .comparison import zone_changes as zone_changes
+from .result import Pass as Pass
+from .result import Passes as Passes
+from .result import RecoveredHeads as RecoveredHeads
+from .rules import RuleOfPass as RuleOfPass
+from .run import run_passes as run_passes
+from .watching import PassObserver as PassObserver

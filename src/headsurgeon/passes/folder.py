@@ -1,0 +1,56 @@
+"""The folder of a sequence: `passes.json` says what it is; only the same may go on in it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from headsurgeon.errors import InputError, OutputError
+from headsurgeon.passes.result import PASSES, Passes
+from headsurgeon.training.run_folder import differences, flat
+
+UNTOUCHED = "diagnosis.json"
+PLAN = "plan.yaml"
+DIAGNOSIS = "diagnosis.json"
+DRIFT = "drift.json"
+RECOVERY = "recovery.json"
+
+
+def folder_of(number: int) -> str:
+    """The folder of a pass in that of its sequence."""
+    return f"pass-{number}"
+
+
+def open_sequence(folder: Path, model: str, identity: Mapping[str, Any], passes: int) -> Passes:
+    """Begins a sequence in an empty folder, or goes on with the same one; call it `locked`.
+
+    More passes than were asked for before are the same sequence.
+
+    Raises:
+        OutputError: another sequence lies there, with more passes, or a damaged one.
+        WriteError: it cannot be written.
+    """
+    path = folder / PASSES
+    # as a file has it, so that lists and tuples are the same
+    wanted = to_jsonable_python(identity)
+    if not path.exists():
+        begun = Passes(model=model, identity=wanted)
+        begun.save(path)
+        return begun
+    try:
+        found = Passes.load(path)
+    except InputError as error:
+        raise OutputError(f"{error}; or choose another folder") from error
+    faults = differences(flat(found.identity), flat(wanted))
+    if faults:
+        raise OutputError(
+            f"{folder} holds other passes; choose another folder, or the same settings and model:"
+            "\n  " + "\n  ".join(faults)
+        )
+    if len(found.passes) > passes:
+        raise OutputError(
+            f"{folder} holds {len(found.passes)} passes, more than the {passes} asked for; choose "
+            "another folder, or put on the first of its patches alone"
+        )
+    return found
