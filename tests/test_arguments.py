@@ -118,6 +118,21 @@ WRONG: dict[str, tuple[Call, str]] = {
         ),
         "learner: expected Learner, got BloomForCausalLM.*headsurgeon.operate",
     ),
+    "run_passes": (
+        lambda c: hs.run_passes(c.model, c.windows, c.windows, output="x", settings=c.windows),
+        "settings: expected TrainSettings, got Windows",
+    ),
+    "run_passes rules": (
+        lambda c: hs.run_passes(
+            c.model,
+            c.windows,
+            c.windows,
+            output="x",
+            settings=hs.TrainSettings(epochs=1),
+            rules="sick",
+        ),
+        "rules: expected a list",
+    ),
     "apply_patch": (lambda c: hs.apply_patch(c.model, b"patch"), "path: expected Path or text"),
     "apply_patches": (lambda c: hs.apply_patches(c.model, "p"), "paths: expected a list of Path"),
     "compose_patches": (lambda c: hs.compose_patches(c.model, ["p"], None), "output: .*got None"),

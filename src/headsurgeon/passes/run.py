@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.folders import locked
@@ -21,6 +22,7 @@ from headsurgeon.planning import Plan
 from headsurgeon.training import TrainSettings
 
 
+@checked
 def run_passes(
     model: PreTrainedModel,
     train_windows: Windows,
