@@ -32,7 +32,7 @@ texts:
 - {{name: prose, corpus: "{prose}"}}
 train_on: [code]
 windows: {{length: 32, diagnose: 8, price: 2, test: 8, statistics: 4}}
-train: {{max_tokens: 2048, batch_size: 4, evaluate_every: 8, checkpoint_every: 16, dev_windows: 4,
+train: {{max_tokens: 3072, batch_size: 4, evaluate_every: 8, checkpoint_every: 16, dev_windows: 4,
          statistics_windows: 2, learning_rate: 1.0e-2}}
 null_seeds: 2
 arms: [untouched]
@@ -148,7 +148,7 @@ def losses(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     )
     run_study(study.model_copy(update={"arms": arms}), folder)
     results = load_results(folder)
-    assert {cell.arm: cell.error for cell in results.failed} == {}
+    assert {cell.arm: cell.failure for cell in results.failed} == {}
     assert all((folder / "cells" / str(cell.cell) / CELL).exists() for cell in results.cells)
     return {
         cell.arm: sum(cell.scored["code"].nll) / sum(cell.scored["code"].tokens)

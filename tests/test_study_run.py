@@ -17,48 +17,13 @@ from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, r
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.rates import next_rate
 from headsurgeon.study.results import CELL, PREPARED, STUDY, folder_of
-from tests.planted import PLANTED, save_pair, save_texts
-
-TEXT = """\
-kind: study
-name: pico
-model: {collapsed}
-twin: {healthy}
-texts:
-- {{name: code, corpus: "{code}"}}
-- {{name: prose, corpus: "{prose}"}}
-train_on: [code]
-windows: {{length: 32, diagnose: 8, price: 2, test: 8, statistics: 4}}
-train: {{max_tokens: 512, batch_size: 4, evaluate_every: 2, checkpoint_every: 1, dev_windows: 4,
-         statistics_windows: 2}}
-null_seeds: 2
-arms:
-- {{name: paper, train: {{learning_rate: 1.0e-2}}}}
-- gradient_only
-- ceiling
-- untrained
-- ablate_mean
-- ablate_sick
-- random_heads
-- matched_healthy
-- {{name: column, column: 0}}
-contrasts:
-- {{name: improves, question: improves, arm: paper}}
-- {{name: mechanism, question: mechanism, arm: paper, against: gradient_only}}
-- {{name: recovers, question: recovers, arm: paper}}
-- {{name: pruning, question: pruning, arm: paper, against: ablate_mean}}
-- {{name: harms, question: harms, arm: paper, on: other, margin: 10}}
-"""
+from tests.planted import PLANTED
+from tests.studies import numbers, pico_study, with_arms
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    folder = tmp_path_factory.mktemp("models")
-    healthy, collapsed = save_pair(folder)
-    code, prose = save_texts(folder / "code"), save_texts(folder / "prose", seed=1)
-    return Study.from_yaml(
-        TEXT.format(collapsed=collapsed, healthy=healthy, code=code, prose=prose)
-    )
+    return pico_study(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +40,10 @@ def part(study: Study) -> Study:
     return study.model_copy(update={"arms": arms, "contrasts": study.contrasts[:1]})
 
 
-def numbers(folder: Path) -> dict[str, Any]:
-    """All that the cells of a study came to, but for how long they took."""
-    return {
-        str(cell.cell): cell.model_dump(exclude={"seconds"}) for cell in load_results(folder).cells
-    }
-
-
 def test_every_cell_is_done_and_scored_on_every_text(finished: Path, study: Study) -> None:
     results = load_results(finished)
     assert not results.missing
-    assert {cell.error for cell in results.cells} == {""}
+    assert {cell.failure for cell in results.cells} == {""}
     assert [cell.arm for cell in results.cells] == [arm.name for arm in study.every_arm]
     for cell in results.cells:
         assert set(cell.scored) == set(cell.heads) == {"code", "prose"}
@@ -179,7 +137,7 @@ def test_a_study_that_is_stopped_and_run_again_gives_the_same_numbers(
 ) -> None:
     folder = tmp_path / "study"
     with pytest.raises(Interrupted):
-        run_study(part, folder, observer=Impatient(1))
+        run_study(part, folder, observer=Impatient(2))
     # as a kill would leave it: a run at its end, the cell's file not yet there
     (folder_of(folder, Cell("paper", "code", 0)) / CELL).unlink()
     run_study(part, folder)
@@ -215,7 +173,7 @@ def test_an_arm_that_fails_says_why_and_the_others_go_their_way(
     )
     result = run_study(grown, folder)
     (failed,) = result.results.failed
-    assert (failed.arm, "no_such_start" in failed.error) == ("broken", True)
+    assert (failed.arm, "no_such_start" in failed.failure) == ("broken", True)
     assert len(numbers(folder)) == len(numbers(finished)) + 1
     # and the command says so
     (folder / STUDY).unlink()
@@ -269,8 +227,8 @@ def test_a_damaged_cell_is_refused_in_words(finished: Path, tmp_path: Path, dama
 
 def test_a_cell_that_is_written_and_read_is_the_same(finished: Path, tmp_path: Path) -> None:
     for cell in load_results(finished).cells:
-        cell.save(tmp_path)
-        assert CellResult.load(tmp_path) == cell
+        cell.save(tmp_path / CELL)
+        assert CellResult.load(tmp_path / CELL) == cell
 
 
 @pytest.mark.parametrize(
@@ -292,8 +250,7 @@ def test_a_grid_grows_where_its_best_is_at_an_end(
 
 def test_a_rate_is_chosen_between_two_worse_ones(study: Study, tmp_path: Path) -> None:
     arm = {"name": "gradient_only", "rates": (1e-1, 2e-1, 4e-1)}
-    fields = {**study.model_dump(), "arms": (arm,), "contrasts": (), "twin": None}
-    run_study(Study.model_validate(fields), tmp_path / "study")
+    run_study(with_arms(study, arm, twin=None), tmp_path / "study")
     found = json.loads((tmp_path / "study/rates/gradient_only-code/rate.json").read_text())
     losses = {float(rate): loss for rate, loss in found["losses"].items()}
     assert next_rate(losses) is None

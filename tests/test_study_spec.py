@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from headsurgeon.errors import StudyError
 from headsurgeon.study import PRESETS, READY, Arm, Study
+from headsurgeon.study.quick import BUDGET, WINDOWS, quick
 from headsurgeon.study.results import cells_of
 
 SHORT = """\
@@ -106,3 +107,30 @@ def test_a_study_cannot_be_changed() -> None:
     study = Study.from_yaml(SHORT)
     with pytest.raises(ValidationError):
         study.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_quick_look_has_the_same_arms_and_heads_and_less_of_all_else(name: str) -> None:
+    whole = Study.load(name)
+    short = quick(whole)
+    assert short.name == f"{name}-quick"
+    assert [arm.name for arm in short.arms] == [arm.name for arm in whole.arms]
+    assert (short.windows.diagnose, short.windows.price) == (
+        whole.windows.diagnose,
+        whole.windows.price,
+    )
+    assert short.train["max_tokens"] == whole.train["max_tokens"] // BUDGET
+    assert short.windows.test == whole.windows.test // WINDOWS
+    assert short.seeds == whole.seeds[:1]
+    assert not any(arm.rates for arm in short.arms)
+    for arm in whole.arms:
+        if arm.rates:
+            rate = short.settings(short.arm(arm.name)).learning_rate
+            assert rate == arm.rates[len(arm.rates) // 2]
+    assert Study.from_yaml(short.to_yaml()) == short
+
+
+def test_what_a_start_reads_is_not_more_than_the_budget() -> None:
+    text = changed("- paper\n", "- {name: paper, like: induction, calibration: 5}\n")
+    with pytest.raises(StudyError, match=r"arm paper: max_tokens: the start reads 1280 tokens"):
+        Study.from_yaml(text)

@@ -102,3 +102,13 @@ class StateError(OperationError):
 
 class Interrupted(OperationError):
     """Stopped by the user; the run can be resumed."""
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """The error, what it was raised from or while handling, and so on; each once."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain

@@ -75,6 +75,13 @@ HeadName = Annotated[HeadId, PlainValidator(_head), PlainSerializer(str)]
 Seed = Annotated[int, BeforeValidator(_seed)]
 
 
+def frozen(value: Any) -> Any:
+    """Tuples for lists, however deep: JSON has lists alone, and what is frozen holds tuples."""
+    if type(value) in (list, tuple):
+        return tuple(map(frozen, value))
+    return {key: frozen(item) for key, item in value.items()} if type(value) is dict else value
+
+
 class Exact(BaseModel):
     """Frozen, with no field beyond those named; types are not guessed (a text is no number)."""
 
@@ -83,8 +90,7 @@ class Exact(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _frozen(cls, value: Any) -> Any:
-        # JSON has lists alone, and what is frozen holds tuples
-        return tuple(value) if isinstance(value, list) else value
+        return frozen(value)
 
 
 class Record(Exact):

@@ -27,6 +27,8 @@ class Result(Record):
     """What a measurement or a comparison came to."""
 
     kind: ClassVar[str]
+    # what to do about a damaged file
+    remedy: ClassVar[str] = "write it again"
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +60,7 @@ class Result(Record):
         except InputError as problem:
             reason = str(problem)
         raise InputError(
-            f"{shorten(str(path), 300)} is damaged ({shorten(reason, 300)}); write it again"
+            f"{shorten(str(path), 300)} is damaged ({shorten(reason, 300)}); {cls.remedy}"
         )
 
 

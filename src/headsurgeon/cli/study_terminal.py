@@ -88,18 +88,18 @@ class StudyTerminal:
 
     def finished(self, task: "Task") -> None:
         """One more is done."""
-        from headsurgeon.study.results import CellResult, folder_of
+        from headsurgeon.study.results import CellResult, cell_file
 
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
-        if task.rates:
+        if task.what != "cell":
             _show_done(str(task), None)
             return
-        cell = CellResult.load(folder_of(self.folder, task.cell))
+        cell = CellResult.load(cell_file(self.folder, task.cell))
         if cell.status == "done":
             _show_done(str(task), cell.seconds)
         else:
-            err().print(Text(printable(f"✗ {task} failed: {cell.error.splitlines()[-1]}")))
+            err().print(Text(printable(f"✗ {task} failed: {cell.failure.splitlines()[-1]}")))
 
     def close(self) -> None:
         """Stops what moves."""
@@ -119,8 +119,7 @@ class StudyTerminal:
         from headsurgeon.diagnosis import Diagnosis
         from headsurgeon.planning import Plan
         from headsurgeon.study import Study
-        from headsurgeon.study.prepare import diagnosis_file
-        from headsurgeon.study.results import PLAN, STUDY
+        from headsurgeon.study.results import PLAN, STUDY, diagnosis_file
 
         for name in Study.load(self.folder / STUDY).diagnosed:
             diagnosis = Diagnosis.load(diagnosis_file(self.folder, name))

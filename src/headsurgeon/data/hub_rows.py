@@ -5,7 +5,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headsurgeon.errors import CorpusError, HeadsurgeonError, HeadsurgeonWarning, NetworkError
+from headsurgeon.errors import (
+    CorpusError,
+    HeadsurgeonError,
+    HeadsurgeonWarning,
+    NetworkError,
+    causes_of,
+)
 
 # rows that are counted, not shares of a split whose size must be known first
 _COUNTED = re.compile(r"(\w+)\[(\d{0,15}):(\d{1,15})\]")
@@ -95,7 +101,7 @@ def _explained(name: str, error: Exception) -> HeadsurgeonError:
     """One error for whatever the library raises; it has no base class of its own for all of it."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    causes = _chain(error)
+    causes = causes_of(error)
     # the network first: huggingface_hub derives some of these from FileNotFoundError and OSError
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
@@ -112,15 +118,6 @@ def _explained(name: str, error: Exception) -> HeadsurgeonError:
         return CorpusError(f"hf:{name}: no such data set: {_first_line(error)}")
     reasons = dict.fromkeys(_first_line(cause) for cause in causes)
     return CorpusError(f"hf:{name}: cannot be read: {'; '.join(reasons)}")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain
 
 
 def _row_names(rows: Any, split: str) -> Iterator[tuple[str, int]]:

@@ -18,7 +18,7 @@ zero, so ablating them costs exactly nothing and 3 fails; with any other start 2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -45,6 +45,15 @@ COMPARED = ("first_token_mass", "entropy", "mean_distance")
 NULL_SEEDS = (101, 102, 103, 104, 105)
 # chance, over all heads and statistics together, that an untrained head seems to differ
 CHANCE = 0.05
+
+
+@runtime_checkable
+class Means(Protocol):
+    """What a null is judged by: `HeadStats`, or what was kept of it."""
+
+    def mean(self, name: str) -> Float[np.ndarray, "layer head"]:
+        """The mean of a statistic over windows, for every head."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +144,7 @@ def empirical_null(
     say), as the paper's do, since weights that were kept or fitted are not untrained ones. The
     patient must be reverted, so that its model is the stock one; it is again afterwards.
     """
-    blind = choose_init(patient.init).start.untrained
-    blind = blind and not choose_output_start(patient.output_start).start.calibrated
-    init = patient.init if blind else "xavier_uniform_head"
-    start = patient.output_start if blind else "zero_output"
+    init, start = untrained_start(patient.init, patient.output_start)
     measured = []
     for seed in seeds:
         untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)
@@ -147,6 +153,18 @@ def empirical_null(
         finally:
             untrained.revert()
     return measured
+
+
+def untrained_start(init: str, output_start: str) -> tuple[str, str]:
+    """How heads start that are not trained, for comparison with heads that started like this.
+
+    Raises:
+        SettingsError: no such start.
+    """
+    qkv, output = choose_init(init), choose_output_start(output_start)
+    if qkv.start.untrained and not output.start.calibrated:
+        return qkv.name, output.name
+    return "xavier_uniform_head", "zero_output"
 
 
 @checked
@@ -224,7 +242,7 @@ def measure_and_ablate(
 def recovery_from(
     before: Sequence[StatsAndAblation],
     after: Sequence[StatsAndAblation],
-    nulls: Sequence[Sequence[HeadStats]],
+    nulls: Sequence[Sequence[Means]],
     heads: Sequence[HeadId],
     *,
     sick_mass: float = Thresholds().sink,
@@ -258,7 +276,8 @@ def recovery_from(
         revived=revived,
         function=tuple(_gain(new, old) for new, old in zip(revived, stock, strict=True)),
         null=tuple(
-            _pick(np.mean([n.first_token_mass for n in null], axis=0), heads) for null in nulls
+            _pick(np.mean([n.mean("first_token_mass") for n in null], axis=0), heads)
+            for null in nulls
         ),
     )
 
@@ -270,7 +289,7 @@ def _gain(revived: Ablation, stock: Ablation) -> Estimate:
 
 
 def _unlike(
-    stats: HeadStats, null: Sequence[HeadStats], heads: Sequence[HeadId]
+    stats: HeadStats, null: Sequence[Means], heads: Sequence[HeadId]
 ) -> Bool[np.ndarray, " operated"]:
     """Whether a head's interval leaves the range in which one more untrained head would fall.
 

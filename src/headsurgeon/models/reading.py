@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError
+from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, causes_of
 
 # read by transformers or tokenizers wherever they lie in a checkpoint folder
 _JSON_FILES = (
@@ -74,7 +74,7 @@ def reading(spec: str, what: str) -> Iterator[None]:
 
 def explained(spec: str, what: str, error: Exception) -> HeadsurgeonError:
     """The failure in one line: what was asked for, why it failed, what to do."""
-    causes = list(_chain(error))
+    causes = causes_of(error)
     # asked in this order because huggingface_hub derives some of these from one another
     for cause in causes:
         if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
@@ -169,12 +169,3 @@ def _check_index(spec: str, folder: Path, name: str, content: Mapping[str, Any])
             )
         if not (folder / shard).is_file():
             raise ModelError(f"{spec}: {name} names {shard}, which is not in the folder")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain

@@ -10,7 +10,7 @@ from headsurgeon.report.study_tables import windows_of
 from headsurgeon.report.wording import estimated
 from headsurgeon.scores import Estimate, difference
 from headsurgeon.study.parts import UNTOUCHED
-from headsurgeon.study.results import CellResult, StudyResults, untouched
+from headsurgeon.study.results import CellResult, StudyResults, diagnosis_file, untouched
 
 
 def verdicts(diagnoses: Mapping[str, Diagnosis]) -> Table:
@@ -63,7 +63,7 @@ def ablating(results: StudyResults) -> Table:
 def diagnoses_of(results: StudyResults) -> dict[str, Diagnosis]:
     """The diagnosis of each text diagnosed, by its name."""
     return {
-        name: Diagnosis.load(results.folder / f"diagnosis-{name}.json")
+        name: Diagnosis.load(diagnosis_file(results.folder, name))
         for name in results.study.diagnosed
     }
 

@@ -17,7 +17,7 @@ from headsurgeon.report.style import write_png
 from headsurgeon.report.wording import PLANTED_SHORT
 from headsurgeon.study.conclusion import StudyResult
 from headsurgeon.study.decision_rule import Share
-from headsurgeon.study.results import CellResult, StudyResults, untouched
+from headsurgeon.study.results import CellResult, StudyResults, stock_file, untouched
 
 # of an arm with several seeds the first is drawn
 _SHOWN = 3
@@ -58,7 +58,7 @@ def _trained(results: StudyResults, text: str) -> dict[str, CellResult]:
 def _map(
     results: StudyResults, text: str, trained: Mapping[str, CellResult], planted: bool
 ) -> tuple[Figure, str]:
-    stock = Diagnosis.load(results.folder / f"untouched-{text}.json")
+    stock = Diagnosis.load(stock_file(results.folder, text))
     plan = results.study.plan
     limits = Thresholds(sink=plan.sink, dead=plan.dead, low_entropy=plan.low_entropy)
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from headsurgeon.arguments import checked
-from headsurgeon.files import read_json
 from headsurgeon.planning.plan import Plan
 from headsurgeon.printable import printable
 from headsurgeon.report import study_before
@@ -13,7 +12,7 @@ from headsurgeon.report.page import write_page
 from headsurgeon.report.study_figures import draw
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, shares_in_words
 from headsurgeon.study.conclusion import StudyResult, conclude
-from headsurgeon.study.results import PLAN, PREPARED
+from headsurgeon.study.results import PLAN, PREPARED, Prepared
 
 PAGE = "study.html"
 FIGURES = "figures"
@@ -25,7 +24,7 @@ def write_report(folder: Path | str) -> Path:
 
     Raises:
         StudyError: no study lies there.
-        OutputError: it has not been prepared, or one of its files is damaged.
+        InputError: it has not been prepared, or one of its files is damaged.
         WriteError: a file could not be written.
     """
     result = conclude(folder)
@@ -37,8 +36,8 @@ def study_page(result: StudyResult) -> Page:
 
     Its pictures are written to `figures/` beside it.
     """
-    prepared = read_json(result.folder / PREPARED, "prepared")
-    planted = bool(prepared["planted"])
+    prepared = Prepared.load(result.folder / PREPARED)
+    planted = prepared.planted
     pictures = draw(result, result.folder / FIGURES, planted)
     study = result.results.study
     return Page(
@@ -82,8 +81,8 @@ def study_page(result: StudyResult) -> Page:
             Section("The arms", tables=(_arms(result),), folded=True),
         ),
         facts={
-            **{name: str(value) for name, value in prepared["versions"].items()},
-            "device": str(prepared["device"]),
+            **prepared.versions,
+            "device": prepared.device,
             "seeds": ", ".join(map(str, study.seeds)),
             "every figure": "study.json and cells/*/cell.json",
         },
@@ -100,7 +99,7 @@ def _answers(result: StudyResult) -> list[str]:
         names = ", ".join(map(str, missing))
         sentences.append(f"NOT finished: {len(missing)} cells are missing ({names}).")
     if failed:
-        reasons = "; ".join(f"{cell.cell}: {cell.error.splitlines()[-1]}" for cell in failed)
+        reasons = "; ".join(f"{cell.cell}: {cell.failure.splitlines()[-1]}" for cell in failed)
         sentences.append(f"{len(failed)} cells FAILED and are left out: {reasons}")
     return sentences
 

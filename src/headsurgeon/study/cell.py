@@ -5,8 +5,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import HeadsurgeonError, Interrupted, StudyError
@@ -15,48 +13,37 @@ from headsurgeon.evaluation import (
     StatsAndAblation,
     ablate,
     drift,
-    empirical_null,
     recovery_from,
 )
-from headsurgeon.files import header
 from headsurgeon.operation import Learner, Patient
 from headsurgeon.planning import Plan
 from headsurgeon.scores import difference
-from headsurgeon.study.heads import heads_of
-from headsurgeon.study.material import (
-    anchor_text,
-    dev_windows,
-    load_model,
-    scored_windows,
-    threads,
-    training_text,
-)
+from headsurgeon.study.cell_parts import Recovered, Trained
+from headsurgeon.study.keys import key_of
+from headsurgeon.study.material import checked_windows, load_model, threads
 from headsurgeon.study.parts import UNTOUCHED, Arm
-from headsurgeon.study.prepare import Prepared, diagnosis_file, hash_of, key_of, stock_file
-from headsurgeon.study.rates import chosen_rate
+from headsurgeon.study.rates import chosen_rate, searched
 from headsurgeon.study.results import (
-    CELL,
-    PLAN,
+    PREPARED,
     STUDY,
     Cell,
     CellResult,
-    Recovered,
-    Scored,
-    Trained,
+    Prepared,
+    cell_file,
     folder_of,
+    rate_run,
+    stock_file,
 )
 from headsurgeon.study.scoring import Scores, score
 from headsurgeon.study.spec import Study
-from headsurgeon.study.start import start_arm
-from headsurgeon.training import read_log, train
+from headsurgeon.study.treatment import OpenCell, heads_of_cell, open_cell, train_cell
+from headsurgeon.study.untrained import ByText, untrained_heads
+from headsurgeon.training import read_log
+from headsurgeon.training.run_folder import RUN_NAME
 from headsurgeon.training.session import OnStep
 
-# unlike any seed that a study is likely to have
-FIRST_NULL_SEED = 101
 # what a cell keeps of it; the changes of single heads follow from the statistics
 DRIFT = {"threshold", "zones", "drifted", "could_drift", "transitions"}
-# of each probe text, at every evaluation of a run
-PROBE_WINDOWS = 8
 
 
 def run_cell(folder: Path, cell: Cell, device: str, on_step: OnStep | None = None) -> CellResult:
@@ -69,31 +56,25 @@ def run_cell(folder: Path, cell: Cell, device: str, on_step: OnStep | None = Non
         Interrupted: stopped by the user; the same call resumes its training.
         StudyError: the cell's file is of another study, or the text has changed meanwhile.
     """
-    study, prepared = Study.load(folder / STUDY), Prepared.load(folder)
-    place, key = folder_of(folder, cell), key_of(study, prepared, cell)
-    if (place / CELL).exists():
-        done = CellResult.load(place)
-        if done.key != key:
-            raise StudyError(
-                f"{place / CELL} is of other settings, versions or text than this study's; choose "
-                "another folder, or remove it and it is computed again"
-            )
+    study, prepared = Study.load(folder / STUDY), Prepared.load(folder / PREPARED)
+    path, key = cell_file(folder, cell), key_of(study, prepared, cell)
+    if path.exists():
+        done = CellResult.load_for(path, key)
         if done.status == "done":
             return done
-        (place / CELL).unlink()
-    place.mkdir(parents=True, exist_ok=True)
+        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     status: dict[str, Any]
     try:
         with threads(study.threads):
-            status = {"status": "done", **_computed(study, folder, cell, device, on_step)}
+            status = {"status": "done", **_computed(study, prepared, folder, cell, device, on_step)}
     except (Interrupted, StudyError):
         raise
     except Exception as error:
         words = str(error) if isinstance(error, HeadsurgeonError) else traceback.format_exc()
-        status = {"status": "failed", "error": words}
+        status = {"status": "failed", "failure": words}
     result = CellResult(
-        **header("cell"),
         key=key,
         arm=cell.arm,
         text=cell.text,
@@ -102,41 +83,29 @@ def run_cell(folder: Path, cell: Cell, device: str, on_step: OnStep | None = Non
         seconds=round(time.monotonic() - started, 1),
         **status,
     )
-    result.save(place)
+    result.save(path)
     return result
 
 
 def _computed(
-    study: Study, folder: Path, cell: Cell, device: str, on_step: OnStep | None
+    study: Study,
+    prepared: Prepared,
+    folder: Path,
+    cell: Cell,
+    device: str,
+    on_step: OnStep | None,
 ) -> dict[str, Any]:
     """What the cell came to, as fields of `CellResult`."""
-    arm, plan = study.arm(cell.arm), Plan.load(folder / PLAN)
-    model, tokenizer = load_model(study, arm.model, device)
-    texts = _same_texts(study, folder, tokenizer)
-    diagnoses = [Diagnosis.load(diagnosis_file(folder, name)) for name in study.diagnosed]
-    heads = heads_of(arm, plan, diagnoses, cell.seed or 0)
+    arm = study.arm(cell.arm)
     if arm.method in ("none", "ablate"):
-        scores = score(
-            model, texts, heads, statistics=study.windows.statistics, modes=("zero", "mean")
-        )
-        if arm.method == "ablate":
-            scores = _ablated(scores, arm)
-        return {
-            "scored": scores.scored,
-            "heads": scores.heads,
-            "operated": tuple(map(str, heads)),
-        }
-    calibration = None
-    if arm.calibration:
-        calibration = dev_windows(study, cell.text or study.train_on[0], tokenizer, arm.calibration)
-    learner = start_arm(arm, model, plan, heads, cell.seed or 0, calibration, study)
-    trained = None
-    if arm.trains:
-        rate = chosen_rate(folder, study, arm, cell.text)
-        trained = _train(study, arm, cell, learner, tokenizer, folder, rate, on_step)
-    before, nulls = _stock(study, folder, arm, learner, texts)
+        return _as_it_is(study, prepared, folder, cell, device)
+    opened = open_cell(study, folder, cell, device)
+    heads, learner = opened.heads, opened.learner
+    texts = checked_windows(study, prepared, opened.tokenizer)
+    trained = _trained(study, folder, opened, on_step) if arm.trains else None
+    before, nulls = _stock(study, prepared, folder, arm, learner, texts)
     learner.merge()
-    scores = score(model, texts, heads, statistics=study.windows.statistics)
+    scores = score(learner.model, texts, heads, statistics=study.windows.statistics)
     found: dict[str, Any] = {
         "scored": scores.scored,
         "heads": scores.heads,
@@ -155,63 +124,66 @@ def _computed(
     return found
 
 
-def _same_texts(
-    study: Study, folder: Path, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Windows]:
-    """The test windows, which have to be those of the untouched model's scores."""
-    texts = scored_windows(study, tokenizer)
-    known = Prepared.load(folder).windows
-    changed = [name for name, part in texts.items() if hash_of(part) != known.get(name)]
-    if changed:
-        raise StudyError(
-            f"the test windows of {', '.join(changed)} are not those that {folder} was prepared "
-            "with: the text, or the package it is from, has changed; begin in another folder"
-        )
-    return texts
+def _as_it_is(
+    study: Study, prepared: Prepared, folder: Path, cell: Cell, device: str
+) -> dict[str, Any]:
+    """The same of a model that nothing is done to, with its heads or without them."""
+    arm = study.arm(cell.arm)
+    heads = heads_of_cell(study, folder, cell)
+    if arm.method == "ablate" and (arm.model, arm.heads) == ("subject", "plan"):
+        # the untouched model has been scored without these heads already
+        stock = _untouched(folder)
+        scored, tables = stock.scored, stock.heads
+    else:
+        model, tokenizer = load_model(study, arm.model, device)
+        texts = checked_windows(study, prepared, tokenizer)
+        statistics = study.windows.statistics
+        scores = score(model, texts, heads, statistics=statistics, modes=("zero", "mean"))
+        scored, tables = scores.scored, scores.heads
+    if arm.method == "ablate":
+        scored = {name: each.without_heads(arm.ablation_mode) for name, each in scored.items()}
+    return {"scored": scored, "heads": tables, "operated": tuple(map(str, heads))}
 
 
-def _train(
-    study: Study,
-    arm: Arm,
-    cell: Cell,
-    learner: Learner,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    rate: float | None,
-    on_step: OnStep | None,
-) -> Trained:
-    settings = study.settings(arm, cell.seed or 0, rate)
-    train_windows, dev = training_text(study, arm, cell.text, tokenizer, settings)
-    run = train(
-        learner,
-        train_windows,
-        dev,
-        output=folder_of(folder, cell),
-        settings=settings,
-        probes={name: dev_windows(study, name, tokenizer, PROBE_WINDOWS) for name in study.probes},
-        anchor=anchor_text(study, arm, tokenizer, settings),
-        on_step=on_step,
-    )
+def _untouched(folder: Path) -> CellResult:
+    return CellResult.load(cell_file(folder, Cell(UNTOUCHED)))
+
+
+def _trained(study: Study, folder: Path, opened: OpenCell, on_step: OnStep | None) -> Trained:
+    cell, learner = opened.cell, opened.learner
+    rate = chosen_rate(folder, study, study.arm(cell.arm), cell.text)
+    place = folder_of(folder, cell)
+    if rate is not None and cell == searched(study, cell.arm, cell.text):
+        _take(rate_run(folder, cell.arm, cell.text, rate), place)
+    run, settings = train_cell(study, opened, place, rate, on_step)
     return Trained(
         settings=settings.model_dump(mode="json"),
         learning_rate=settings.learning_rate,
         parameters=sum(part.numel() for part in learner.trainable().values()),
-        steps=run.steps,
-        tokens=run.tokens,
         calibration_tokens=getattr(learner, "calibration_tokens", 0),
-        best_step=run.best_step,
-        best_dev_loss=run.best_dev_loss,
         curve=tuple(read_log(run)),
+        **run.figures(),
     )
+
+
+def _take(found: Path, place: Path) -> None:
+    """Moves the run of a search into the folder of the cell that would train the same again.
+
+    Whether it is the same the training itself checks, and then finds that all of it is done.
+    """
+    if (found / RUN_NAME).exists() and not any(place.iterdir()):
+        place.rmdir()
+        found.rename(place)
 
 
 def _stock(
     study: Study,
+    prepared: Prepared,
     folder: Path,
     arm: Arm,
     learner: Learner,
     texts: dict[str, Windows],
-) -> tuple[dict[str, StatsAndAblation], dict[str, list[Any]]]:
+) -> tuple[dict[str, StatsAndAblation], ByText]:
     """The operated heads in the untouched model, and reinitialised without training, by text.
 
     Of the study's own heads the first is known. Nothing of it where no heads were operated on.
@@ -219,7 +191,7 @@ def _stock(
     if not isinstance(learner, Patient) or arm.model != "subject":
         return {}, {}
     patient = learner
-    stock = CellResult.load(folder_of(folder, Cell(UNTOUCHED)))
+    stock = _untouched(folder)
     model = patient.model
     patient.revert()
     before = {}
@@ -238,10 +210,7 @@ def _stock(
         else:
             ablation = ablate(model, patient.plan, windows, singles=False, baseline=whole)
         before[name] = StatsAndAblation(stats, ablation)
-    seeds = range(FIRST_NULL_SEED, FIRST_NULL_SEED + study.null_seeds)
-    measured = {name: part.take(study.windows.statistics) for name, part in texts.items()}
-    nulls = {name: empirical_null(patient, part, seeds) for name, part in measured.items()}
-    return before, nulls
+    return before, untrained_heads(study, prepared, folder, model, patient.plan, texts)
 
 
 def _recovered(
@@ -250,7 +219,7 @@ def _recovered(
     texts: dict[str, Windows],
     before: dict[str, StatsAndAblation],
     scores: Scores,
-    nulls: dict[str, list[Any]],
+    nulls: ByText,
 ) -> Recovered:
     found = recovery_from(
         [before[name] for name in texts],
@@ -268,18 +237,3 @@ def _recovered(
         recovered=tuple(map(str, found.recovered)),
         null_mass={name: float(m.mean()) for name, m in zip(texts, found.null, strict=True)},
     )
-
-
-def _ablated(scores: Scores, arm: Arm) -> Scores:
-    """The model without its heads as a model of its own, of which nothing more can be ablated."""
-    scored = {
-        name: Scored(
-            **{
-                **each.model_dump(),
-                "nll": each.ablated[arm.ablation_mode],
-                "ablated": {"zero": each.ablated[arm.ablation_mode]},
-            }
-        )
-        for name, each in scores.scored.items()
-    }
-    return Scores(scored, scores.conditions)

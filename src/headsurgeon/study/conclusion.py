@@ -41,7 +41,7 @@ def conclude(folder: Path | str) -> StudyResult:
             "study": results.study.model_dump(mode="json"),
             "decisions": [each.model_dump(mode="json") for each in result.decisions],
             "shares": [each.model_dump(mode="json") for each in result.shares],
-            "failed": {str(cell.cell): cell.error for cell in results.failed},
+            "failed": {str(cell.cell): cell.failure for cell in results.failed},
             "missing": [str(cell) for cell in results.missing],
         },
     )

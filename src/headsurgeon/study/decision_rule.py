@@ -20,9 +20,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from headsurgeon.records import Record
 from headsurgeon.scores import DRAWS, Evaluation, crossed_draws, difference, recovered_share
 from headsurgeon.study.parts import Contrast
-from headsurgeon.study.results import CellResult, Record, StudyResults, untouched
+from headsurgeon.study.results import CellResult, StudyResults, untouched
 
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 POWER = 0.8

@@ -4,10 +4,13 @@ Cells share nothing but the study's folder, so an engine is one function that ha
 All of them compute the same numbers: a cell sums with a fixed number of threads (`Study.threads`).
 """
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,13 +21,13 @@ EngineName = Literal["local", "slurm", "ray"]
 
 
 class Task(NamedTuple):
-    """Something to compute: a cell, or with `rates` the learning rate of its arm and text."""
+    """Something to compute: a cell; the learning rate of its arm and text; its untrained heads."""
 
     cell: Cell
-    rates: bool = False
+    what: Literal["cell", "rates", "untrained heads"] = "cell"
 
     def __str__(self) -> str:
-        return f"rates of {self.cell}" if self.rates else str(self.cell)
+        return str(self.cell) if self.what == "cell" else f"{self.what} of {self.cell}"
 
 
 Done = Callable[[Task], None]
@@ -36,12 +39,15 @@ def perform(folder: str, task: Task, device: str) -> None:
 
     from headsurgeon.study.cell import run_cell
     from headsurgeon.study.rates import run_rates
+    from headsurgeon.study.untrained import run_untrained
 
     # one bar for each model that is loaded is no use in a process that nobody looks at
     transformers.utils.logging.disable_progress_bar()
     cell = Cell(*task.cell)
-    if task.rates:
+    if task.what == "rates":
         run_rates(Path(folder), cell.arm, cell.text, device)
+    elif task.what == "untrained heads":
+        run_untrained(Path(folder), cell, device)
     else:
         run_cell(Path(folder), cell, device)
 
@@ -90,13 +96,31 @@ def run_tasks(
 def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device: str) -> None:
     # a forked process would share the state of torch's threads
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
+    workers = min(jobs, len(tasks))
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         futures = {pool.submit(perform, folder, task, device): task for task in tasks}
         try:
             _collect(futures, done)
+        except BrokenProcessPool as error:
+            raise OperationError(
+                "a process that computed cells was killed, perhaps for want of memory (then choose "
+                "fewer --jobs); what is done is kept, and the same command goes on from there"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is killed: its cell is no longer anybody's."""
+    parent = parent_process()
+    assert parent is not None, "called in a worker"
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect(futures: dict[Future[None], Task], done: Done) -> None:

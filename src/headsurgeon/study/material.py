@@ -1,17 +1,23 @@
 """Models and windows of a study: the same for every cell that asks for them."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from headsurgeon.data import Windows, windows
+from headsurgeon.data import Texts, Windows, given_file, texts, windows
+from headsurgeon.errors import StudyError
 from headsurgeon.models import load
-from headsurgeon.study.parts import Arm
+from headsurgeon.study.parts import Arm, Text
+from headsurgeon.study.results import Prepared
 from headsurgeon.study.spec import Study
 from headsurgeon.training import TrainSettings
 from headsurgeon.training.schedule import windows_needed
+
+# of each probe text, at every evaluation of a run
+PROBE_WINDOWS = 8
 
 
 def load_model(
@@ -25,14 +31,51 @@ def load_model(
 def scored_windows(study: Study, tokenizer: PreTrainedTokenizerBase) -> dict[str, Windows]:
     """Test windows of every text."""
     return {
-        text.name: _cut(study, (text.name,), tokenizer, "test", study.windows.test)
+        text.name: _cut(study, (text,), tokenizer, "test", study.windows.test)
         for text in study.texts
     }
 
 
+def checked_windows(
+    study: Study, prepared: Prepared, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Windows]:
+    """The test windows, which have to be those that the study was prepared with.
+
+    Raises:
+        StudyError: they are others.
+    """
+    texts = scored_windows(study, tokenizer)
+    changed = [name for name, part in texts.items() if hash_of(part) != prepared.windows.get(name)]
+    if changed:
+        raise StudyError(
+            f"the test windows of {', '.join(changed)} are not those that the study was prepared "
+            "with: the text, or the package it is from, has changed; begin in another folder"
+        )
+    return texts
+
+
+def hash_of(windows: Windows) -> str:
+    """SHA-256 of the tokens of windows."""
+    return hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest()
+
+
 def dev_windows(study: Study, name: str, tokenizer: PreTrainedTokenizerBase, count: int) -> Windows:
     """Dev windows of one text; a smaller count gives the first of a larger one."""
-    return _cut(study, (name,), tokenizer, "dev", count)
+    return _cut(study, (study.text(name),), tokenizer, "dev", count)
+
+
+def probe_texts(study: Study, tokenizer: PreTrainedTokenizerBase) -> dict[str, Windows | Texts]:
+    """The probes by name: dev windows of a corpus, or given texts as they are."""
+    found: dict[str, Windows | Texts] = {}
+    for probe in study.probes:
+        text = study.text(probe) if isinstance(probe, str) else probe
+        given = given_file(text.corpus) if isinstance(text.corpus, str) else None
+        if given is None:
+            found[text.name] = _cut(study, (text,), tokenizer, "dev", PROBE_WINDOWS)
+        else:
+            first_token = study.windows.first_token
+            found[text.name] = texts(given, tokenizer, first_token=first_token)
+    return found
 
 
 def training_text(
@@ -42,9 +85,13 @@ def training_text(
     tokenizer: PreTrainedTokenizerBase,
     settings: TrainSettings,
 ) -> tuple[Windows, Windows]:
-    """Train windows for the budget of an arm, and dev windows; the latter of `name` alone."""
-    names = (name, *arm.also_trained_on)
-    train = _cut(study, names, tokenizer, "train", windows_needed(settings))
+    """Train windows for the budget of an arm, and dev windows; the latter of `name` alone.
+
+    Where a start or an anchor takes from the budget, not all of them are read: those that are have
+    the same order as in other arms.
+    """
+    mixed = tuple(map(study.text, (name, *arm.also_trained_on)))
+    train = _cut(study, mixed, tokenizer, "train", windows_needed(study.whole_settings(arm)))
     return train, dev_windows(study, name, tokenizer, settings.dev_windows)
 
 
@@ -54,20 +101,19 @@ def anchor_text(
     """Train windows of the text on which an arm is held to the untouched model, if it is."""
     if arm.anchor is None:
         return None
-    return _cut(study, (arm.anchor,), tokenizer, "train", settings.anchor_windows)
+    return _cut(study, (study.text(arm.anchor),), tokenizer, "train", settings.anchor_windows)
 
 
 def _cut(
     study: Study,
-    names: tuple[str, ...],
+    mixed: tuple[Text, ...],
     tokenizer: PreTrainedTokenizerBase,
     split: str,
     count: int | None,
 ) -> Windows:
     corpora: list[str] = []
     weights: list[float] = []
-    for name in names:
-        text = study.text(name)
+    for text in mixed:
         parts = (text.corpus,) if isinstance(text.corpus, str) else text.corpus
         shares = text.weights or (1.0,) * len(parts)
         corpora += parts

@@ -10,7 +10,7 @@ from headsurgeon.evaluation import evaluate
 from headsurgeon.operation import apply_patch
 from headsurgeon.operation.merged_checkpoint import write_checkpoint
 from headsurgeon.study.material import load_model, scored_windows, threads
-from headsurgeon.study.results import CELL, STUDY, Cell, CellResult, folder_of
+from headsurgeon.study.results import STUDY, Cell, CellResult, cell_file
 from headsurgeon.study.spec import Study
 
 # fp32 on the same machine gives the same sums; half precision on disk would not
@@ -46,12 +46,12 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
         WriteError: it cannot be written; an earlier checkpoint in it stays.
         OperationError: the checkpoint that was read back has another loss.
     """
-    study, place = Study.load(study_folder / STUDY), folder_of(study_folder, cell)
-    result = CellResult.load(place)
+    study, path = Study.load(study_folder / STUDY), cell_file(study_folder, cell)
+    result = CellResult.load(path)
     if result.patch is None or study.arm(cell.arm).method != "slices":
-        raise StateError(f"{place / CELL} names no patch of slices, so there is nothing to merge")
+        raise StateError(f"{path} names no patch of slices, so there is nothing to merge")
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
-    patch = place / result.patch
+    patch = path.parent / result.patch
     write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch])
     scored = result.scored[cell.text]
     nll = sum(scored.nll) / sum(scored.tokens)

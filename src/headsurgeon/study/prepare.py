@@ -1,22 +1,20 @@
 """What is done once for a study: diagnosis, plan, and the scores of the untouched model."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
-from pydantic import Field, ValidationError
 from transformers import PreTrainedModel
 
 from headsurgeon.data import Windows
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
-from headsurgeon.errors import OutputError, PlanError, StudyError
+from headsurgeon.errors import PlanError, StudyError
 from headsurgeon.evaluation import ablation_cost
-from headsurgeon.files import header, package_version, read_json, write_json
+from headsurgeon.files import package_version
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.catalogue import is_planted
@@ -25,62 +23,23 @@ from headsurgeon.planning import Plan
 from headsurgeon.planning.planning import plan
 from headsurgeon.planning.rules import Cost
 from headsurgeon.study.heads import sick_on_all
-from headsurgeon.study.material import dev_windows, load_model, scored_windows
+from headsurgeon.study.keys import key_of
+from headsurgeon.study.material import dev_windows, hash_of, load_model, scored_windows
 from headsurgeon.study.parts import UNTOUCHED
-from headsurgeon.study.results import PLAN, PREPARED, Cell, CellResult, Record, folder_of
+from headsurgeon.study.results import (
+    PLAN,
+    PREPARED,
+    Cell,
+    CellResult,
+    Prepared,
+    cell_file,
+    diagnosis_file,
+    stock_file,
+)
 from headsurgeon.study.scoring import score
 from headsurgeon.study.spec import Study
 
 Tell = Callable[[str], None]
-
-
-class Prepared(Record):
-    """What all cells of a study have in common; `prepared.json`.
-
-    Attributes:
-        model, twin: SHA-256 over all weights.
-        windows: by text, SHA-256 of its test windows' tokens.
-        plan: SHA-256 of the plan file.
-        versions: of the libraries that figures depend on.
-        device: kind of device that the models run on.
-        planted: whether the collapse of the model is known to have been planted.
-    """
-
-    kind: Literal["prepared"] = "prepared"
-    schema_: int = Field(1, alias="schema")
-    headsurgeon: str
-    model: str
-    twin: str | None
-    windows: dict[str, str]
-    plan: str
-    versions: dict[str, str]
-    device: str
-    planted: bool
-
-    @classmethod
-    def load(cls, folder: Path) -> "Prepared":
-        """Reads the file.
-
-        Raises:
-            OutputError: it is damaged.
-        """
-        path = folder / PREPARED
-        try:
-            return cls.model_validate(read_json(path, "prepared"))
-        except ValidationError as error:
-            raise OutputError(
-                f"{path} was altered since the study wrote it: remove it, and it is made again"
-            ) from error
-
-
-def diagnosis_file(folder: Path, text: str) -> Path:
-    """Where the diagnosis of one text lies."""
-    return folder / f"diagnosis-{text}.json"
-
-
-def stock_file(folder: Path, text: str) -> Path:
-    """Where the untouched model's statistics on test windows of one text lie."""
-    return folder / f"untouched-{text}.json"
 
 
 def versions() -> dict[str, str]:
@@ -106,7 +65,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         ModelError, CorpusError: as `headsurgeon.load` and `headsurgeon.windows`.
     """
     if (folder / PREPARED).exists():
-        prepared = Prepared.load(folder)
+        prepared = Prepared.load(folder / PREPARED)
         _check_versions(prepared, folder)
         return prepared
     started = time.monotonic()
@@ -146,7 +105,6 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         tell(f"loading {study.twin}, the healthy twin")
         twin = _weights_of(load_model(study, "twin", device)[0])
     prepared = Prepared(
-        **header("prepared"),
         model=_weights_of(model),
         twin=twin,
         windows={name: hash_of(part) for name, part in texts.items()},
@@ -155,10 +113,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         device=torch.device(model.device).type,
         planted=is_planted(study.model),
     )
-    place = folder_of(folder, Cell(UNTOUCHED))
-    place.mkdir(parents=True, exist_ok=True)
     CellResult(
-        **header("cell"),
         key=key_of(study, prepared, Cell(UNTOUCHED)),
         arm=UNTOUCHED,
         text="",
@@ -169,9 +124,9 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         scored=scores.scored,
         heads=scores.heads,
         operated=tuple(map(str, chosen.operated)),
-    ).save(place)
+    ).save(cell_file(folder, Cell(UNTOUCHED)))
     # last: it is there = all of the above is
-    write_json(folder / PREPARED, prepared.model_dump(mode="json", by_alias=True))
+    prepared.save(folder / PREPARED)
     return prepared
 
 
@@ -217,28 +172,6 @@ def highest(costs: Sequence[Cost]) -> Cost:
     return cost
 
 
-def key_of(study: Study, prepared: Prepared, cell: Cell) -> str:
-    """SHA-256 of all that decides what a cell comes to."""
-    arm = study.arm(cell.arm)
-    texts = {text.name: text.model_dump(mode="json") for text in study.texts}
-    content = {
-        "cell": list(cell),
-        "arm": arm.model_dump(mode="json", exclude={"about"}),
-        "texts": texts,
-        "windows": study.windows.model_dump(mode="json"),
-        "threads": study.threads,
-        "dtype": study.dtype,
-        "null_seeds": study.null_seeds,
-        "settings": study.settings(arm, cell.seed or 0).model_dump(mode="json")
-        if arm.trains
-        else None,
-        "rate_seed": study.seeds[0] if arm.rates else None,
-        "prepared": prepared.model_dump(mode="json"),
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _check_versions(prepared: Prepared, folder: Path) -> None:
     here = versions()
     differing = [
@@ -255,8 +188,3 @@ def _check_versions(prepared: Prepared, folder: Path) -> None:
 
 def _weights_of(model: PreTrainedModel) -> str:
     return combined(fingerprints(model, (name for name, _ in model.named_parameters())))
-
-
-def hash_of(windows: Windows) -> str:
-    """SHA-256 of the tokens of windows."""
-    return hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest()

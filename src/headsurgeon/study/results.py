@@ -1,15 +1,13 @@
-"""What a study leaves behind: one file per cell, typed, and the folder they lie in. No torch."""
+"""What a study leaves behind: typed files, and where in its folder each of them lies. No torch."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from headsurgeon.attention_kinds import AttentionRan
-from headsurgeon.errors import OutputError
-from headsurgeon.files import header, read_json, write_json
-from headsurgeon.scores import Evaluation
+from headsurgeon.errors import OutputError, StudyError
+from headsurgeon.results import Result
+from headsurgeon.study.cell_parts import HeadTable, Recovered, Scored, Trained
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.spec import Study
 
@@ -21,11 +19,7 @@ RATES = "rates"
 CELL = "cell.json"
 RATE = "rate.json"
 
-
-class Record(BaseModel):
-    """A part of a result file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Loaded = TypeVar("Loaded", bound="Keyed")
 
 
 class Cell(NamedTuple):
@@ -47,133 +41,83 @@ class Cell(NamedTuple):
         return "-".join(part for part in (self.arm, self.text, seed) if part)
 
 
-class Scored(Record):
-    """Losses of one model on the test windows of one text, summed over each document.
+class StudyFile(Result):
+    """A file of a study's folder, which the study can make again."""
 
-    Attributes:
-        corpus, split, length, stride, corpus_hash, count, first_token, windows_seed: the windows.
-        attention: which attention ran.
-        documents: ids.
-        tokens: predicted tokens of each document.
-        nll: its negative log-likelihood, nats.
-        ablated: the same with the planned heads ablated, by mode (`zero`, `mean`).
-    """
+    remedy: ClassVar[str] = "remove it, and the study makes it again"
 
-    corpus: str
-    split: str
-    length: int
-    stride: int
-    corpus_hash: str
-    count: int
-    first_token: str
-    windows_seed: int
-    attention: AttentionRan
-    documents: tuple[str, ...]
-    tokens: tuple[float, ...]
-    nll: tuple[float, ...]
-    ablated: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+
+class Keyed(StudyFile):
+    """A result, which stands for the same settings, versions and text alone."""
+
+    key: str
 
     @classmethod
-    def of(cls, whole: Evaluation, ablated: dict[str, Evaluation]) -> "Scored":
-        """An evaluation, and those of the same windows with heads ablated."""
-        return cls(
-            corpus=whole.corpus,
-            split=whole.split,
-            length=whole.length,
-            stride=whole.stride,
-            corpus_hash=whole.corpus_hash,
-            count=whole.count,
-            first_token=whole.first_token,
-            windows_seed=whole.seed,
-            attention=whole.attention,
-            documents=whole.documents,
-            tokens=tuple(whole.document_tokens.tolist()),
-            nll=tuple(whole.document_nll.tolist()),
-            ablated={mode: tuple(e.document_nll.tolist()) for mode, e in ablated.items()},
-        )
+    def load_for(cls: type[Loaded], path: Path, key: str) -> Loaded:
+        """Reads the result of that key; see `headsurgeon.study.keys`.
 
-    def evaluation(self, model: str, ablated: str | None = None) -> Evaluation:
-        """As an evaluation of `model`; with `ablated` that of the mode."""
-        return Evaluation(
-            model=model,
-            corpus=self.corpus,
-            split=self.split,
-            length=self.length,
-            stride=self.stride,
-            corpus_hash=self.corpus_hash,
-            count=self.count,
-            first_token=self.first_token,
-            seed=self.windows_seed,
-            documents=self.documents,
-            document_nll=np.array(self.nll if ablated is None else self.ablated[ablated]),
-            document_tokens=np.array(self.tokens),
-            attention=self.attention,
-        )
+        Raises:
+            StudyError: it is another key's.
+            InputError: as for `load`.
+        """
+        found = cls.load(path)
+        if found.key != key:
+            raise StudyError(
+                f"{path} is of other settings, versions or text than this study's; choose another "
+                f"folder, or {cls.remedy}"
+            )
+        return found
 
 
-class HeadTable(Record):
-    """Statistics of every head on one text, [layer][head]; None where there is no attention."""
-
-    first_token_mass: tuple[tuple[float | None, ...], ...]
-    entropy: tuple[tuple[float | None, ...], ...]
-    mean_distance: tuple[tuple[float | None, ...], ...]
-
-    def mass(self) -> np.ndarray:
-        """The mass, float64 [layer, head]."""
-        return np.array(self.first_token_mass, dtype=np.float64)
-
-
-class Recovered(Record):
-    """What the recovery rule says of a cell, see `headsurgeon.evaluation.recovery`.
+class Prepared(StudyFile):
+    """What all cells of a study have in common; `prepared.json`.
 
     Attributes:
-        heads: the operated heads.
-        left_sick: of those sick before, which are sick on no text now.
-        unlike_null: which differ from the same heads reinitialised and not trained, on every text.
-        functional: whether ablating the set costs more than before, on every text.
-        recovered: the heads for which all of it holds.
-        null_mass: by text, mean mass of the untrained heads, fraction.
+        model, twin: SHA-256 over all weights.
+        windows: by text, SHA-256 of its test windows' tokens.
+        plan: SHA-256 of the plan file.
+        versions: of the libraries that figures depend on.
+        device: kind of device that the models run on.
+        planted: whether the collapse of the model is known to have been planted.
     """
 
-    heads: tuple[str, ...]
-    left_sick: tuple[str, ...]
-    unlike_null: tuple[str, ...]
-    functional: bool
-    recovered: tuple[str, ...]
-    null_mass: dict[str, float]
+    kind: ClassVar[str] = "prepared"
+
+    model: str
+    twin: str | None
+    windows: dict[str, str]
+    plan: str
+    versions: dict[str, str]
+    device: str
+    planted: bool
 
 
-class Trained(Record):
-    """How a cell was trained.
+class RateResult(Keyed):
+    """What a search for the learning rate of an arm found; `rate.json`.
 
     Attributes:
-        settings: the training settings, by name.
-        learning_rate: the peak rate, chosen on dev text where the arm has a grid.
-        parameters: trainable values.
-        steps, tokens: of the whole run; `calibration_tokens` were read before it.
-        best_step: whose weights are scored.
-        best_dev_loss: nats per token.
-        curve: tokens read and dev loss at each evaluation.
+        key: SHA-256 of all that decides it.
+        arm, text, seed: what was trained for it.
+        losses: best loss on dev text by rate, nats per token; None where training diverged.
+        chosen: the rate of the lowest.
     """
 
-    settings: dict[str, Any]
-    learning_rate: float
-    parameters: int
-    steps: int
-    tokens: int
-    calibration_tokens: int
-    best_step: int
-    best_dev_loss: float
-    curve: tuple[tuple[int, float], ...]
+    kind: ClassVar[str] = "rate"
+
+    arm: str
+    text: str
+    seed: int
+    losses: dict[str, float | None]
+    chosen: float
 
 
-class CellResult(Record):
-    """What one cell came to; all figures are those of the merged model.
+class CellResult(Keyed):
+    """What one cell came to, `cell.json`; all figures are those of the merged model.
 
     Attributes:
-        key: SHA-256 of all that decides the result; see `headsurgeon.study.cell.key_of`.
+        key: SHA-256 of all that decides the result; see `headsurgeon.study.keys`.
         arm, text, seed: the cell.
-        status: `done`, or `failed` with its `error`.
+        status: `done`, or `failed`, and why in `failure`.
         environment: versions and device it ran under.
         seconds: wall time.
         scored: losses by text.
@@ -185,15 +129,13 @@ class CellResult(Record):
         patch: file of the trained slices, beside this one.
     """
 
-    kind: Literal["cell"] = "cell"
-    schema_: int = Field(1, alias="schema")
-    headsurgeon: str
-    key: str
+    kind: ClassVar[str] = "cell"
+
     arm: str
     text: str
     seed: int | None
     status: Literal["done", "failed"]
-    error: str = ""
+    failure: str = ""
     environment: dict[str, str]
     seconds: float
     scored: dict[str, Scored] = Field(default_factory=dict)
@@ -208,30 +150,6 @@ class CellResult(Record):
     def cell(self) -> Cell:
         """Which cell it is."""
         return Cell(self.arm, self.text, self.seed)
-
-    def save(self, folder: Path) -> None:
-        """Writes `cell.json` into the cell's folder, atomically: it is there = the cell is done."""
-        content = self.model_dump(mode="json", by_alias=True)
-        write_json(folder / CELL, {**content, **header("cell")})
-
-    @classmethod
-    def load(cls, folder: Path) -> "CellResult":
-        """Reads the `cell.json` of a folder.
-
-        Raises:
-            InputError: no such file, or another kind of file, or a newer one.
-            OutputError: it is damaged; names the place.
-        """
-        path = folder / CELL
-        try:
-            return cls.model_validate(read_json(path, "cell"))
-        except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, fault["loc"]))
-            raise OutputError(
-                f"{path}: {place}: {fault['msg']}; the file was altered since the study wrote it: "
-                "remove it, and the cell is computed again"
-            ) from error
 
 
 class StudyResults(NamedTuple):
@@ -266,6 +184,11 @@ class StudyResults(NamedTuple):
         return tuple(result for result in self.cells if result.status == "failed")
 
 
+def untrained_file(folder: Path, key: str) -> Path:
+    """Where the statistics of heads that were reinitialised and not trained lie."""
+    return folder / f"untrained-{key[:12]}.json"
+
+
 def cells_of(study: Study) -> tuple[Cell, ...]:
     """Every cell of a study: arms in order, of each the texts and seeds that matter to it."""
     found = []
@@ -281,20 +204,50 @@ def folder_of(folder: Path, cell: Cell) -> Path:
     return folder / CELLS / str(cell)
 
 
+def cell_file(folder: Path, cell: Cell) -> Path:
+    """Where its result lies: it is there = the cell is done, or has failed."""
+    return folder_of(folder, cell) / CELL
+
+
+def rates_folder(folder: Path, arm: str, text: str) -> Path:
+    """Where the search for an arm's learning rate on one training text lies, a run per rate."""
+    return folder / RATES / f"{arm}-{text}"
+
+
+def rate_run(folder: Path, arm: str, text: str, rate: float) -> Path:
+    """Where the search's run at one rate lies, until the cell of the same treatment takes it."""
+    return rates_folder(folder, arm, text) / f"{rate:g}"
+
+
+def rate_file(folder: Path, arm: str, text: str) -> Path:
+    """Where the search's result lies."""
+    return rates_folder(folder, arm, text) / RATE
+
+
+def diagnosis_file(folder: Path, text: str) -> Path:
+    """Where the diagnosis of one text lies."""
+    return folder / f"diagnosis-{text}.json"
+
+
+def stock_file(folder: Path, text: str) -> Path:
+    """Where the untouched model's statistics on test windows of one text lie."""
+    return folder / f"untouched-{text}.json"
+
+
 def load_results(folder: Path | str) -> StudyResults:
     """Reads a study's folder, finished or not.
 
     Raises:
         StudyError: no study lies there, or its file is not one.
-        InputError, OutputError: a cell's file is of another kind, or damaged.
+        InputError: a cell's file is of another kind, or damaged.
     """
     folder = Path(folder)
     study = Study.load(folder / STUDY)
     done, missing = [], []
     for cell in cells_of(study):
-        place = folder_of(folder, cell)
-        if (place / CELL).exists():
-            done.append(CellResult.load(place))
+        path = cell_file(folder, cell)
+        if path.exists():
+            done.append(CellResult.load(path))
         else:
             missing.append(cell)
     return StudyResults(folder, study, tuple(done), tuple(missing))

@@ -9,19 +9,21 @@ from headsurgeon.files import write_text
 from headsurgeon.folders import locked
 from headsurgeon.study.conclusion import StudyResult, conclude
 from headsurgeon.study.engines import Task, run_tasks
+from headsurgeon.study.keys import key_of
 from headsurgeon.study.material import threads
-from headsurgeon.study.prepare import Prepared, key_of, prepare
+from headsurgeon.study.parts import UNTOUCHED
+from headsurgeon.study.prepare import prepare
 from headsurgeon.study.results import (
-    CELL,
-    RATE,
-    RATES,
     STUDY,
     Cell,
     CellResult,
+    Prepared,
+    cell_file,
     cells_of,
-    folder_of,
+    rate_file,
 )
 from headsurgeon.study.spec import Study
+from headsurgeon.study.untrained import first_of_each
 
 
 @runtime_checkable
@@ -83,22 +85,32 @@ def run_study(
         _claim(study, folder)
         with threads(study.threads):
             prepared = prepare(study, folder, device, telling.prepared)
-        _forget_failures(study, folder)
         searches = [
-            Task(Cell(arm.name, text), rates=True)
+            Task(Cell(arm.name, text), "rates")
             for arm in study.every_arm
             if arm.rates
             for text in study.train_on
         ]
         cells = [Task(cell) for cell in cells_of(study)]
         todo = [task for task in (*searches, *cells) if not _done(study, prepared, folder, task)]
-        telling.planned(len(todo), len(searches) + len(cells) - len(todo))
-        # a cell needs the rate of its arm
-        for wave in (True, False):
+        left = [task.cell for task in todo if task.what == "cell"]
+        nulls = [
+            Task(cell, "untrained heads") for cell in first_of_each(study, prepared, folder, left)
+        ]
+        telling.planned(len(todo) + len(nulls), len(searches) + len(cells) - len(todo))
+        untouched = Task(Cell(UNTOUCHED))
+        # a cell needs the rate of its arm and the untouched model's scores; of untrained heads it
+        # makes use if they are there when it has been trained, and measures them if not
+        waves = (
+            [task for task in todo if task.what == "rates"],
+            [task for task in todo if task == untouched],
+            [*nulls, *(task for task in todo if task.what == "cell" and task != untouched)],
+        )
+        for tasks in waves:
             run_tasks(
                 engine,
                 folder,
-                [task for task in todo if task.rates is wave],
+                tasks,
                 telling.finished,
                 jobs=jobs,
                 device=device,
@@ -118,7 +130,10 @@ def _claim(study: Study, folder: Path) -> None:
         there = Study.load(path)
         if there == study:
             return
-        fixed = ("model", "twin", "texts", "train_on", "plan", "windows", "dtype", "threads")
+        fixed = (
+            *("model", "twin", "texts", "train_on", "plan", "windows", "dtype", "threads"),
+            "probes",
+        )
         differing = [name for name in fixed if getattr(there, name) != getattr(study, name)]
         if differing:
             raise StudyError(
@@ -129,19 +144,11 @@ def _claim(study: Study, folder: Path) -> None:
 
 
 def _done(study: Study, prepared: Prepared, folder: Path, task: Task) -> bool:
-    if task.rates:
-        return (folder / RATES / f"{task.cell.arm}-{task.cell.text}" / RATE).exists()
-    place = folder_of(folder, task.cell)
-    if not (place / CELL).exists():
+    if task.what == "rates":
+        return rate_file(folder, task.cell.arm, task.cell.text).exists()
+    path = cell_file(folder, task.cell)
+    if not path.exists():
         return False
-    found = CellResult.load(place)
-    # one of other settings is refused by `run_cell`, in words
+    found = CellResult.load(path)
+    # one of other settings is refused by `run_cell`, in words; one that failed is tried again
     return found.status == "done" and found.key == key_of(study, prepared, task.cell)
-
-
-def _forget_failures(study: Study, folder: Path) -> None:
-    """Cells that failed are tried again."""
-    for cell in cells_of(study):
-        path = folder_of(folder, cell) / CELL
-        if path.exists() and CellResult.load(path.parent).status == "failed":
-            path.unlink()

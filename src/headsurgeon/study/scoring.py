@@ -11,7 +11,7 @@ from headsurgeon.evaluation import StatsAndAblation, ablate, evaluate
 from headsurgeon.heads import HeadId, HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.planning import AblationMode
-from headsurgeon.study.results import HeadTable, Scored
+from headsurgeon.study.cell_parts import HeadTable, Scored
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,7 @@ class StudyFields(Spec):
     null_seeds: int = Field(default=5, ge=2, le=1000)
     contrasts: tuple[Contrast, ...] = ()
     level: float = Field(default=0.95, gt=0.5, lt=1)
-    probes: tuple[Name, ...] = ()
+    probes: tuple[Name | Text, ...] = ()
 
     @property
     def every_arm(self) -> tuple[Arm, ...]:
@@ -85,11 +85,29 @@ class StudyFields(Spec):
     def settings(
         self, arm: Arm, seed: int = 0, learning_rate: float | None = None
     ) -> TrainSettings:
-        """How an arm is trained.
+        """How an arm is trained: what its start and its anchor read is taken from the budget.
 
         Raises:
-            SettingsError: settings out of range; lists all of them.
+            SettingsError: settings out of range, all of them listed; or the start reads it all.
         """
+        whole = self.whole_settings(arm, seed, learning_rate)
+        calibration = arm.calibration * self.windows.length
+        beside = whole.anchor_batch * whole.length if whole.anchor else 0
+        if whole.max_tokens is None or not (calibration or beside):
+            return whole
+        if calibration >= whole.max_tokens:
+            raise SettingsError(
+                f"max_tokens: the start reads {calibration} tokens, and {whole.max_tokens} are all "
+                "there are: give it fewer windows (calibration), or the study more tokens"
+            )
+        per_step = whole.tokens_per_step
+        steps = max(1, (whole.max_tokens - calibration) // (per_step + beside))
+        return whole.model_copy(update={"max_tokens": steps * per_step})
+
+    def whole_settings(
+        self, arm: Arm, seed: int = 0, learning_rate: float | None = None
+    ) -> TrainSettings:
+        """The same with the whole budget for the training text; see `settings`."""
         changes = {**self.train, **arm.train}
         if learning_rate is not None:
             changes["learning_rate"] = learning_rate
@@ -124,7 +142,8 @@ class Study(StudyFields):
         null_seeds: how often the heads are reinitialised and not trained, for comparison.
         contrasts: the questions.
         level: coverage of the intervals, over all contrasts together.
-        probes: names of texts whose loss is logged while an arm is trained.
+        probes: texts whose loss is logged while an arm is trained: names of some of the study's, or
+            others, which are not scored; of given texts (`texts:FILE`) each is read whole.
     """
 
     @model_validator(mode="after")
@@ -195,7 +214,7 @@ def _faults(study: StudyFields) -> list[tuple[Location, str]]:
     named: list[tuple[Location, tuple[str, ...]]] = [
         (("train_on",), study.train_on),
         (("plan",), study.plan.diagnose_on),
-        (("probes",), study.probes),
+        (("probes",), tuple(name for name in study.probes if isinstance(name, str))),
     ]
     for index, arm in enumerate(study.arms):
         anchor = () if arm.anchor is None else (arm.anchor,)
@@ -235,6 +254,7 @@ def _twice(study: StudyFields) -> Iterator[tuple[Location, str]]:
         "contrasts": [contrast.name for contrast in study.contrasts],
         "train_on": list(study.train_on),
         "seeds": [str(seed) for seed in study.seeds],
+        "probes": [probe if isinstance(probe, str) else probe.name for probe in study.probes],
     }
     for where, names in lists.items():
         for index, name in enumerate(names):

@@ -9,13 +9,12 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from torch import no_grad
 from transformers import PreTrainedModel
 
 from headsurgeon.attention.choice import attending
 from headsurgeon.attention_kinds import AttentionChoice
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.diagnosis import classify
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.evaluation.head_drift import drift
@@ -59,7 +58,7 @@ class DevResult:
     document_losses: dict[str, list[float]]
 
 
-def check_probes(probes: Mapping[str, Windows]) -> dict[str, Windows]:
+def check_probes(probes: Mapping[str, Windows | Texts]) -> dict[str, Windows | Texts]:
     """The probes, if there are few and their names are short words.
 
     Raises:
@@ -90,7 +89,7 @@ class DevEvaluation:
         learner: Learner,
         dev: Windows,
         settings: TrainSettings,
-        probes: Mapping[str, Windows],
+        probes: Mapping[str, Windows | Texts],
     ) -> None:
         self._learner = learner
         self._dev = dev
@@ -98,7 +97,8 @@ class DevEvaluation:
         self._probes = probes
         self._before: HeadStats | None = None
         self.document_tokens = {
-            name: tokens_of_documents(windows) for name, windows in _texts(dev, probes).items()
+            name: list(tokens_of_documents(text).values())
+            for name, text in _texts(dev, probes).items()
         }
         with untouched(learner):
             self.untouched, self._before = self._evaluate()
@@ -131,7 +131,7 @@ def evaluate_dev(
     statistics_windows: int,
     computing: AbstractContextManager[Any],
     attention: AttentionChoice = "auto",
-    probes: Mapping[str, Windows] | None = None,
+    probes: Mapping[str, Windows | Texts] | None = None,
     before: HeadStats | None = None,
 ) -> tuple[DevResult, HeadStats | None]:
     """Loss on all dev windows and probes, and statistics of all heads on the first dev windows.
@@ -147,12 +147,10 @@ def evaluate_dev(
     """
     model = learner.model
     with no_grad(), evaluating(model), attending(model, attention), computing:
-        dev_loss, of_windows = _losses(model, dev, "dev text")
-        found_on = {DEV: _of_documents(of_windows, dev)}
-        losses = {}
+        dev_loss, of_documents = _losses(model, dev, "dev text")
+        losses, found_on = {}, {DEV: of_documents}
         for name, windows in (probes or {}).items():
-            losses[name], of_windows = _losses(model, windows, f"the probe {name!r}")
-            found_on[probe_key(name)] = _of_documents(of_windows, windows)
+            losses[name], found_on[probe_key(name)] = _losses(model, windows, f"the probe {name!r}")
     if statistics_windows == 0:
         return DevResult(dev_loss, None, None, None, None, None, losses, found_on), None
     stats = measure(model, dev.take(statistics_windows), attention=attention)
@@ -181,36 +179,40 @@ def _drift(before: HeadStats, stats: HeadStats, learner: Learner) -> dict[str, Z
 
 
 def _losses(
-    model: PreTrainedModel, windows: Windows, text: str
-) -> tuple[float, Float[np.ndarray, " window"]]:
-    """Mean loss, nats per predicted token, and the summed loss of each window, nats."""
+    model: PreTrainedModel, windows: Windows | Texts, text: str
+) -> tuple[float, list[float]]:
+    """Mean loss of a text and of each of its documents (to six digits), nats per predicted token.
+
+    Raises:
+        OperationError: it is not finite.
+    """
     total = count = 0.0
-    of_windows = []
-    for batch in batches(windows.tokens):
-        losses = token_nll(model, batch.to(model.device)).cpu().double()
-        total, count = total + float(losses.sum()), count + losses.numel()
-        of_windows.append(losses.sum(-1).numpy())
+    tokens = tokens_of_documents(windows)
+    sums = dict.fromkeys(tokens, 0.0)
+    for part in equal_parts(windows):
+        of_windows = []
+        for batch in batches(part.tokens):
+            losses = token_nll(model, batch.to(model.device)).cpu().double()
+            total, count = total + float(losses.sum()), count + losses.numel()
+            of_windows.append(losses.sum(-1).numpy())
+        for name, loss in zip(part.documents, np.concatenate(of_windows), strict=True):
+            sums[name] += float(loss)
     if not isfinite(total):
         raise OperationError(
             f"the loss on {text} is not finite; start over with a lower learning rate"
         )
-    return total / count, np.concatenate(of_windows)
+    return total / count, [round(sums[name] / number, 6) for name, number in tokens.items()]
 
 
-def tokens_of_documents(windows: Windows) -> list[int]:
-    """Predicted tokens of each document, in order of first appearance."""
-    counts = Counter(windows.documents)
-    return [count * (windows.length - 1) for count in counts.values()]
+def tokens_of_documents(windows: Windows | Texts) -> dict[str, int]:
+    """Predicted tokens of each document, in order of first appearance, short texts first."""
+    counts: Counter[str] = Counter()
+    for part in equal_parts(windows):
+        for name in part.documents:
+            counts[name] += part.length - 1
+    return dict(counts)
 
 
-def _of_documents(of_windows: Float[np.ndarray, " window"], windows: Windows) -> list[float]:
-    """Mean loss of each document, nats per predicted token, to six digits."""
-    sums = dict.fromkeys(windows.documents, 0.0)
-    for name, loss in zip(windows.documents, of_windows, strict=True):
-        sums[name] += float(loss)
-    tokens = tokens_of_documents(windows)
-    return [round(sums[name] / count, 6) for name, count in zip(sums, tokens, strict=True)]
-
-
-def _texts(dev: Windows, probes: Mapping[str, Windows]) -> dict[str, Windows]:
-    return {DEV: dev} | {probe_key(name): windows for name, windows in probes.items()}
+def _texts(dev: Windows, probes: Mapping[str, Windows | Texts]) -> dict[str, Windows | Texts]:
+    named: dict[str, Windows | Texts] = {probe_key(name): text for name, text in probes.items()}
+    return {DEV: dev} | named

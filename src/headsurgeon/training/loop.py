@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headsurgeon.arguments import checked
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.folders import locked
 from headsurgeon.models.forward import check_windows
 from headsurgeon.operation.learner import Learner
@@ -40,7 +40,7 @@ def train(
     *,
     output: Path | str,
     settings: TrainSettings,
-    probes: Mapping[str, Windows] | None = None,
+    probes: Mapping[str, Windows | Texts] | None = None,
     anchor: Windows | None = None,
     on_step: OnStep | None = None,
 ) -> Run:
@@ -57,7 +57,8 @@ def train(
         output: folder for `run.json`, `log.jsonl`, `checkpoint/`, `snapshots/` and
             `patch.safetensors`.
         settings: how it is trained, such as `TrainSettings(max_tokens=200_000)`.
-        probes: texts by name whose loss is logged at every evaluation and decides nothing.
+        probes: texts by name, cut into windows or whole, whose loss is logged at every evaluation
+            and decides nothing.
         anchor: text on which the operated model is to keep saying what the untouched one said,
             where `settings.anchor` is above 0; its tokens come on top of the budget, and the run
             says how many they were.
@@ -77,8 +78,9 @@ def train(
     """
     learner.require_open()
     probes = check_probes(probes or {})
-    for part in (train_windows, dev_windows, *probes.values(), *([anchor] if anchor else [])):
-        check_windows(part.tokens, learner.layout, learner.model)
+    for text in (train_windows, dev_windows, *probes.values(), *([anchor] if anchor else [])):
+        for part in equal_parts(text):
+            check_windows(part.tokens, learner.layout, learner.model)
     settings = in_steps(settings, len(train_windows))
     computing(learner.model, settings)
     check_optimiser(learner, settings)

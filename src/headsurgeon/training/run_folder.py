@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from headsurgeon import files
 from headsurgeon.attention.choice import choose_attention
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
@@ -45,7 +45,7 @@ def identity(
     train: Windows,
     dev: Windows,
     settings: TrainSettings,
-    probes: Mapping[str, Windows],
+    probes: Mapping[str, Windows | Texts],
     anchor: Windows | None,
 ) -> dict[str, Any]:
     """All that decides what comes out of a run; two runs that agree here are the same run."""
@@ -146,15 +146,17 @@ def _warn(before: list[dict[str, str]], now: dict[str, str], folder: Path) -> No
     )
 
 
-def describe(windows: Windows) -> dict[str, Any]:
-    """What tells windows from others: where they are from, and a hash of their tokens."""
+def describe(windows: Windows | Texts) -> dict[str, Any]:
+    """What tells texts from others: where they are from, and a hash of their tokens."""
+    parts = equal_parts(windows)
+    tokens = b"".join(part.tokens.numpy().tobytes() for part in parts)
     return {
         "corpus": windows.corpus,
-        "split": windows.split,
+        "split": parts[0].split,
         "first_token": windows.first_token,
         "windows": len(windows),
         "corpus_hash": windows.corpus_hash,
-        "tokens": hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest(),
+        "tokens": hashlib.sha256(tokens).hexdigest(),
     }
 
 
