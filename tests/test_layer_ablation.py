@@ -71,10 +71,13 @@ def test_texts_of_unequal_length_are_scored_and_the_file_comes_back(tmp_path: Pa
     assert LayerAblation.load(tmp_path / "layers.json").model_dump() == found.model_dump()
 
 
-def test_quarters_cover_every_layer_once() -> None:
+def test_quarters_cover_every_layer_once_and_none_is_a_single_layer() -> None:
     assert [list(group) for group in quarters(24)] == np.arange(24).reshape(4, 6).tolist()
-    for layers in range(1, 40):
+    assert [len(quarters(layers)) for layers in (1, 3, 4, 7, 8)] == [0, 0, 2, 2, 4]
+    for layers in range(4, 40):
         assert [layer for group in quarters(layers) for layer in group] == list(range(layers))
+        assert min(map(len, quarters(layers))) > 1
+    assert ablate_layers(pico("bloom"), WINDOWS).groups == ()
 
 
 def test_layers_that_there_are_not_are_refused() -> None:

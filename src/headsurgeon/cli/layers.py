@@ -41,7 +41,7 @@ def layers(
         str | None,
         typer.Option(
             metavar="0-5,6-11,…",
-            help="Layers to be zeroed together; by default four quarters of the stack.",
+            help="Layers to be zeroed together; by default four quarters of the stack, or halves.",
             show_default=False,
         ),
     ] = None,
@@ -186,6 +186,8 @@ def _show(found: Mapping[str, Worth]) -> None:
 
 
 def _named(layers: tuple[int, ...]) -> str:
+    if len(layers) == 1:
+        return f"L{layers[0]}"
     whole = layers == tuple(range(layers[0], layers[-1] + 1))
     return f"L{layers[0]}–{layers[-1]}" if whole else ", ".join(f"L{each}" for each in layers)
 

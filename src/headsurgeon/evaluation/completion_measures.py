@@ -24,12 +24,17 @@ _MARKUP = re.compile(
     | &(?:[a-zA-Z]{2,8}|\#[0-9]{1,6});           # &nbsp; &#39;
     | ```                                        # a fence of Markdown
     | \\(?:begin|end|section|frac|cite)\{        # LaTeX
-    | ^\s*(?:def|class)\s+\w+\s*[(:]             # Python
-    | ^\s*(?:from\s+[\w.]+\s+)?import\s+[\w.{}*]+\s*;?\s*$
-    | ^\s*(?:public|private|static|const|let|var|fn|function)\s+\w+.*[;{(=]
-    | ^\s*\#include\s*[<"]
-    | ^\s*(?:SELECT\s.+\sFROM|INSERT\s+INTO|CREATE\s+TABLE)\b
-    | [;{}]\s*$                                  # a line that ends as those of C and its like do
+    | ^[ \t]*(?:def|class)\s+\w+\s*[(:]          # Python
+    | ^[ \t]*(?:from\s+[\w.]+\s+)?import\s+[\w.{}*]+[ \t]*;?[ \t]*$
+    | ^[ \t]*(?:public|private|static|const|let|var|fn|function)\s+\w+.*[;{(=]
+    | ^[ \t]*\#include\s*[<"]
+    | ^[ \t]*(?:SELECT\s.+\sFROM|INSERT\s+INTO|CREATE\s+TABLE)\b
+    | ^[ \t]*(?:>>>|@\w+)[ \t]*\S*
+    | ^[ \t]*(?:for\s+\w+\s+in\s|if\s|elif\s|while\s|with\s)[^.,;\n]*[=()\[\]_][^,;\n]*:[ \t]*$
+    | ^[ \t]*return\b(?:\s+[\w.]+[(\[].*)?;?[ \t]*$
+    | ^[ \t]*[\w.]+(?:\[[^\]]*\])?[ \t]*[-+*/]?=[ \t]*[^\s=]
+    | ^[ \t]*[\w.]+\(.*\)[ \t]*;?[ \t]*$
+    | [{}][ \t]*$|\)[ \t]*;[ \t]*$|^[ \t]*return\b.*;[ \t]*$  # C and its like
     """,
     re.VERBOSE | re.MULTILINE,
 )
@@ -64,8 +69,7 @@ def markup(prompt: Prompt, text: str) -> float:
     Tags and entities of HTML, fences of Markdown, commands of LaTeX, lines that look like a
     statement of Python, C and its like, or SQL. A share of lines would weigh a page of code more,
     but one `<br>` in a story is the fault already. It leaves out markup that reads as prose (a
-    heading with `#`, a list), and takes a line that happens to end in a brace for code. NaN for
-    prompts of kind `code`.
+    heading with `#`, a list) and code within a sentence. NaN for prompts of kind `code`.
     """
     if prompt.kind == CODE:
         return math.nan
@@ -80,7 +84,8 @@ def language_switch(prompt: Prompt, text: str, detector: Detector | None) -> flo
     among the languages of all prompts and English, is sure of another (a probability of 0.9 and 20
     letters at least). Pieces that nobody can be sure of count as not switched, so the share is
     low rather than high; it leaves out languages of the same script that no prompt is in, and a
-    switch within a sentence. NaN for prompts of kind `code`, for completions without letters, and
+    switch within a sentence, and takes nonsense and program text for whatever they look like.
+    NaN for prompts of kind `code`, for completions without letters, and
     without a detector.
     """
     letters = sum(map(str.isalpha, text))

@@ -71,8 +71,7 @@ def ablate_layers(
 
     Args:
         windows: what the loss is measured on, as for `evaluate`.
-        groups: layers to be zeroed together; by default four quarters of the stack, as in the
-            paper's code.
+        groups: layers to be zeroed together; by default `quarters`, as in the paper's code.
         batch_size, attention: as for `evaluate`.
 
     Raises:
@@ -85,7 +84,8 @@ def ablate_layers(
             f"{layout.family!r} has no dense MLP, whose output could be zeroed; only heads can be "
             "ablated here"
         )
-    together = [_checked(group, layout) for group in groups or quarters(layout.layers)]
+    given = quarters(layout.layers) if groups is None else groups
+    together = [_checked(group, layout) for group in given]
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = score()
     lower_layers = LowerLayers(model, layout)
@@ -109,13 +109,15 @@ def ablate_layers(
 
 
 def quarters(layers: int) -> list[range]:
-    """The layers in four groups of neighbours, as equal as can be; fewer where there are not four.
+    """The layers in four groups of neighbours, as equal as can be; halves, where four are too many.
 
     Args:
-        layers: how many there are.
+        layers: how many there are; of fewer than four there is no group, since each is by itself
+            already.
     """
-    edges = [round(layers * part / 4) for part in range(5)]
-    return [range(start, end) for start, end in pairwise(edges) if end > start]
+    parts = 4 if layers >= 8 else 2 if layers >= 4 else 0
+    edges = [round(layers * part / max(parts, 1)) for part in range(parts + 1)]
+    return [range(start, end) for start, end in pairwise(edges)]
 
 
 def _checked(group: Sequence[int], layout: Layout) -> tuple[int, ...]:
