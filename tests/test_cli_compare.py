@@ -120,7 +120,7 @@ def test_a_planted_collapse_is_called_so(sick: Diagnosis) -> None:
 def test_what_cannot_be_compared_is_refused_before_anything_is_measured(
     clinic: Path, arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headsurgeon.cli.diagnose.open_model", lambda *given, **named: 1 / 0)
+    monkeypatch.setattr("headsurgeon.cli.examining.open_model", lambda *given, **named: 1 / 0)
     said = run("diagnose", *arguments, *READING, "--output", "new")
     assert said.exit_code == 2
     assert says in said.stderr

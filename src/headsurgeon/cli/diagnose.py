@@ -1,48 +1,20 @@
 """`headsurgeon diagnose`: which heads are sick, how sure that is, and where they are."""
 
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, out, show_next
-from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.console import out, show_next
+from headsurgeon.cli.examining import DIAGNOSIS, FILES, Examined, examine, write_examined
 from headsurgeon.cli.outputs import check_folder
-from headsurgeon.own_files import check_own_files, writing
+from headsurgeon.own_files import check_own_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy as np
-    from jaxtyping import Float
-    from transformers import PreTrainedModel
-
-    from headsurgeon.data import Windows
-    from headsurgeon.diagnosis import Diagnosis, FirstTokenTest, Thresholds
-
-DIAGNOSIS = "diagnosis.json"
-HEADS = "heads.csv"
-LAYERS = "layers.csv"
-FIRST_TOKEN_TEST = "first_token_test.json"
-FILES = (DIAGNOSIS, HEADS, LAYERS, FIRST_TOKEN_TEST)
-
-
-@dataclass(frozen=True, eq=False)
-class Examined:
-    """What is known of one model.
-
-    Attributes:
-        diagnosis: verdicts and what they rest on.
-        dormancy: share of dormant MLP neurons.
-        test: whether sick heads follow the position or the token, where that was asked for.
-    """
-
-    diagnosis: "Diagnosis"
-    dormancy: "Float[np.ndarray, ' layer']"
-    test: "FirstTokenTest | None"
+    from collections.abc import Callable, Iterator, Sequence
 
 
 def diagnose(
@@ -60,7 +32,8 @@ def diagnose(
         typer.Option(
             metavar="DIR",
             help="Folder for diagnosis.json, heads.csv and layers.csv; for several models for "
-            "comparison.json, maps.png and a folder with these files for each.",
+            "comparison.json, maps.png and a folder with these files for each; for a series for "
+            "series.jsonl, series.png and such folders.",
             show_default=False,
         ),
     ],
@@ -74,6 +47,22 @@ def diagnose(
             "there; takes four times as long.",
         ),
     ] = False,
+    series: Annotated[
+        bool,
+        typer.Option(
+            "--series",
+            help="The models are checkpoints of one training run: curves instead of a comparison. "
+            "One folder stands for the checkpoint-N in it.",
+        ),
+    ] = False,
+    revisions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="A series of these revisions of one model on the Hub.",
+            show_default=False,
+        ),
+    ] = None,
     sink: options.Sink = 0.5,
     dead: options.Dead = 0.95,
     low_entropy: options.LowEntropy = 0.5,
@@ -83,13 +72,14 @@ def diagnose(
     """Finds the heads that collapsed onto the first token; changes nothing.
 
     Shows a map of layers × heads and writes every statistic of every head, with intervals over
-    documents. Several models stand side by side, with the published figures of those that have any.
+    documents. Several models stand side by side, with the published figures of those that have any;
+    checkpoints of one run (--series) give the curves of their heads.
     """
     from headsurgeon.diagnosis import Thresholds
     from headsurgeon.folders import locked
 
-    examine = partial(
-        _examine,
+    examined_as = partial(
+        examine,
         thresholds=Thresholds(sink=sink, dead=dead, low_entropy=low_entropy),
         corpus=corpus,
         split=split,
@@ -98,14 +88,17 @@ def diagnose(
         first_token_test=first_token_test,
         batch_size=batch_size,
     )
+    if series or revisions:
+        _follow(models, revisions, output, examined_as, loading)
+        return
     if len(models) > 1:
-        _compare(models, output, examine, loading)
+        _compare(models, output, examined_as, loading)
         return
     check_folder(output, DIAGNOSIS)
     with locked(output, DIAGNOSIS):
         check_own_files(output, FILES)
-        examined = examine(models[0])
-        names = _write(output, examined)
+        examined = examined_as(models[0])
+        names = write_examined(output, examined)
     _show(output, examined, names)
 
 
@@ -115,112 +108,72 @@ def _compare(
     examine: "Callable[[str], Examined]",
     loading: options.Loading,
 ) -> None:
-    from headsurgeon.cli.compare import (
-        COMPARISON,
-        FIGURE,
-        begin_comparison,
-        check_models,
-        folder_names,
-        show_comparison,
-        write_comparison,
-    )
-    from headsurgeon.folders import locked
+    from headsurgeon.cli import compare
 
-    check_folder(output, COMPARISON)
-    check_models(models, loading)
-    places = [output / name for name in folder_names(models)]
-    with locked(output, COMPARISON):
-        check_own_files(output, (COMPARISON, FIGURE))
-        for place in places:
-            check_folder(place, DIAGNOSIS)
-            check_own_files(place, FILES)
+    compare.check_models(models, loading)
+    with _many(models, output, (compare.COMPARISON, compare.FIGURE)) as write_each:
         # one model is held at a time
         examined = [examine(model) for model in models]
         diagnoses = [each.diagnosis for each in examined]
-        begin_comparison(output)
-        for place, each in zip(places, examined, strict=True):
-            _write(place, each)
+        compare.begin_comparison(output)
+        folders = write_each(examined)
         # what is drawn and summed up comes last, so that a fault in it loses no measurement
-        write_comparison(output, diagnoses)
-    written = sorted([COMPARISON, FIGURE, *(place.name for place in places)])
-    show_comparison(output, diagnoses, written)
+        compare.write_comparison(output, diagnoses)
+    written = sorted([compare.COMPARISON, compare.FIGURE, *folders])
+    compare.show_comparison(output, diagnoses, written)
 
 
-def _examine(
-    model: str,
-    *,
-    thresholds: "Thresholds",
-    corpus: str,
-    split: str,
-    reading: options.Reading,
-    loading: options.FrozenLoading,
-    first_token_test: bool,
-    batch_size: int | None,
-) -> Examined:
-    from headsurgeon.arch import layout_of
-    from headsurgeon.data import Texts
-    from headsurgeon.diagnosis import diagnose as give_verdicts
-    from headsurgeon.diagnosis import mlp_dormancy
-    from headsurgeon.errors import SettingsError
-    from headsurgeon.measurement import measure
+def _follow(
+    models: "Sequence[str]",
+    revisions: str | None,
+    output: Path,
+    examine: "Callable[[str], Examined]",
+    loading: options.Loading,
+) -> None:
+    from headsurgeon.cli import series
+    from headsurgeon.cli.compare import check_models
+    from headsurgeon.models.checkpoints import checkpoints_of
 
-    loaded, tokenizer = open_model(model, loading)
-    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
-    if isinstance(windows, Texts) and first_token_test:
-        raise SettingsError("--first-token-test needs windows of one length, not given texts")
-    with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
-        stats = measure(
-            loaded,
-            windows,
-            batch_size=batch_size,
-            attention=loading.attention,  # type: ignore[arg-type]
-        )
-        diagnosis = give_verdicts(stats, thresholds, seed=reading.seed)
-        dormancy = mlp_dormancy(loaded, layout_of(loaded))
-    test = (
-        _position_or_token(loaded, windows, batch_size, loading.attention)
-        if first_token_test and not isinstance(windows, Texts)
-        else None
-    )
-    return Examined(diagnosis, dormancy, test)
+    named = [name.strip() for name in revisions.split(",")] if revisions else []
+    checkpoints = checkpoints_of(models, named)
+    specs = [checkpoint.spec for checkpoint in checkpoints]
+    check_models(specs, loading)
+    labels = [checkpoint.label for checkpoint in checkpoints]
+    with _many(labels, output, (series.SERIES, series.FIGURE)) as write_each:
+        examined = [examine(spec) for spec in specs]
+        found = series.series_of_run([each.diagnosis for each in examined], checkpoints)
+        series.begin_series(output, found)
+        folders = write_each(examined)
+        series.write_series(output, found, specs)
+    written = [series.SERIES, series.FIGURE, *folders]
+    series.show_series(output, found, specs, written)
 
 
-def _position_or_token(
-    model: "PreTrainedModel", windows: "Windows", batch_size: int | None, attention: Any
-) -> "FirstTokenTest":
-    from headsurgeon.diagnosis import common_tokens
-    from headsurgeon.diagnosis import first_token_test as run_test
-    from headsurgeon.measurement import measure
+@contextmanager
+def _many(
+    models: "Sequence[str]", output: Path, own: tuple[str, str]
+) -> "Iterator[Callable[[Sequence[Examined]], list[str]]]":
+    """Holds a folder for several models; yields what writes a folder below it for each.
 
-    with busy("measuring with other first tokens, and with none"):
-        return run_test(
-            partial(measure, model, batch_size=batch_size, attention=attention),
-            windows.tokens,
-            common_tokens(windows.tokens),
-        )
+    `own` are the files beside these folders; the first says whose folder it is.
+    """
+    from headsurgeon.cli.compare import folder_names
+    from headsurgeon.folders import locked
 
+    check_folder(output, own[0])
+    places = [output / name for name in folder_names(models)]
 
-def _write(output: Path, examined: Examined) -> list[str]:
-    """Writes what was found, all of it or nothing, and returns the names of the files."""
-    import pandas
+    def write_each(examined: "Sequence[Examined]") -> list[str]:
+        for place, each in zip(places, examined, strict=True):
+            write_examined(place, each)
+        return [place.name for place in places]
 
-    from headsurgeon.files import header, write_json, write_text
-
-    diagnosis, dormancy, test = examined.diagnosis, examined.dormancy, examined.test
-    layers = {
-        "layer": range(len(dormancy)),
-        # empty, not 0, where there is no head
-        "sick": pandas.Series(diagnosis.per_layer).where(diagnosis.stats.attends).astype("Int64"),
-        "mlp_dormancy": dormancy,
-    }
-    with writing(output, DIAGNOSIS) as staged:
-        diagnosis.save(staged / DIAGNOSIS)
-        write_text(staged / HEADS, diagnosis.to_frame().to_csv(index=False))
-        write_text(staged / LAYERS, pandas.DataFrame(layers).to_csv(index=False))
-        if test is not None:
-            content = {**header("first-token-test"), "heads": test.to_dict()}
-            write_json(staged / FIRST_TOKEN_TEST, content)
-        return sorted(path.name for path in staged.iterdir())
+    with locked(output, own[0]):
+        check_own_files(output, own)
+        for place in places:
+            check_folder(place, DIAGNOSIS)
+            check_own_files(place, FILES)
+        yield write_each
 
 
 def _show(output: Path, examined: Examined, names: "Sequence[str]") -> None:

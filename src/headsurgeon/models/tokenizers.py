@@ -1,6 +1,5 @@
 """The tokenizer of a model: its own, or the one its repository keeps for all its checkpoints."""
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headsurgeon.errors import HeadsurgeonWarning, ModelError
+from headsurgeon.models.checkpoints import STEP
 from headsurgeon.models.reading import reading
 from headsurgeon.models.subfolders import holds_tokenizer
-
-# how the Trainer of transformers names what it saves on the way
-_STEP = re.compile(r"checkpoint-[0-9]+")
 
 
 def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -60,7 +57,7 @@ def _with_tokenizer(folder: Path) -> Path | None:
     if holds_tokenizer(folder):
         return folder
     above: list[Path] = []
-    if _STEP.fullmatch(folder.name):
+    if STEP.fullmatch(folder.name):
         above = [folder.parent]
     for parent in folder.parents:
         # .../snapshots/COMMIT/SUBFOLDER in the Hub's cache
