@@ -33,8 +33,8 @@ def series_figure(
     """
     crossing = {each.head for each in series.crossings}
     key = (
-        "One line per head; coloured: heads that crossed the limit (orange, from the dot on) and "
-        "heads sick at every measurement (blue); "
+        "One line per head; orange: heads that crossed the limit (dot: collapsed; square: came "
+        "back); blue: heads sick at every measurement; "
         f"yellow: what untrained heads would show.\n{footnote}"
     )
     figure = new_figure(8.4, 4.8, title, key)
