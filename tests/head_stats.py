@@ -6,7 +6,8 @@ import numpy as np
 
 from headsurgeon.diagnosis import diagnose
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
+from headsurgeon.head_stats import HeadStats, Provenance
+from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS
 
 PROVENANCE = Provenance(
     model="pico",

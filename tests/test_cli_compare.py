@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +39,8 @@ def sick(clinic: Path, compared: Result) -> Diagnosis:
 
 def named(diagnosis: Diagnosis, model: str) -> Diagnosis:
     """The same figures under another model's name."""
-    source = replace(diagnosis.stats.provenance, model=model)
-    return replace(diagnosis, stats=replace(diagnosis.stats, provenance=source))
+    source = diagnosis.stats.provenance.replace(model=model)
+    return diagnosis.replace(stats=diagnosis.stats.replace(provenance=source))
 
 
 def shown(*diagnoses: Diagnosis) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from headsurgeon.diagnosis import common_tokens, first_token_test
 from headsurgeon.errors import SettingsError
-from headsurgeon.heads import HeadId, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from tests.head_stats import stats_of
 from tests.pico import pico

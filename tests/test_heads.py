@@ -6,15 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.errors import HeadError
-from headsurgeon.heads import (
-    QUANTILE_LEVELS,
-    STATISTICS,
-    HeadId,
-    HeadStats,
-    Provenance,
-    check_heads,
-    parse_heads,
-)
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadId, check_heads, parse_heads
+from tests.head_stats import PROVENANCE
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -48,7 +42,7 @@ def stats(documents: tuple[str, ...], seed: int = 0) -> HeadStats:
         documents=documents,
         slopes=np.ones((2, 3)),
         null_mass=np.zeros((2, 3)),
-        provenance=Provenance("m", "c", "dev", 8, len(documents), "none", 0, "h", "fp32", "blocks"),
+        provenance=PROVENANCE.replace(count=len(documents)),
     )
 
 

@@ -1,7 +1,6 @@
 """Models in which some layers have no attention: these have no heads, and no one counts any."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +65,7 @@ def test_a_sound_layer_that_is_broken_is_still_an_error(found: Diagnosis) -> Non
     values = {name: array.copy() for name, array in found.stats.values.items()}
     values["entropy"][:, 1, 3] = np.nan
     with pytest.raises(ModelError, match="L1H3"):
-        diagnose(replace(found.stats, values=values))
+        diagnose(found.stats.replace(values=values))
 
 
 def test_files_hold_it_as_null_and_as_empty_cells(found: Diagnosis, tmp_path: Path) -> None:

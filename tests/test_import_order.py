@@ -21,6 +21,7 @@ ORDER = [
     "arguments",
     "records",
     "results",
+    "head_stats",
     "yaml_lines",
     "locks",
     "folders",

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +59,8 @@ NAMES = [
 
 def named(name: str) -> Diagnosis:
     found = diagnose(stats_of(np.random.default_rng(0).random((4, 2, 4))))
-    source = replace(found.stats.provenance, model=name, corpus=name, first_token=name)
-    return replace(found, stats=replace(found.stats, provenance=source))
+    source = found.stats.provenance.replace(model=name, corpus=name, first_token=name)
+    return found.replace(stats=found.stats.replace(provenance=source))
 
 
 def showing(name: str) -> dict[str, Callable[[], object]]:

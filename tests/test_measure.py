@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from headsurgeon import measure as public_measure
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, ModelError, SettingsError, UnsupportedModel
-from headsurgeon.heads import STATISTICS, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import STATISTICS
 from headsurgeon.measurement import measure, null_mass
 from tests.dense import dense_layers, dense_statistics
 from tests.pico import PICO, pico, tokens

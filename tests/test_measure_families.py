@@ -10,7 +10,8 @@ from transformers.modeling_utils import AttentionInterface
 
 from headsurgeon.arch import layout_of
 from headsurgeon.errors import CorpusError, ModelError, SettingsError
-from headsurgeon.heads import QUANTILE_LEVELS, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import QUANTILE_LEVELS
 from headsurgeon.measurement import measure
 from headsurgeon.measurement.attention_interface import listening
 from headsurgeon.measurement.layer_capture import LayerCapture

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headsurgeon.arch import layout_of
 from headsurgeon.attention import tiled_scores
 from headsurgeon.errors import SettingsError
-from headsurgeon.heads import STATISTICS, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import STATISTICS
 from headsurgeon.measurement import measure, measured_attention
 from tests.pico import PICO, pico, tokens
 

@@ -25,8 +25,8 @@ from .evaluation.recovery_rule import Recovery as Recovery
 from .evaluation.recovery_rule import recovery as recovery
 from .evaluation.redistribution import Redistribution as Redistribution
 from .evaluation.sweep import Sweep as Sweep
+from .head_stats import HeadStats as HeadStats
 from .heads import HeadId as HeadId
-from .heads import HeadStats as HeadStats
 from .measurement.measuring import measure as measure
 from .models.loading import load as load
 from .monitoring.monitor import HeadMonitor as HeadMonitor

@@ -114,21 +114,14 @@ Number = Annotated[float, BeforeValidator(_number)]
 
 def _array(value: Any, dtype: Any) -> np.ndarray:
     """An array of nested lists; refuses what numpy would guess, such as the text of a number."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, list | tuple):
-            return [plain(part) for part in item]
-        item = _number(item)
-        fits = isinstance(item, bool) if dtype is bool else type(item) in (int, float)
-        if not fits:
-            raise PydanticCustomError("array", "expected an array of numbers or of true and false")
-        return item
-
-    rows = plain(value)
-    try:
-        return np.array(rows, dtype=dtype)
-    except ValueError as error:
-        raise PydanticCustomError("array", "expected rows of one length") from error
+    items = np.array(value, dtype=object)
+    flat = [_number(item) for item in items.ravel().tolist()]
+    kinds = set(map(type, flat))
+    if kinds & {list, tuple}:
+        raise PydanticCustomError("array", "expected rows of one length")
+    if not kinds <= ({bool} if dtype is bool else {int, float}):
+        raise PydanticCustomError("array", "expected an array of numbers or of true and false")
+    return np.array(flat, dtype=dtype).reshape(items.shape)
 
 
 def _spelled(value: Any) -> Any:

@@ -84,7 +84,7 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
         "null_mass": [float(np.nanmin(stats.null_mass)), float(np.nanmax(stats.null_mass))],
         "mass_slope_correlation": diagnosis.mass_slope_correlation,
         "planted": is_planted(stats.provenance.model),
-        "provenance": asdict(stats.provenance),
+        "provenance": stats.provenance.model_dump(),
         "published": None if published is None else {**asdict(published), "source": SOURCE},
     }
 

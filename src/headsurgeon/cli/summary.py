@@ -13,7 +13,7 @@ from headsurgeon.paper import SOURCE, ReportedDiagnosis, reported_diagnosis
 
 if TYPE_CHECKING:
     from headsurgeon.diagnosis import Diagnosis, FirstTokenTest
-    from headsurgeon.heads import Provenance
+    from headsurgeon.head_stats import Provenance
 
 
 def show_diagnosis(

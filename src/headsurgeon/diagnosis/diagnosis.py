@@ -1,22 +1,30 @@
 """A diagnosis: the verdict of every head, how sure it is, and where the sick ones are."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from headsurgeon.arguments import checked
 from headsurgeon.bootstrap import DRAWS, mean_interval
 from headsurgeon.diagnosis.band import SickBand, sick_band
-from headsurgeon.diagnosis.diagnosis_file import BOUNDS, fields_of, write_diagnosis
+from headsurgeon.diagnosis.diagnosis_file import (
+    BOUNDS,
+    as_fields,
+    check_numbers,
+    write_diagnosis,
+)
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify, verdicts_at
 from headsurgeon.errors import SettingsError
-from headsurgeon.files import header, read_json, without_nan
-from headsurgeon.heads import NO_ATTENTION, SICK, STATISTICS, VERDICTS, HeadId, HeadStats, Verdict
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import NO_ATTENTION, SICK, STATISTICS, VERDICTS, HeadId, Verdict
+from headsurgeon.records import Seed
+from headsurgeon.results import Array, Result
 
 if TYPE_CHECKING:
     import pandas
@@ -24,14 +32,12 @@ if TYPE_CHECKING:
 SWEEP: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
-    """Verdicts with their uncertainty.
+class Diagnosis(Result):
+    """Verdicts with their uncertainty; `diagnosis.json` holds it with the statistics.
 
     Attributes:
         stats: what was measured.
         thresholds: the limits of the verdicts.
-        verdicts: `Verdict` of every head; `NO_ATTENTION` in layers that have none.
         mass_low, mass_high: 95 % interval of the mean mass over documents, fraction.
         entropy_low, entropy_high: 95 % interval of the mean entropy over documents, nats.
         draws: bootstrap draws behind the intervals.
@@ -40,15 +46,64 @@ class Diagnosis:
     With a single document the intervals are NaN, as they are in layers without attention.
     """
 
+    kind: ClassVar[str] = "diagnosis"
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     stats: HeadStats
     thresholds: Thresholds
-    verdicts: Shaped[np.ndarray, "layer head"]
-    mass_low: Float[np.ndarray, "layer head"]
-    mass_high: Float[np.ndarray, "layer head"]
-    entropy_low: Float[np.ndarray, "layer head"]
-    entropy_high: Float[np.ndarray, "layer head"]
-    draws: int
-    seed: int
+    mass_low: Annotated[Float[np.ndarray, "layer head"], Array()]
+    mass_high: Annotated[Float[np.ndarray, "layer head"], Array()]
+    entropy_low: Annotated[Float[np.ndarray, "layer head"], Array()]
+    entropy_high: Annotated[Float[np.ndarray, "layer head"], Array()]
+    draws: Annotated[int, Field(ge=1, le=10**7)]
+    seed: Seed
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_file(cls, content: Any, build: Callable[[Any], "Diagnosis"]) -> "Diagnosis":
+        if not isinstance(content, Mapping) or "stats" in content:
+            return build(content)
+        diagnosis = build(as_fields(content))
+        check_numbers(diagnosis.stats, {name: getattr(diagnosis, name) for name in BOUNDS})
+        if diagnosis.verdicts.tolist() != content.get("verdicts"):
+            raise ValueError("verdicts: they are not those of the masses and entropies beside them")
+        return diagnosis
+
+    @field_validator(*BOUNDS)
+    @classmethod
+    def _of_every_head(cls, bound: np.ndarray, info: Any) -> np.ndarray:
+        stats = info.data.get("stats")
+        if stats is not None and bound.shape != stats.shape:
+            raise ValueError(f"expected shape {list(stats.shape)}, got {list(bound.shape)}")
+        return bound
+
+    @model_serializer
+    def _in_file_order(self) -> dict[str, Any]:
+        band, stats = self.sick_band, self.stats.model_dump(mode="json")
+        return {
+            "provenance": stats.pop("provenance"),
+            "thresholds": self.thresholds.model_dump(),
+            "draws": self.draws,
+            "seed": self.seed,
+            "counts": self.counts,
+            "sick": [str(head) for head in self.sick],
+            "sick_band": None if band is None else asdict(band),
+            "per_index": self.per_index.tolist(),
+            "per_layer": self.per_layer.tolist(),
+            "sweep": {str(limit): count for limit, count in self.sweep().items()},
+            "verdicts": self.verdicts.tolist(),
+            "borderline": self.borderline.tolist(),
+            "means": {name: self.stats.mean(name).tolist() for name in STATISTICS},
+            **{name: getattr(self, name).tolist() for name in BOUNDS},
+            **stats,
+        }
+
+    @cached_property
+    def verdicts(self) -> Shaped[np.ndarray, "layer head"]:
+        """`Verdict` of every head; `NO_ATTENTION` in layers that have none."""
+        stats = self.stats
+        return classify(stats.first_token_mass, stats.entropy, self.thresholds, stats.attends)
 
     @cached_property
     def borderline(self) -> Bool[np.ndarray, "layer head"]:
@@ -139,60 +194,10 @@ class Diagnosis:
         }
         return pandas.concat([pandas.DataFrame(front), self.stats.to_frame()], axis=1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The diagnosis as plain data, null for NaN: a summary for readers, then the arrays."""
-        stats, band = self.stats, self.sick_band
-        content = {
-            **header("diagnosis"),
-            "provenance": asdict(stats.provenance) | {"lengths": list(stats.provenance.lengths)},
-            "thresholds": self.thresholds.model_dump(),
-            "draws": self.draws,
-            "seed": self.seed,
-            "counts": self.counts,
-            "sick": [str(head) for head in self.sick],
-            "sick_band": None if band is None else asdict(band),
-            "per_index": self.per_index.tolist(),
-            "per_layer": self.per_layer.tolist(),
-            "sweep": {str(limit): count for limit, count in self.sweep().items()},
-            "verdicts": self.verdicts.tolist(),
-            "borderline": self.borderline.tolist(),
-            "means": {name: stats.mean(name).tolist() for name in STATISTICS},
-            **{name: getattr(self, name).tolist() for name in BOUNDS},
-            "slopes": stats.slopes.tolist(),
-            "null_mass": stats.null_mass.tolist(),
-            "null_by_length": {
-                str(length): null.tolist() for length, null in stats.null_by_length.items()
-            },
-            "documents": list(stats.documents),
-            "values": {name: stats.values[name].tolist() for name in STATISTICS},
-            "row_quantiles": stats.row_quantiles.tolist(),
-        }
-        return dict(without_nan(content))
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any], name: str = "diagnosis") -> "Diagnosis":
-        """The diagnosis that `to_dict` wrote.
-
-        Raises:
-            InputError: something is missing, of another type or shape, or what no diagnosis says: a
-                share beyond 1, verdicts that are not those of the numbers. Names the place.
-        """
-        return cls(**fields_of(content, name))
-
     @checked
     def save(self, path: Path | str) -> None:
         """Writes diagnosis.json, atomically, with every list of numbers on one line."""
-        write_diagnosis(self.to_dict(), path)
-
-    @classmethod
-    @checked
-    def load(cls, path: Path | str) -> "Diagnosis":
-        """Reads a diagnosis.json.
-
-        Raises:
-            InputError: no such file, another kind of file, a newer schema, or a damaged one.
-        """
-        return cls.from_dict(read_json(path, "diagnosis"), str(path))
+        write_diagnosis(self.model_dump(mode="json"), path)
 
 
 @checked
@@ -219,7 +224,8 @@ def diagnose(
     """
     if seed < 0:
         raise SettingsError(f"seed: expected 0 or more, got {seed}")
-    verdicts = classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
+    # refuses what is no number
+    classify(stats.first_token_mass, stats.entropy, thresholds, stats.attends)
     documents = np.stack(
         [stats.per_document("first_token_mass"), stats.per_document("entropy")], axis=1
     )
@@ -232,7 +238,6 @@ def diagnose(
     return Diagnosis(
         stats=stats,
         thresholds=thresholds,
-        verdicts=verdicts,
         mass_low=low[0],
         mass_high=high[0],
         entropy_low=low[1],

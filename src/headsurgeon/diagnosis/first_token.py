@@ -16,7 +16,8 @@ from torch import Tensor
 from headsurgeon.diagnosis.diagnosis import heads_where
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify
 from headsurgeon.errors import SettingsError
-from headsurgeon.heads import SICK, HeadId, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import SICK, HeadId
 
 Follows = Literal["position", "token", "mixed"]
 

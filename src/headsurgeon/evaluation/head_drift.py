@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, computed_field, mo
 from headsurgeon.arguments import checked
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import InputError
-from headsurgeon.heads import HeadId, HeadStats, check_heads, parse_heads
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.planning import Plan
 from headsurgeon.records import Finite, HeadName
 from headsurgeon.results import Array, Result

@@ -32,7 +32,8 @@ from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StateError
 from headsurgeon.evaluation.ablation import Ablation, ablate
-from headsurgeon.heads import HeadId, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.operation import Patient, operate
 from headsurgeon.records import HeadName

@@ -14,7 +14,8 @@ from headsurgeon.attention.row_statistics import RowStatistics
 from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, as_windows
 from headsurgeon.errors import ModelError
-from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS, HeadStats, Provenance
+from headsurgeon.head_stats import HeadStats, Provenance
+from headsurgeon.heads import QUANTILE_LEVELS, STATISTICS
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measured_attention import choose_measured, measuring
 from headsurgeon.measurement.own_forward import OBSERVE, check_own_attention

@@ -1,12 +1,12 @@
 """Statistics of texts of unequal length: each length is measured by itself, then put together."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from headsurgeon.data import Texts, Windows
-from headsurgeon.heads import STATISTICS, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import STATISTICS
 
 
 def of_texts(texts: Texts, measure: Callable[[Windows], HeadStats]) -> HeadStats:
@@ -23,9 +23,9 @@ def of_texts(texts: Texts, measure: Callable[[Windows], HeadStats]) -> HeadStats
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     lengths = texts.lengths
     nulls = {stats.provenance.length: stats.null_mass for _, stats in parts}
-    provenance = replace(first.provenance, count=len(texts), length=max(lengths))
+    provenance = first.provenance.replace(count=len(texts), length=max(lengths))
     if len(parts) > 1:
-        provenance = replace(provenance, lengths=lengths)
+        provenance = provenance.replace(lengths=lengths)
     return HeadStats(
         values={
             name: np.concatenate([stats.values[name] for _, stats in parts])[order]

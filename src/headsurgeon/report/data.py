@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
-from headsurgeon.heads import HeadStats
+from headsurgeon.head_stats import HeadStats
 
 Align = Literal["left", "right"]
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 
 from headsurgeon.data import Windows
 from headsurgeon.evaluation import StatsAndAblation, ablate, evaluate
-from headsurgeon.heads import HeadId, HeadStats
+from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.planning import AblationMode
 from headsurgeon.study.cell_parts import HeadTable, Scored

@@ -18,7 +18,7 @@ from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.diagnosis import classify
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.evaluation.head_drift import drift
-from headsurgeon.heads import HeadStats
+from headsurgeon.head_stats import HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
 from headsurgeon.models.loss import token_nll

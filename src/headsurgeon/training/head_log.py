@@ -5,7 +5,7 @@ from typing import TypedDict
 import numpy as np
 
 from headsurgeon.evaluation.head_drift import Drift
-from headsurgeon.heads import HeadStats
+from headsurgeon.head_stats import HeadStats
 
 # digits behind the point: a hundredth of the smallest change that anything here counts
 LOGGED = {"first_token_mass": 5, "entropy": 4, "mean_distance": 3}
