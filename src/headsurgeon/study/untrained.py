@@ -19,7 +19,7 @@ from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation import empirical_null
 from headsurgeon.evaluation.recovery_rule import COMPARED, untrained_start
 from headsurgeon.files import sha256_text
-from headsurgeon.heads import HeadStats
+from headsurgeon.head_stats import HeadStats
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan
 from headsurgeon.records import Record
