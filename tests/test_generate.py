@@ -71,6 +71,27 @@ def test_greedy_completions_of_a_patched_model_are_those_of_the_merged_checkpoin
     assert ours != tokens(hs.generate(sick_bloom(), own, PROMPTS, GREEDY))
 
 
+def test_what_is_drawn_is_what_transformers_draws_from_that_seed(model: PreTrainedModel) -> None:
+    sampling = hs.Sampling(max_new_tokens=24, top_k=9, repetition_penalty=1.15, stop_at_end=False)
+    [found] = hs.generate(model, tokenizer(), PROMPTS[:1], sampling).models
+    ids = tokenizer()(PROMPTS[0].text, return_tensors="pt").input_ids
+    model.generation_config = GenerationConfig()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(found.completions[0].seed)
+        whole = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=True,
+            temperature=0.7,
+            top_k=9,
+            top_p=0.92,
+            repetition_penalty=1.15,
+            pad_token_id=0,
+        )
+    assert found.completions[0].tokens == tuple(whole[0, ids.shape[1] :].tolist())
+
+
 def test_our_fast_attention_steps_aside_where_there_is_a_cache(model: PreTrainedModel) -> None:
     alone = tokens(hs.generate(model, tokenizer(), PROMPTS, GREEDY))
     with fast_attention(model):
