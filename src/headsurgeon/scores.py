@@ -40,7 +40,7 @@ class Estimate(Result):
     low: Number
     high: Number
 
-    def __init__(self, *numbers: Written, **named: Written) -> None:
+    def __init__(self, *numbers: Written, **named: Any) -> None:
         """Value, low and high, in this order or by name."""
         if len(numbers) > 3:
             raise TypeError(f"expected value, low and high, got {len(numbers)} numbers")

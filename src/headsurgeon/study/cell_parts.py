@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headsurgeon.attention_kinds import AttentionRan
 from headsurgeon.records import Record
@@ -36,6 +36,13 @@ class Scored(Record):
     tokens: tuple[float, ...]
     nll: tuple[Number, ...]
     ablated: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_loss_per_document(self) -> "Scored":
+        lengths = {len(self.tokens), len(self.nll), *map(len, self.ablated.values())}
+        if lengths != {len(self.documents)} or not all(0 < count < 1e15 for count in self.tokens):
+            raise ValueError("expected a number of tokens, and losses, for every document")
+        return self
 
     @classmethod
     def of(cls, whole: Evaluation, ablated: dict[str, Evaluation]) -> "Scored":
@@ -86,6 +93,15 @@ class HeadTable(Record):
     first_token_mass: tuple[tuple[float | None, ...], ...]
     entropy: tuple[tuple[float | None, ...], ...]
     mean_distance: tuple[tuple[float | None, ...], ...]
+
+    @model_validator(mode="after")
+    def _one_value_per_head(self) -> "HeadTable":
+        tables = (self.first_token_mass, self.entropy, self.mean_distance)
+        shapes = {(len(table), *set(map(len, table))) for table in tables}
+        # the number of layers, and one number of heads
+        if len(shapes) != 1 or len(shapes.pop()) != 2:
+            raise ValueError("expected a value for every head, in rows of one length")
+        return self
 
     def mass(self) -> np.ndarray:
         """The mass, float64 [layer, head]."""

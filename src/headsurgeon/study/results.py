@@ -239,7 +239,7 @@ def load_results(folder: Path | str) -> StudyResults:
 
     Raises:
         StudyError: no study lies there, or its file is not one.
-        InputError: a cell's file is of another kind, or damaged.
+        InputError: a cell's file is of another kind, another cell's, or damaged.
     """
     folder = Path(folder)
     study = Study.load(folder / STUDY)
@@ -247,10 +247,24 @@ def load_results(folder: Path | str) -> StudyResults:
     for cell in cells_of(study):
         path = cell_file(folder, cell)
         if path.exists():
-            done.append(CellResult.load(path))
+            done.append(_of_study(study, cell, CellResult.load(path), path))
         else:
             missing.append(cell)
     return StudyResults(folder, study, tuple(done), tuple(missing))
+
+
+def _of_study(study: Study, cell: Cell, found: CellResult, path: Path) -> CellResult:
+    """The result, if it is of this cell and, unless it failed, of every text of the study."""
+    texts = {text.name for text in study.texts}
+    known = {*found.scored, *found.heads, *found.drift}
+    complete = found.status == "failed" or texts == set(found.scored) == set(found.heads)
+    if found.cell != cell or not known <= texts or not complete:
+        raise OutputError(
+            f"{path}: expected the cell {cell} on the texts {', '.join(sorted(texts))}, found "
+            f"{found.cell} on {', '.join(sorted(known)) or 'none'}; remove it, and the cell is "
+            "computed again"
+        )
+    return found
 
 
 def untouched(results: StudyResults) -> CellResult:
