@@ -204,7 +204,7 @@ def test_options_that_do_not_exist_are_refused_with_those_that_do(option: str) -
         list(documents(f"hf:some/set?{option}"))
 
 
-# -- slices that come to less than was asked for ----------------------------------------------------
+# -- slices that come to less than was asked for ---------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", ["train[20:]", "train[20:30]", "train[54:]", "train[10:10]"])

@@ -2,13 +2,14 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from headsurgeon.diagnosis import common_tokens, first_token_test
+from headsurgeon.diagnosis import FirstTokenTest, common_tokens, first_token_test
 from headsurgeon.errors import SettingsError
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import HeadId
@@ -42,11 +43,14 @@ def windows() -> Tensor:
 
 def test_each_sick_head_follows_what_it_was_made_to_follow() -> None:
     found = first_token_test(made_up, windows(), [15, 30])
-    assert found.heads == (HeadId(0, 0), HeadId(0, 1), HeadId(0, 2))
-    assert found.follows == ("position", "token", "mixed")
-    np.testing.assert_allclose(found.original, [0.9, 0.8, 0.7])
-    np.testing.assert_allclose(found.replaced, [[0.9, 0.1, 0.7], [0.9, 0.1, 0.2]])
-    np.testing.assert_allclose(found.dropped, [0.9, 0.1, 0.2])
+    assert list(found.heads) == [HeadId(0, 0), HeadId(0, 1), HeadId(0, 2)]
+    tested = list(found.heads.values())
+    assert [each.follows for each in tested] == ["position", "token", "mixed"]
+    np.testing.assert_allclose([each.original for each in tested], [0.9, 0.8, 0.7])
+    np.testing.assert_allclose(
+        [each.replaced for each in tested], [[0.9] * 2, [0.1] * 2, [0.7, 0.2]]
+    )
+    np.testing.assert_allclose([each.dropped for each in tested], [0.9, 0.1, 0.2])
 
 
 def test_the_windows_are_left_as_they_were() -> None:
@@ -72,9 +76,14 @@ def test_dropping_the_first_token_puts_the_next_one_at_position_0() -> None:
     assert torch.equal(dropped, tokens[:, 1:])
 
 
-def test_the_result_is_plain_data_by_head() -> None:
-    content = first_token_test(made_up, windows(), [15]).to_dict()
-    assert json.loads(json.dumps(content))["L0H1"] == {
+def test_the_file_has_an_entry_for_each_head_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "first_token_test.json"
+    tested = first_token_test(made_up, windows(), [15])
+    tested.save(path)
+    assert FirstTokenTest.load(path) == tested
+    content = json.loads(path.read_text())
+    assert content["alternatives"] == [15]
+    assert content["heads"]["L0H1"] == {
         "follows": "token",
         "original": pytest.approx(0.8),
         "replaced": [pytest.approx(0.1)],
@@ -83,12 +92,20 @@ def test_the_result_is_plain_data_by_head() -> None:
     }
 
 
+def test_a_file_that_does_not_name_the_alternatives_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "first_token_test.json"
+    first_token_test(made_up, windows(), [15]).save(path)
+    content = json.loads(path.read_text())
+    del content["alternatives"]
+    path.write_text(json.dumps(content))
+    assert FirstTokenTest.load(path).alternatives == ()
+
+
 def test_a_healthy_model_has_nothing_to_test() -> None:
     model = pico("bloom")
     tokens = torch.randint(0, 97, (2, 8), generator=torch.Generator().manual_seed(0))
     found = first_token_test(partial(measure, model), tokens, [1, 2])
-    assert found.heads == found.follows == ()
-    assert found.replaced.shape == (2, 0)
+    assert (found.heads, found.alternatives) == ({}, (1, 2))
 
 
 def test_windows_must_be_long_enough_and_need_an_alternative() -> None:

@@ -99,7 +99,7 @@ def write_examined(output: Path, examined: Examined) -> list[str]:
     """Writes what was found, all of it or nothing, and returns the names of the files."""
     import pandas
 
-    from headsurgeon.files import header, write_json, write_text
+    from headsurgeon.files import write_text
 
     diagnosis, dormancy, test = examined.diagnosis, examined.dormancy, examined.test
     layers = {
@@ -113,6 +113,5 @@ def write_examined(output: Path, examined: Examined) -> list[str]:
         write_text(staged / HEADS, diagnosis.to_frame().to_csv(index=False))
         write_text(staged / LAYERS, pandas.DataFrame(layers).to_csv(index=False))
         if test is not None:
-            content = {**header("first-token-test"), "heads": test.to_dict()}
-            write_json(staged / FIRST_TOKEN_TEST, content)
+            test.save(staged / FIRST_TOKEN_TEST)
         return sorted(path.name for path in staged.iterdir())

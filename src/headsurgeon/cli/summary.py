@@ -1,5 +1,6 @@
 """A diagnosis in words and numbers: what `diagnose` prints below its map."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,12 +137,15 @@ def _first_token(test: "FirstTokenTest | None") -> dict[str, str]:
         return {}
     if not test.heads:
         return {"position or token": "no sick head to test"}
-    counts = {kind: test.follows.count(kind) for kind in ("position", "token", "mixed")}
+    tested = list(test.heads.values())
+    follows = [each.follows for each in tested]
+    replaced = fmean(mass for each in tested for mass in each.replaced)
+    counts = {kind: follows.count(kind) for kind in ("position", "token", "mixed")}
     text = (
         f"of {len(test.heads)} sick heads {counts['position']} follow position 0 whatever stands "
         f"there, {counts['token']} the token, {counts['mixed']} sometimes the one, sometimes the "
         f"other; mean mass "
-        f"{test.original.mean():.2f}, with other first tokens {test.replaced.mean():.2f}, "
-        f"with the first token dropped {test.dropped.mean():.2f}"
+        f"{fmean(each.original for each in tested):.2f}, with other first tokens {replaced:.2f}, "
+        f"with the first token dropped {fmean(each.dropped for each in tested):.2f}"
     )
     return {"position or token": text}

@@ -4,59 +4,57 @@ A sink that stays when the first token is another one, and when the first token 
 the next one stands at position 0, belongs to the position. One that goes belongs to the token.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from headsurgeon.diagnosis.diagnosis import heads_where
 from headsurgeon.diagnosis.verdicts import PROFILES, Thresholds, classify
 from headsurgeon.errors import SettingsError
 from headsurgeon.head_stats import HeadStats
-from headsurgeon.heads import SICK, HeadId
+from headsurgeon.heads import SICK
+from headsurgeon.records import HeadName, Record
+from headsurgeon.results import Number, Result
 
 Follows = Literal["position", "token", "mixed"]
 
 
-@dataclass(frozen=True, eq=False)
-class FirstTokenTest:
+class TestedHead(Record):
+    """One sick head with other first tokens and with none.
+
+    Attributes:
+        follows: `position` when the head stays sick in every variant, `token` when it is in none,
+            else `mixed`.
+        original: its mass with the windows as they are, fraction.
+        replaced: its mass with each alternative, fraction.
+        dropped: its mass without the first token, in windows shorter by one, fraction.
+        null_mass: what an untrained head at that slope would show, fraction.
+    """
+
+    follows: Follows
+    original: Number
+    replaced: tuple[Number, ...]
+    dropped: Number
+    null_mass: Number
+
+
+class FirstTokenTest(Result):
     """The mass of the sick heads with other first tokens and with none.
 
     Attributes:
-        heads: the heads that are sick with the windows as they are.
-        original: their mass with the windows as they are, fraction.
-        alternatives: the token ids put at position 0 instead.
-        replaced: their mass with each alternative, fraction.
-        dropped: their mass without the first token, in windows shorter by one, fraction.
-        null_mass: what an untrained head at that slope would show, fraction.
-        follows: `position` when the head stays sick in every variant, `token` when it is in none,
-            else `mixed`.
+        heads: what became of each head that is sick with the windows as they are.
+        alternatives: the token ids put at position 0 instead; none in files of version 0.1, which
+            do not name them.
     """
 
-    heads: tuple[HeadId, ...]
-    original: Float[np.ndarray, " sick"]
-    alternatives: tuple[int, ...]
-    replaced: Float[np.ndarray, "alternative sick"]
-    dropped: Float[np.ndarray, " sick"]
-    null_mass: Float[np.ndarray, " sick"]
-    follows: tuple[Follows, ...]
+    kind: ClassVar[str] = "first-token-test"
 
-    def to_dict(self) -> dict[str, Any]:
-        """One entry per sick head, by name, for JSON."""
-        return {
-            str(head): {
-                "follows": self.follows[index],
-                "original": float(self.original[index]),
-                "replaced": self.replaced[:, index].tolist(),
-                "dropped": float(self.dropped[index]),
-                "null_mass": float(self.null_mass[index]),
-            }
-            for index, head in enumerate(self.heads)
-        }
+    heads: Mapping[HeadName, TestedHead]
+    alternatives: tuple[int, ...] = ()
 
 
 def first_token_test(
@@ -93,14 +91,23 @@ def first_token_test(
     )
     dropped = measure_tokens(tokens[:, 1:]).first_token_mass[sick]
     stays = np.concatenate([replaced, dropped[None]]) > thresholds.sink
+    masses = zip(
+        base.first_token_mass[sick], replaced.T, dropped, base.null_mass[sick], stays.T, strict=True
+    )
     return FirstTokenTest(
-        heads=heads_where(sick),
-        original=base.first_token_mass[sick],
+        heads={
+            head: TestedHead(
+                follows=_follows(stays_sick),
+                original=float(original),
+                replaced=tuple(others.tolist()),
+                dropped=float(without),
+                null_mass=float(null),
+            )
+            for head, (original, others, without, null, stays_sick) in zip(
+                heads_where(sick), masses, strict=True
+            )
+        },
         alternatives=tuple(int(token) for token in alternatives),
-        replaced=replaced,
-        dropped=dropped,
-        null_mass=base.null_mass[sick],
-        follows=tuple(_follows(column) for column in stays.T),
     )
 
 
