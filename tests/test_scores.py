@@ -10,7 +10,13 @@ from jaxtyping import Float, jaxtyped
 from headsurgeon import bootstrap
 from headsurgeon.bootstrap import mean_interval
 from headsurgeon.errors import InputError, SettingsError
-from headsurgeon.scores import Evaluation, crossed_difference, difference
+from headsurgeon.scores import (
+    Evaluation,
+    crossed_difference,
+    difference,
+    difference_of_differences,
+    recovered_share,
+)
 
 
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -182,3 +188,34 @@ def test_arms_of_unequal_seeds_or_other_documents_are_refused() -> None:
     others, _ = arms(0.1, 11, 2, 0.0, np.random.default_rng(4))
     with pytest.raises(InputError, match="different windows"):
         crossed_difference(first, others)
+
+
+def test_arms_that_do_not_differ_have_no_width() -> None:
+    _, second = arms(0.0, 10, 2, 0.0, np.random.default_rng(5))
+    same = crossed_difference(second, second)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("change", [{"draws": 0}, {"level": 1.0}])
+def test_draws_and_level_out_of_range_are_refused(change: dict) -> None:
+    first, second = arms(0.1, 10, 2, 0.0, np.random.default_rng(6))
+    with pytest.raises(SettingsError, match="expected"):
+        crossed_difference(first, second, **change)
+
+
+def test_differences_of_other_documents_are_refused() -> None:
+    here, elsewhere = evaluation(np.ones(3)), evaluation(np.ones(4))
+    with pytest.raises(InputError, match="different windows"):
+        difference(here, elsewhere)
+    with pytest.raises(InputError, match="different windows"):
+        difference_of_differences((here, here), (here, elsewhere))
+    with pytest.raises(InputError, match="different windows"):
+        recovered_share(here, here, elsewhere)
+
+
+def test_the_share_recovered_is_that_of_the_gap_and_undefined_without_one() -> None:
+    losses = np.linspace(2.0, 3.0, 20)
+    sick, ceiling = evaluation(losses + 1.0), evaluation(losses)
+    assert recovered_share(sick, evaluation(losses + 0.75), ceiling).value == pytest.approx(0.25)
+    assert np.isnan(recovered_share(ceiling, sick, sick).value)
+    assert difference_of_differences((sick, ceiling), (sick, sick)).value == pytest.approx(1.0)
