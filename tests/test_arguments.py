@@ -161,6 +161,8 @@ WRONG: dict[str, tuple[Call, str]] = {
         "jobs: expected a whole number",
     ),
     "write_report": (lambda c: hs.write_report(None), "folder: expected Path or text, got None"),
+    "redistribution": (lambda c: hs.redistribution(3), "run: expected Path or text, got 3"),
+    "sweep": (lambda c: hs.sweep(c.plan), "run: expected Path or text, got Plan"),
     "Plan.load": (lambda c: hs.Plan.load(b"x"), "path: expected"),
     "Plan.save": (lambda c: c.plan.save(3), "path: expected Path or text, got 3"),
     "Diagnosis.load": (lambda c: hs.Diagnosis.load(None), "path: expected"),

@@ -13,11 +13,11 @@ from headsurgeon.errors import OutputError, PatchError, SettingsError
 from headsurgeon.evaluation import evaluate
 from headsurgeon.operation import apply_patch, read_patch
 from headsurgeon.operation.tensor_file import write_tensors
-from headsurgeon.training import TrainSettings, read_log
+from headsurgeon.training import TrainSettings, read_log, train
 from headsurgeon.training.log import read_entries
 from headsurgeon.training.moments import step_of
 from tests.pico import pico
-from tests.test_train_loop import STEPS, cut, patient, run, same
+from tests.test_train_loop import STEPS, cut, patient, run, same, short
 
 KEPT = {"snapshots": (0, 2, 5, "epoch:1"), "statistics_windows": 0}
 # an epoch of 10 windows at 4 a step ends within step 3
@@ -306,3 +306,33 @@ def test_a_patch_whose_step_is_no_number_is_refused(tmp_path: Path, reference: P
     write_tensors(tmp_path / "p.safetensors", "patch", tensors, metadata | {"step": "two"})
     with pytest.raises(PatchError, match="step: expected a whole number"):
         read_patch(tmp_path / "p.safetensors")
+
+
+# --- evaluations besides -------------------------------------------------------------------------
+
+
+def test_evaluations_at_named_steps_come_besides_the_regular_ones(tmp_path: Path) -> None:
+    settings = short(evaluate_at="0-2,5")
+    train(patient(), cut("train"), cut("dev"), output=tmp_path / "run", settings=settings)
+    lines = [e for e in read_entries(tmp_path / "run" / "log.jsonl") if e["kind"] == "evaluation"]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 5, 6, 7]
+
+
+def test_an_evaluation_beyond_the_end_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SettingsError, match="evaluate_at: 9 is step 9, but the run ends at step 7"):
+        train(
+            patient(),
+            cut("train"),
+            cut("dev"),
+            output=tmp_path / "run",
+            settings=short(evaluate_at=(9,)),
+        )
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("moments", ["5-2", "0-100000"])
+def test_ranges_rise_and_are_no_longer_than_anyone_means(moments: str) -> None:
+    with pytest.raises(SettingsError, match="expected a range that rises"):
+        TrainSettings(epochs=1, evaluate_at=moments)

@@ -20,6 +20,8 @@ from .loss_curve import DocumentLosses as DocumentLosses
 from .loss_curve import LossCurve as LossCurve
 from .loss_curve import Minimum as Minimum
 from .loss_curve import Onset as Onset
+from .pairing import PairedRuns as PairedRuns
+from .pairing import paired_runs as paired_runs
 from .prompt_file import Prompt as Prompt
 from .prompt_file import read_prompts as read_prompts
 from .recovery_rule import NULL_SEEDS as NULL_SEEDS

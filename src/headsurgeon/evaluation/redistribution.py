@@ -35,7 +35,8 @@ class GroupChange(Record):
         mean, mean_could: of |change of mass| over all, and over those that could change, fraction;
             NaN without any.
         mean_signed: of the change over those that could, fraction.
-        worst, worst_change: the head that changed most, and its signed change, fraction.
+        worst, worst_change: the head that changed most, and its signed change, fraction; None and
+            NaN where none changed.
         newly_sick, left_sick: heads that were healthy and are sick, and the other way round.
     """
 
@@ -183,7 +184,7 @@ class Redistribution(Result):
         change, size = self.change[place], np.abs(self.change[place])
         was, now = self.mass_before > self.sick_mass, self.mass[place] > self.sick_mass
         worst = None
-        if heads.any():
+        if size[heads].any():
             layer, head = np.unravel_index(np.where(heads, size, -1.0).argmax(), heads.shape)
             worst = HeadId(int(layer), int(head))
         return GroupChange(

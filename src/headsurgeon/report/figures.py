@@ -23,14 +23,13 @@ from headsurgeon.report.style import (
     quiet,
 )
 
-_BINS = np.linspace(0.0, 1.0, 41)
-
 
 def mass_histogram(
     panels: Sequence[tuple[str, str, Float[np.ndarray, " head"]]],
     null: Float[np.ndarray, " head"],
     *,
     thresholds: Thresholds = PAPER,
+    bins: int = 40,
     title: str,
     footnote: str = "",
 ) -> Figure:
@@ -40,18 +39,20 @@ def mass_histogram(
         panels: (label, role, `first_token_mass` of each head), drawn one above the other.
         null: mass of the same heads when untrained, fraction; drawn as the range they span.
         thresholds: drawn where a head becomes sick, and dead.
+        bins: equal parts of 0 to 1; the paper's figure 1 has 50.
         title: heading.
         footnote: below the figure.
     """
     figure = new_figure(7.6, 1.0 + 1.45 * len(panels) + 0.5, title, footnote)
     stack = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    edges = np.linspace(0.0, 1.0, bins + 1)
     # a band narrower than a bin would not be seen
     low, high = float(null.min()), float(null.max())
     middle, half = (low + high) / 2.0, max((high - low) / 2.0, 0.004)
     for index, (axes, (label, role, mass)) in enumerate(zip(stack, panels, strict=True)):
         colour, _ = look(role, index)
         axes.axvspan(middle - half, middle + half, color="#F0C419", alpha=0.55, lw=0)
-        axes.hist(np.clip(mass, 0.0, 1.0), bins=_BINS.tolist(), color=colour, alpha=0.9)
+        axes.hist(np.clip(mass, 0.0, 1.0), bins=edges.tolist(), color=colour, alpha=0.9)
         for limit in (thresholds.sink, thresholds.dead):
             axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         quiet(axes, "y")

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 LATEST = 2**31
+# steps of a range such as 0-55 at most; more are no list that anyone meant
+_LONGEST_RANGE = 100_000
+_RANGE = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 _EPOCH = re.compile(r"epoch:([0-9]{1,7}(?:\.[0-9]{1,6})?)")
 
 
@@ -36,18 +39,24 @@ def as_moment(value: Any) -> int | str:
 def as_moments(value: Any) -> tuple[int | str, ...]:
     """Steps ascending, then passes ascending, each once; a text lists them between commas.
 
+    A range such as `0-55` is all steps from the one to the other.
+
     Raises:
         ValueError: something that is neither a step nor `epoch:NUMBER`; pydantic tells the user.
     """
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueError("expected a list such as 0,5,10,epoch:1")
+        raise ValueError("expected a list such as 0,5,10,epoch:1 or 0-55")
     steps: set[int] = set()
     epochs: set[float] = set()
     for item in items:
         match = _EPOCH.fullmatch(item) if isinstance(item, str) else None
         if match is not None:
             epochs.add(float(match[1]))
+            continue
+        between = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if between is not None:
+            steps.update(_range(int(between[1]), int(between[2])))
             continue
         try:
             steps.add(as_step(item))
@@ -60,6 +69,15 @@ def as_moments(value: Any) -> tuple[int | str, ...]:
 
 def _pass(match: re.Match[str]) -> str:
     return f"epoch:{float(match[1]):.15g}"
+
+
+def _range(first: int, last: int) -> range:
+    if not first <= last <= min(LATEST, first + _LONGEST_RANGE - 1):
+        raise ValueError(
+            f"expected a range that rises, of at most {_LONGEST_RANGE:,} steps, such as 0-55, got "
+            f"{first}-{last}"
+        )
+    return range(first, last + 1)
 
 
 def step_of(moment: int | str, windows: int, windows_per_step: int) -> int:

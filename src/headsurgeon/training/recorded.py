@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError
 from headsurgeon.evaluation.loss_curve import DocumentLosses, LossCurve
 from headsurgeon.evaluation.redistribution import Redistribution, redistribution_from
@@ -75,6 +76,7 @@ class _Recorded(NamedTuple):
         return self.run.identity.train.windows / (settings.batch_size * settings.accumulation)
 
 
+@checked
 def redistribution(run: Path | str) -> Redistribution:
     """Every head's first-token mass along a run, finished or not, against the untouched model.
 
@@ -114,6 +116,7 @@ def redistribution(run: Path | str) -> Redistribution:
     )
 
 
+@checked
 def sweep(run: Path | str) -> Sweep:
     """The losses along a run, finished or not, on its dev text and its probes.
 

@@ -5,6 +5,7 @@ That everything is a function of the seed and the step is what makes a resumed r
 
 import math
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -44,7 +45,7 @@ def last_step(settings: TrainSettings, windows: int) -> int:
     """The step a run ends at: that of the budget, or an earlier one that is named.
 
     Raises:
-        SettingsError: the step to stop at or to keep lies beyond the end.
+        SettingsError: the step to stop at or to keep, or one to evaluate at, lies beyond the end.
     """
     settings, steps = in_steps(settings, windows), total_steps(settings, windows)
     end = settings.stop if isinstance(settings.stop, int) else steps
@@ -54,7 +55,33 @@ def last_step(settings: TrainSettings, windows: int) -> int:
         raise SettingsError(
             f"keep: step {settings.keep} lies beyond the end of the run, step {end}"
         )
+    named_steps("evaluate_at", settings, windows, end)
     return end
+
+
+def named_steps(
+    name: Literal["snapshots", "evaluate_at"], settings: TrainSettings, windows: int, end: int
+) -> tuple[int, ...]:
+    """The steps that a setting lists, ascending.
+
+    Args:
+        name: of the setting.
+        settings: the settings.
+        windows: of the training text.
+        end: last step of the run.
+
+    Raises:
+        SettingsError: one lies beyond the end.
+    """
+    moments = getattr(settings, name)
+    named = {step_of(moment, windows, settings.windows_per_step): moment for moment in moments}
+    steps = tuple(sorted(named))
+    if steps and steps[-1] > end:
+        raise SettingsError(
+            f"{name}: {named[steps[-1]]} is step {steps[-1]}, but the run ends at step {end}; "
+            "name steps up to that, or give it a larger budget"
+        )
+    return steps
 
 
 def windows_needed(settings: TrainSettings) -> int | None:

@@ -30,6 +30,7 @@ from headsurgeon.training.run_folder import CHECKPOINTS, result_as_written, writ
 from headsurgeon.training.schedule import (
     last_step,
     learning_rate,
+    named_steps,
     seed_of_step,
     total_steps,
     windows_of_step,
@@ -67,6 +68,7 @@ class Session:
         self.processes = processes
         self.steps = total_steps(settings, len(train_windows))
         self.end = last_step(settings, len(train_windows))
+        self.evaluated_at = named_steps("evaluate_at", settings, len(train_windows), self.end)
         self.slices = learner.trainable()
         self.optimiser = Optimiser(learner, settings)
         self.progress = Progress()
@@ -237,7 +239,7 @@ class Session:
 
     def _evaluate_if_due(self) -> bool:
         progress = self.progress
-        named = (self.end, self.kept_step, *self.snapshots.steps)
+        named = (self.end, self.kept_step, *self.snapshots.steps, *self.evaluated_at)
         due = progress.step % self.settings.evaluate_every == 0 or progress.step in named
         if not due or progress.evaluated == progress.step:
             return False

@@ -91,6 +91,9 @@ class TrainSettings(BaseModel):
     evaluate_every: int = Field(
         20, ge=1, le=2**31, description="steps between evaluations on dev text"
     )
+    evaluate_at: Moments = Field(
+        (), description="steps and passes to evaluate besides, as 0-55,60,epoch:1"
+    )
     dev_windows: int = Field(32, ge=1, le=2**20, description="windows of dev text in an evaluation")
     statistics_windows: int = Field(
         8, ge=0, le=2**20, description="of these, windows on which heads are measured; 0 for none"

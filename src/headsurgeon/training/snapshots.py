@@ -7,7 +7,7 @@ import torch
 
 from headsurgeon.errors import OutputError, SettingsError
 from headsurgeon.operation.learner import Learner
-from headsurgeon.training.moments import step_of
+from headsurgeon.training.schedule import named_steps
 from headsurgeon.training.settings import TrainSettings
 
 SNAPSHOTS = "snapshots"
@@ -85,15 +85,7 @@ def snapshots_of(
     Raises:
         SettingsError: a step beyond the end; more than 256 snapshots, or more than 32 GiB.
     """
-    named = {
-        step_of(moment, windows, settings.windows_per_step): moment for moment in settings.snapshots
-    }
-    steps = tuple(sorted(named))
-    if steps and steps[-1] > end:
-        raise SettingsError(
-            f"snapshots: {named[steps[-1]]} is step {steps[-1]}, but the run ends at step {end}; "
-            "name steps up to that, or give it a larger budget"
-        )
+    steps = named_steps("snapshots", settings, windows, end)
     size = snapshot_bytes(settings, len(steps), parameters)
     if len(steps) > MOST_SNAPSHOTS or size > MOST_BYTES:
         raise SettingsError(
