@@ -1,0 +1,91 @@
+"""What an operation would do and take, without doing it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headsurgeon.cli.console import busy, facts, heading, out, percent
+from headsurgeon.cli.loading import read_windows
+from headsurgeon.cli.operation_cost import CONFIRM_ABOVE
+from headsurgeon.training import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from headsurgeon.operation import Patient
+
+_ADAMW_BYTES = 8
+
+
+def show_dry_run(
+    patient: "Patient",
+    tokenizer: "PreTrainedTokenizerBase",
+    corpus: str,
+    settings: TrainSettings,
+    cost: float | None,
+) -> None:
+    """Prints heads, sizes, memory and steps; `cost` is what ablating the heads costs, if known."""
+    from headsurgeon.training.schedule import last_step, windows_needed
+    from headsurgeon.training.snapshots import snapshot_bytes, snapshots_of
+
+    windows = read_windows(
+        corpus,
+        tokenizer,
+        split="train",
+        length=settings.length,
+        count=windows_needed(settings),
+        seed=settings.windows_seed,
+        first_token=settings.first_token,
+        packing=settings.packing,
+    )
+    steps = last_step(settings, len(windows))
+    size = patient.change().parameters
+    every = sum(parameter.numel() for parameter in patient.model.parameters())
+    layers = sorted({head.layer for head in patient.heads})
+    lines = {
+        "heads": f"{len(patient.heads)} in layers {', '.join(map(str, layers))}; layers below "
+        f"{layers[0]} take no part in the backward pass",
+        "start": f"{patient.init}, {patient.output_start}, seed {patient.seed}",
+        "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
+        f"{percent(size / every)} of the model's {every:,}",
+        "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
+        "memory": _memory(patient, settings),
+        "training": f"{steps} steps of {settings.tokens_per_step:,} tokens, "
+        f"{steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
+        f"of {windows.length}",
+        "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
+    }
+    if settings.snapshots:
+        kept = snapshots_of(Path(), settings, len(windows), steps, size)
+        total = snapshot_bytes(settings, len(kept.steps), size)
+        lines["snapshots"] = f"at steps {', '.join(map(str, kept.steps))}: {_megabytes(total)}"
+    if cost is not None:
+        asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
+        lines["ablating costs"] = (
+            f"{cost:+.4f} nats per token now ({patient.plan.ablation_mode} ablation){asks}"
+        )
+    if patient.frozen_key_values:
+        lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))
+    console = out()
+    console.print(heading("dry run: nothing is written"))
+    console.print(facts(lines))
+
+
+def _memory(patient: "Patient", settings: TrainSettings) -> str:
+    """The estimated peak and what it is made of, or why there is no estimate."""
+    from headsurgeon.errors import OperationError
+    from headsurgeon.training.memory import memory_plan
+
+    try:
+        with busy("estimating memory"):
+            plan = memory_plan(patient, settings)
+    except OperationError as error:
+        return f"not estimated: {error}"
+    return (
+        f"estimated peak above the weights {_megabytes(plan.peak)}: training step "
+        f"{_megabytes(plan.training)}, evaluation {_megabytes(plan.evaluation)}; the weights take "
+        f"{_megabytes(plan.weights)}; what the allocator cannot reuse comes on top"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,66 @@
+"""An option for every setting of a training run, made of the settings themselves."""
+
+from collections.abc import Mapping
+from dataclasses import make_dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from headsurgeon.cli import options
+from headsurgeon.training import PRESETS, TrainSettings, train_settings
+
+TRAINING = "Training (by default as --preset says)"
+DEFAULT_TOKENS = 200_000
+
+
+def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
+    text = (description or name).replace("[", r"\[")
+    shown = "" if default is None else f" Default {default}."
+    flags = f"--{name.replace('_', '-')}"
+    both = f"{flags}/--no-{name.replace('_', '-')}" if kind is bool else flags
+    info = typer.Option(
+        both,
+        help=f"{text[0].upper()}{text[1:]}.{shown}",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    )
+    return Annotated[kind | None, info]
+
+
+def _plain(annotation: Any) -> Any:
+    """The type of a field as the command line reads it: `int | None` is an int, names are text."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if get_origin(annotation) in (Literal, tuple) or len(kinds) > 1:
+        return str
+    return kinds[0] if kinds else annotation
+
+
+# an option for every field; None leaves what the preset says
+Training: type[Any] = make_dataclass(
+    "Training",
+    [
+        (name, _option(name, _plain(field.annotation), field.description, field.default), None)
+        for name, field in TrainSettings.model_fields.items()
+    ],
+    frozen=True,
+)
+
+
+def settings_of(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
+    """The settings of a preset with what the command line says of them; raises as they do."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not {"max_tokens", "epochs"} & (set(given) | set(PRESETS.get(preset, ()))):
+        given["max_tokens"] = DEFAULT_TOKENS
+    return train_settings(preset, **given)
+
+
+def reading_as(settings: TrainSettings) -> tuple[object, ...]:
+    """The options with which another command reads text as the run did."""
+    reading: tuple[object, ...] = ()
+    if settings.length != options.Reading().length:
+        reading += ("--length", settings.length)
+    if settings.first_token != options.Reading().first_token:
+        reading += ("--first-token", settings.first_token)
+    if settings.packing != options.Reading().packing:
+        reading += ("--packing", settings.packing)
+    return reading
