@@ -251,15 +251,21 @@ def joined_plan(plans: Sequence[Plan]) -> Plan:
     return plans[0].replace(
         rule=", ".join(dict.fromkeys(plan.rule for plan in plans)),
         heads=tuple(sorted(heads.values(), key=lambda head: head.id)),
+        # what a rule was told is of one alone
+        layers=None,
+        band=None,
+        column=None,
+        max_cost=None,
         joint_cost=None,
         notes=tuple(notes),
     )
 
 
 def _beginning(links: Sequence[_Link]) -> Beginning:
-    """How the heads started, where all did alike; else as the paper's do.
+    """How the heads started, where all did alike; else as the paper's do, with the first seed.
 
-    A start that wrote into the bias of output projections stays, since the bias is a part of it.
+    What each one's start was is in `parts`. A start that wrote into the bias of output projections
+    stays, since the bias is a part of it.
     """
     beginnings = [link.content.beginning for link in links]
     inits = {each.init.name for each in beginnings}
