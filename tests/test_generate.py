@@ -16,8 +16,10 @@ from headsurgeon.errors import CorpusError, InputError, ModelError, SettingsErro
 from headsurgeon.evaluation import MEASURES, seed_of
 from headsurgeon.operation.merged_checkpoint import write_checkpoint
 from headsurgeon.planning import Plan, PlannedHead
+from tests.char_tokenizer import char_tokenizer
 from tests.clinic import checkpoint, sick_bloom, tokenizer
-from tests.pico import pico
+from tests.pico import PICO, pico
+from tests.pico_families import pico_family
 
 PROMPTS = tuple(
     hs.Prompt(id=f"p{index}", kind=kind, text=text)
@@ -65,10 +67,25 @@ def test_greedy_completions_of_a_patched_model_are_those_of_the_merged_checkpoin
     patient.merge()
     patch = patient.save(tmp_path / "patch.safetensors")
     ours = tokens(hs.generate(loaded, own, PROMPTS, GREEDY))
-    write_checkpoint(patient, own, tmp_path / "merged", patch, False)
+    write_checkpoint(patient, own, tmp_path / "merged", [patch])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert ours == {prompt.id: tuple(greedy(merged, prompt.text)) for prompt in PROMPTS}
     assert ours != tokens(hs.generate(sick_bloom(), own, PROMPTS, GREEDY))
+
+
+@pytest.mark.parametrize("family", ["mpt", "falcon-mq", "gpt2", "gemma2", "lfm2", "gpt_oss"])
+def test_with_its_cache_a_model_says_what_it_says_without_one(family: str) -> None:
+    model = pico(family) if family in PICO else pico_family(family)
+    sampling = hs.Sampling(max_new_tokens=8, do_sample=False, stop_at_end=False)
+    found = hs.generate(model, char_tokenizer(), PROMPTS[:2], sampling)
+    for prompt, done in zip(PROMPTS, found.models[0].completions, strict=False):
+        row = torch.tensor([char_tokenizer().encode(prompt.text)])
+        start = row.shape[1]
+        for _ in range(8):
+            with torch.no_grad():
+                following = model(input_ids=row, use_cache=False).logits[0, -1].argmax()
+            row = torch.cat([row, following.reshape(1, 1)], dim=1)
+        assert done.tokens == tuple(row[0, start:].tolist())
 
 
 def test_what_is_drawn_is_what_transformers_draws_from_that_seed(model: PreTrainedModel) -> None:
