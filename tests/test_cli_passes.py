@@ -44,6 +44,7 @@ def test_passes_say_what_came_of_every_head_and_leave_one_patch(clinic: Path) ->
     found = Passes.load("run/passes.json")
     assert [each.operated for each in found.passes] == [found.sick]
     again = run(*asked)
+    assert again.exit_code == 0, again.stderr
     assert spoken(again.stdout) == text
     evaluated = run(
         "evaluate",

@@ -42,7 +42,7 @@ def open_sequence(folder: Path, model: str, identity: Mapping[str, Any], passes:
         found = Passes.load(path)
     except InputError as error:
         raise OutputError(f"{error}; or choose another folder") from error
-    faults = differences(flat(found.identity), flat(wanted))
+    faults = differences(flat(to_jsonable_python(found.identity)), flat(wanted))
     if faults:
         raise OutputError(
             f"{folder} holds other passes; choose another folder, or the same settings and model:"
