@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import headsurgeon as hs
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import read_patch
 from headsurgeon.planning import Plan, PlannedHead
@@ -34,7 +35,16 @@ def test_operate_keeps_snapshots_probes_and_an_anchor(clinic: Path) -> None:
         *WANTED,
         *SHORT,
         *("--output", "run", "--snapshots", "0,2,epoch:0.01", "--keep", "2"),
-        *("--probe", f"again={CORPUS}", "--anchor", "0.5", "--anchor-corpus", CORPUS),
+        *(
+            "--probe",
+            f"again={CORPUS}",
+            "--probe",
+            f"held@test={CORPUS}",
+            "--anchor",
+            "0.5",
+            "--anchor-corpus",
+            CORPUS,
+        ),
         *("--anchor-windows", "6", "--anchor-batch", "2", "--snapshot-dtype", "bf16"),
     )
     assert found.exit_code == 0, found.stderr
@@ -47,8 +57,9 @@ def test_operate_keeps_snapshots_probes_and_an_anchor(clinic: Path) -> None:
     evaluations = [
         e for e in read_entries(clinic / "run" / "log.jsonl") if e["kind"] == "evaluation"
     ]
-    # the probe is the run's own dev text
+    # a probe is the run's own dev text; the other chose nothing, and is reported on
     assert all(e["probes"]["again"] == pytest.approx(e["dev_loss"]) for e in evaluations)
+    assert [each.name for each in hs.sweep(clinic / "run").reported] == ["held"]
     result = json.loads((clinic / "run" / "run.json").read_text())["result"]
     assert (result["kept_step"], result["anchor_tokens"]) == (2, 256)
 
@@ -63,7 +74,7 @@ def test_a_snapshot_is_a_patch_that_evaluate_and_merge_take(clinic: Path) -> Non
     assert merged.exit_code == 0, merged.stderr
 
 
-@pytest.mark.parametrize("probe", ["nameless", "=text:*.txt", "name="])
+@pytest.mark.parametrize("probe", ["nameless", "=text:*.txt", "name=", "name@train=text:*.txt"])
 def test_a_probe_without_a_name_or_a_text_is_refused(probe: str, clinic: Path) -> None:
     refused = run(*WANTED, *SHORT, "--output", "refused", "--probe", probe)
     assert refused.exit_code == 2

@@ -18,6 +18,8 @@ def probe_windows(
 ) -> dict[str, "Windows"]:
     """Windows of the dev split of every `NAME=SPEC`, as many as of the run's own dev text.
 
+    `NAME@test=SPEC` has them of the test split, for a text that what is chosen is reported on.
+
     Raises:
         SettingsError: one that is not of that form, a name given twice, or given texts.
         CorpusError, NetworkError: as `headsurgeon.windows`.
@@ -25,13 +27,15 @@ def probe_windows(
     windows: dict[str, Windows] = {}
     count = settings.dev_windows
     for probe in probes:
-        name, equals, spec = probe.partition("=")
-        if not (name and equals and spec) or name in windows:
+        named, equals, spec = probe.partition("=")
+        name, at, split = named.partition("@")
+        wrong = not (name and equals and spec) or (at and split != "test")
+        if wrong or name in windows:
             raise SettingsError(
-                f"--probe: expected NAME=SPEC, each name once, such as prose=text:books/*.txt; got "
-                f"{probe[:100]!r}"
+                "--probe: expected NAME=SPEC or NAME@test=SPEC, each name once, such as "
+                f"prose=text:books/*.txt; got {probe[:100]!r}"
             )
-        windows[name] = _windows(spec, tokenizer, settings, "dev", count, 0)
+        windows[name] = _windows(spec, tokenizer, settings, split or "dev", count, 0)
     return windows
 
 

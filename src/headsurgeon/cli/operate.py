@@ -80,7 +80,8 @@ def operate(
         list[str] | None,
         typer.Option(
             metavar="NAME=SPEC",
-            help="A text whose loss on its dev split is logged at every evaluation; repeatable.",
+            help="A text whose loss on its dev split is logged at every evaluation; repeatable. "
+            "NAME@test=SPEC is of its test split.",
             rich_help_panel=TRAINING,
         ),
     ] = None,

@@ -10,6 +10,9 @@ from headsurgeon.records import Finite, Record
 from headsurgeon.results import Number, Result
 from headsurgeon.scores import Estimate
 
+# of texts that neither train nor choose: the test split, and texts given whole
+REPORTED_SPLITS = ("test", "none")
+
 
 class Reported(Record):
     """What the step chosen on dev text is on a text that did not choose it.
@@ -27,7 +30,7 @@ class Reported(Record):
 
 
 class Sweep(Result):
-    """Losses along a run; the step is chosen on dev text and reported on texts of the test split.
+    """Losses along a run; the step is chosen on dev text and reported on other texts.
 
     Attributes:
         run: what the run is called in tables.
@@ -78,7 +81,7 @@ class Sweep(Result):
     @computed_field  # type: ignore[prop-decorator]
     @cached_property
     def reported(self) -> tuple[Reported, ...]:
-        """The step of the minimum on every probe text of the test split."""
+        """The step of the minimum on every probe text of the test split, or given whole."""
         place = self.steps.index(self.minimum.step)
         return tuple(
             Reported(
@@ -88,5 +91,5 @@ class Sweep(Result):
                 change=curve.against_untouched(place),
             )
             for curve in self.probes
-            if curve.split == "test"
+            if curve.split in REPORTED_SPLITS
         )

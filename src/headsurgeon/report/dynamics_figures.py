@@ -1,6 +1,7 @@
 """Curves of one run: the drift of columns of heads, and losses with the best step marked."""
 
 import math
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from headsurgeon.evaluation.loss_curve import LossCurve
 from headsurgeon.evaluation.redistribution import Redistribution, Zone
-from headsurgeon.evaluation.sweep import Sweep
+from headsurgeon.evaluation.sweep import REPORTED_SPLITS, Sweep
 from headsurgeon.printable import printable
 from headsurgeon.report.figures import spread
 from headsurgeon.report.style import INK, MUTED, SIZE, drawable, label_axes, new_figure, quiet
@@ -26,7 +27,6 @@ _LINES = (
     ("#1f2430", "D"),
 )
 _LIMIT = "#B00020"
-_DEV, _TEST = "#0072B2", "#D55E00"
 
 
 def column_lines(
@@ -71,7 +71,7 @@ def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure
 
     A square where the operated model begins, a dot at the minimum on dev text with its interval,
     dashed lines for the untouched model, what comes after the minimum shaded. Of the probes those
-    of the test split are drawn.
+    that are no dev text are drawn.
 
     Args:
         sweep: the losses.
@@ -80,7 +80,9 @@ def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure
     name = title or f"Loss of {sweep.run} by step"
     figure = new_figure(8.0, 5.0, name, f"{_key(sweep)}\n{footnote}".strip())
     axes = figure.subplots()
-    curves = [(sweep.dev, _DEV), *((c, _TEST) for c in sweep.probes if c.split == "test")]
+    others = [curve for curve in sweep.probes if curve.split in REPORTED_SPLITS]
+    colours = [colour for colour, _ in _LINES]
+    curves = list(zip((sweep.dev, *others), cycle(colours)))
     ends = []
     for curve, colour in curves:
         axes.plot(sweep.steps, curve.loss, color=colour, lw=1.8, zorder=2)
@@ -98,7 +100,7 @@ def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure
     if not math.isnan(best.low):
         axes.plot([best.low, best.high], [height] * 2, color=INK, lw=1.4, marker="|", ms=7)
     axes.plot([best.step] * 2, [height, best.loss], color=INK, lw=0.8, ls=":")
-    axes.plot(best.step, best.loss, "o", color=_DEV, mec=INK, ms=8, zorder=5, clip_on=False)
+    axes.plot(best.step, best.loss, "o", color=_LINES[0][0], mec=INK, ms=8, zorder=5, clip_on=False)
     onset = sweep.onset.step
     if onset is not None:
         axes.axvline(onset, color=_LIMIT, lw=1.0, ls=(0, (2, 2)))
@@ -145,7 +147,7 @@ def _best(sweep: Sweep) -> str:
 
 
 def _label(curve: LossCurve) -> str:
-    split = f" ({curve.split})" if curve.split and curve.split != curve.name else ""
+    split = f" ({curve.split})" if curve.split == "test" else ""
     return f"{curve.name}{split}"
 
 

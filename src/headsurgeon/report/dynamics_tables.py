@@ -27,22 +27,23 @@ def zone_table(found: Redistribution, named: bool = False) -> Table:
     """
     places = _spread(len(found.steps))
     rows = [
-        (zone, _moment(found, place), *_group(found.zones[zone][place]))
+        (zone, _moment(found, place), *_group(group), _worst(group), _sick(group))
         for zone in ZONES
         if found.zones[zone][0].heads
         for place in places
+        for group in (found.zones[zone][place],)
     ]
     return Table(
         key="zones",
         title=(f"{found.run}: c" if named else "C")
         + "hange of first-token mass against the untouched model",
         columns=(
-            *("zone", "step (epoch)", "heads", "can change", f"|Δ| > {found.threshold:g}"),
-            *("mean |Δ|", "of those that can", "worst", "newly sick", "left sick"),
+            *("zone", "step (pass)", "heads (can)", f"> {found.threshold:g}"),
+            *("mean |Δ| (can)", "worst", "sick"),
         ),
         rows=tuple(rows),
-        note="Step 0 is the operation without training. Heads that cannot change keep what they "
-        "are and what they read.",
+        note="In brackets: of the heads that can change; the others keep what they are and what "
+        "they read. Step 0 is the operation without training. Sick: newly, and no longer.",
     )
 
 
@@ -53,13 +54,12 @@ def column_table(found: Redistribution) -> Table:
     return Table(
         key="columns",
         title=f"Mean |Δ| by column, {span}",
-        columns=("column", "zone", "heads", "can change", "first", "last", "trend"),
+        columns=("column", "zone", "heads (can)", "first", "last", "trend"),
         rows=tuple(
             (
                 f"H{course.head}",
                 course.zone,
-                str(course.heads),
-                str(course.could_change),
+                f"{course.heads} ({course.could_change})",
                 *((_mass(course.mean[0]), _mass(course.mean[-1])) if steps else (_NOTHING,) * 2),
                 course.trend,
             )
@@ -72,7 +72,7 @@ def column_table(found: Redistribution) -> Table:
 def distance_table(found: Redistribution) -> Table:
     """Untouched heads by distance from the surgery, at the last moment."""
     rows = [
-        (name, f"{distance:+d}" if name == "layers above" else str(distance), *_group(group)[:5])
+        (name, f"{distance:+d}" if name == "layers above" else str(distance), *_group(group))
         for name, groups in (
             ("layers above", found.layers_above),
             ("heads aside", found.heads_aside),
@@ -84,8 +84,8 @@ def distance_table(found: Redistribution) -> Table:
         key="distance",
         title=f"Untouched heads by distance from the operated ones, step {found.steps[-1]}",
         columns=(
-            *("distance", "of", "heads", "can change", f"|Δ| > {found.threshold:g}"),
-            *("mean |Δ|", "of those that can"),
+            *("distance", "by", "heads (can)", f"> {found.threshold:g}"),
+            "mean |Δ| (can)",
         ),
         rows=tuple(rows),
         note="Layers above the lowest operated one; head indices from the nearest operated one.",
@@ -120,8 +120,8 @@ def paired_table(paired: PairedRuns) -> Table:
             cells: list[str] = []
             for zone in UNTOUCHED:
                 group = paired.groups(run, zone)[place]
-                counted = f"{group.drifted} of {group.could_change}"
-                cells += [counted, _mass(group.mean_could)] if group.heads else [_NOTHING] * 2
+                counted = f"{group.drifted}/{group.could_change}, {_mass(group.mean_could)}"
+                cells.append(counted if group.heads else _NOTHING)
             first = number == 0
             agreement = _NOTHING if first else _signed(paired.agreement[number, place], 2)
             larger = _NOTHING if first else _signed(paired.larger[number, place], 4)
@@ -130,13 +130,14 @@ def paired_table(paired: PairedRuns) -> Table:
         key="paired",
         title="Runs beside each other, of the untouched heads that can change",
         columns=(
-            *("step", "run", "watched: drifted", "mean |Δ|", "outside: drifted", "mean |Δ|"),
-            *("r with the first", "mean |Δ| minus it"),
+            *("step", "run", "watched, mean |Δ|", "outside, mean |Δ|"),
+            *("r", "minus first"),
         ),
         rows=tuple(rows),
-        note=f"First: {paired.runs[0]}. r and the difference are over the heads untouched and able "
-        "to change in both; r near 1: the same heads went the same way.",
-        align=("right", "left", *(("right",) * 6)),
+        note=f"Of those that can change, how many drifted, and mean |Δ|. First: {paired.runs[0]}; "
+        "r with it and mean |Δ| minus its are over the heads untouched and able to change in both. "
+        "r near 1: the same heads went the same way.",
+        align=("right", "left", *(("right",) * 4)),
     )
 
 
@@ -146,43 +147,43 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     for sweep in sweeps:
         best, onset = sweep.minimum, sweep.onset
         between = _NOTHING if math.isnan(best.low) else f"{best.low:.0f}–{best.high:.0f}"
-        turned = _NOTHING if onset.step is None else str(onset.step)
-        reported = "; ".join(f"{each.name} {estimated(each.change)}" for each in sweep.reported)
+        turned = "never" if onset.step is None else str(onset.step)
+        against = _NOTHING if math.isnan(best.change.value) else estimated(best.change)
+        turned = turned if onset.known else "unknown"
         rows.append(
-            (
-                sweep.run,
-                str(best.step),
-                between,
-                f"{best.loss:.4f}",
-                _NOTHING if math.isnan(best.change.value) else estimated(best.change),
-                reported or _NOTHING,
-                turned if onset.known else "unknown",
-            )
+            (sweep.run, "dev", str(best.step), between, f"{best.loss:.4f}", against, turned)
         )
+        rows += [
+            ("", each.name, "", "", f"{each.loss:.4f}", estimated(each.change), "")
+            for each in sweep.reported
+        ]
     return Table(
         key="sweep",
-        title="Lowest loss on dev text",
-        columns=(
-            *("run", "step", "95 % interval", "nats per token", "dev minus untouched"),
-            *("test minus untouched", "worse for good from"),
-        ),
+        title="Lowest loss on dev text, and that step on other texts",
+        columns=("run", "text", "step", "95 %", "nats", "minus untouched", "worse from"),
         rows=tuple(rows),
-        note="The step is chosen on dev text, which flatters it there; on test it is reported.",
+        note="The step is chosen on dev text, which flatters it there; elsewhere it is reported. "
+        "95 %: where it lies in draws of other documents. Worse from: where the loss stays above "
+        "the lowest by more than its interval.",
+        align=("left", "left", *(("right",) * 5)),
     )
 
 
 def _group(group: GroupChange) -> tuple[str, ...]:
-    worst = _NOTHING if group.worst is None else f"{group.worst} {_signed(group.worst_change, 3)}"
+    """Heads, drifted, mean |Δ|; beside each what counts those alone that can change."""
     return (
-        str(group.heads),
-        str(group.could_change),
+        f"{group.heads} ({group.could_change})",
         str(group.drifted),
-        _mass(group.mean),
-        _mass(group.mean_could),
-        worst,
-        str(group.newly_sick),
-        str(group.left_sick),
+        f"{_mass(group.mean)} ({_mass(group.mean_could)})",
     )
+
+
+def _worst(group: GroupChange) -> str:
+    return _NOTHING if group.worst is None else f"{group.worst} {_signed(group.worst_change, 3)}"
+
+
+def _sick(group: GroupChange) -> str:
+    return f"+{group.newly_sick} −{group.left_sick}"
 
 
 def _moment(found: Redistribution, place: int) -> str:
