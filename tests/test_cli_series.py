@@ -15,6 +15,7 @@ from headsurgeon.diagnosis.series import HeadSeries, SeriesPoint
 from headsurgeon.errors import ModelError, SettingsError
 from headsurgeon.models.checkpoints import checkpoints_of, steps_in
 from headsurgeon.report.series_figure import series_figure
+from tests.char_tokenizer import char_tokenizer
 from tests.clinic import PLANTED, READING, checkpoint, run, sick_bloom, write_text
 from tests.pico import pico
 from tests.pico_families import pico_family
@@ -125,6 +126,14 @@ def test_what_is_no_series_is_refused_before_anything_is_measured(
     assert said.exit_code == 2
     assert says in said.stderr
     assert not Path("new").exists()
+
+
+def test_checkpoints_with_another_tokenizer_are_no_series(clinic: Path) -> None:
+    pico("bloom").save_pretrained("other")
+    char_tokenizer().save_pretrained("other")
+    said = run("diagnose", "out/checkpoint-5", "other", "--series", *READING, "--output", "new")
+    assert said.exit_code == 2
+    assert "other has another tokenizer than checkpoint-5" in said.stderr
 
 
 def test_models_of_different_shapes_are_no_series(clinic: Path) -> None:

@@ -1,76 +1,51 @@
 """Several models side by side: what `diagnose` shows and writes when it is given more than one."""
 
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from headsurgeon.cli.console import facts, heading, out, percent, table
-from headsurgeon.cli.options import Loading
+from headsurgeon.cli.compare_table import comparison_table, parameters
+from headsurgeon.cli.console import facts, heading, out, percent
+from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.planted import planted_remark
-from headsurgeon.errors import SettingsError
-from headsurgeon.heads import VERDICTS
 from headsurgeon.own_files import writing
 from headsurgeon.paper import SOURCE, ReportedDiagnosis, reported_diagnosis
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
-    from headsurgeon.diagnosis import Diagnosis
+    from headsurgeon.scores import Evaluation
 
 COMPARISON = "comparison.json"
 FIGURE = "maps.png"
-_NOTHING = "—"
 
 
-def check_models(models: Sequence[str], loading: Loading) -> None:
-    """Refuses what would fail after hours of measuring: reads the configurations alone.
+def reported_of(model: str) -> ReportedDiagnosis | None:
+    """What the paper reports of a model, at whatever revision, since it pins none."""
+    from headsurgeon.models.address import Address
 
-    Raises:
-        SettingsError: a model named twice.
-        ModelError, UnsupportedModel, NetworkError: as `headsurgeon.load` does.
-    """
-    # a folder has many spellings
-    places = [os.path.realpath(model) if Path(model).exists() else model for model in models]
-    twice = sorted({m for m, place in zip(models, places, strict=True) if places.count(place) > 1})
-    if twice:
-        raise SettingsError(f"{', '.join(twice)}: named more than once; name each model once")
-    from headsurgeon.arch.registry import layout_for
-    from headsurgeon.models.loading import load_config
-
-    for model in models:
-        layout_for(load_config(model, trust_remote_code=loading.trust_remote_code))
+    address = Address.parse(model)
+    return None if address.subfolder is not None else reported_diagnosis(address.repository)
 
 
-def folder_names(models: Sequence[str]) -> list[str]:
-    """A folder name for each model, all different."""
-    names: list[str] = []
-    for model in models:
-        stem = re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
-        taken = sum(name == stem or name.startswith(f"{stem}-again") for name in names)
-        names.append(f"{stem}-again{taken}" if taken else stem)
-    return names
-
-
-def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
-    """One model's line of the comparison, as plain data; shares are fractions."""
+def summary(examined: Examined) -> dict[str, Any]:
+    """One model's line of the comparison, as plain data; shares are fractions, losses nats."""
     from dataclasses import asdict
 
     import numpy as np
 
+    from headsurgeon.diagnosis.band import code_band
     from headsurgeon.models.catalogue import is_planted
 
+    diagnosis, loss = examined.diagnosis, examined.loss
     stats = diagnosis.stats
     layers, heads = stats.shape
     band = diagnosis.sick_band
-    published = reported_diagnosis(stats.provenance.model)
+    published = reported_of(stats.provenance.model)
     return {
         "model": stats.provenance.model,
+        "parameters": examined.parameters,
         "layers": layers,
         "heads_per_layer": heads,
         "layers_without_attention": np.flatnonzero(~stats.attends).tolist(),
@@ -79,7 +54,14 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
         "sick": len(diagnosis.sick),
         "sick_share": len(diagnosis.sick) / diagnosis.heads,
         "band": None if band is None else {**asdict(band), "name": str(band)},
+        "band_by_the_papers_code": code_band(diagnosis.is_sick),
         "layers_affected_per_head": [int(count) for count in diagnosis.per_index],
+        "sick_heads_per_layer": [
+            int(count) if attends else None
+            for count, attends in zip(diagnosis.per_layer, stats.attends, strict=True)
+        ],
+        "held_out": None if loss is None else _held_out(loss),
+        "mlp_dormancy": [None if share != share else share for share in examined.dormancy.tolist()],
         "borderline": int(diagnosis.borderline.sum()),
         "null_mass": [float(np.nanmin(stats.null_mass)), float(np.nanmax(stats.null_mass))],
         "mass_slope_correlation": diagnosis.mass_slope_correlation,
@@ -89,50 +71,40 @@ def summary(diagnosis: "Diagnosis") -> dict[str, Any]:
     }
 
 
-def comparison_table(diagnoses: Sequence["Diagnosis"]) -> "Table":
-    """One column per model; where one has published figures they stand below the measured ones."""
-    lines = [summary(diagnosis) for diagnosis in diagnoses]
-    reported = [reported_diagnosis(line["model"]) for line in lines]
-    rows: list[list[str | Text]] = [
-        ["layers × heads", *(_shape(line) for line in lines)],
-        ["heads", *(str(line["heads"]) for line in lines)],
-        ["sick", *(f"{percent(line['sick_share'])} ({line['sick']})" for line in lines)],
-        *_reported(reported, lambda paper: percent(paper.sick_share)),
-        [" / ".join(VERDICTS), *(_counts(line["counts"]) for line in lines)],
-        *_reported(reported, lambda paper: _counts(paper.counts) if paper.counts else _NOTHING),
-        ["sick band", *(line["band"]["name"] if line["band"] else _NOTHING for line in lines)],
-        *_reported(reported, lambda paper: paper.band),
-        ["sick layers per head index", *(_per_index(line) for line in lines)],
-        ["borderline heads", *(str(line["borderline"]) for line in lines)],
-        ["null mass", *("{:.3f}–{:.3f}".format(*line["null_mass"]) for line in lines)],
-        ["rank correlation of mass with slope", *(_correlation(line) for line in lines)],
-    ]
-    return table(["", *(line["model"] for line in lines)], rows)
+def _held_out(loss: "Evaluation") -> dict[str, Any]:
+    interval = loss.interval()
+    return {
+        "loss": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "perplexity": loss.perplexity,
+        "tokens": loss.tokens,
+        "documents": len(loss.documents),
+    }
 
 
-def comparison_figure(diagnoses: Sequence["Diagnosis"]) -> "Figure":
+def comparison_figure(examined: Sequence[Examined]) -> "Figure":
     """One head map per model, above it how many heads are sick and where, and what is reported."""
     from headsurgeon.report.comparison import model_maps
     from headsurgeon.report.data import HeadView
 
     views = [
         HeadView.of(
-            _title(diagnosis),
-            diagnosis.stats,
-            diagnosis.verdicts,
-            diagnosis.borderline,
-            diagnosis.thresholds,
+            _title(each),
+            each.diagnosis.stats,
+            each.diagnosis.verdicts,
+            each.diagnosis.borderline,
+            each.diagnosis.thresholds,
         )
-        for diagnosis in diagnoses
+        for each in examined
     ]
-    names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
+    names = _names(examined)
     remarks = [
         f"{printable(name)}: {planted_remark(name)}" for name in names if planted_remark(name)
     ]
-    if any(reported_diagnosis(name) for name in names):
-        remarks.append(f"Reported: {SOURCE}, on one short text.")
-    reading = printable(_reading(diagnoses))
-    return model_maps(views, footnote="\n".join([reading, *remarks]))
+    if any(reported_of(name) for name in names):
+        remarks.append(f"Reported: {SOURCE}, on one short text; its bands were chosen by hand.")
+    return model_maps(views, footnote="\n".join([printable(_reading(examined)), *remarks]))
 
 
 def begin_comparison(output: Path) -> None:
@@ -148,7 +120,7 @@ def begin_comparison(output: Path) -> None:
         write_json(staged / COMPARISON, {**header("comparison"), "finished": False, "models": []})
 
 
-def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
+def write_comparison(output: Path, examined: Sequence[Examined]) -> None:
     """Writes comparison.json and maps.png into a folder that is new, empty, or has the first.
 
     Raises:
@@ -158,70 +130,61 @@ def write_comparison(output: Path, diagnoses: Sequence["Diagnosis"]) -> None:
     from headsurgeon.files import header, write_json
     from headsurgeon.report.style import write_png
 
-    models = [summary(diagnosis) for diagnosis in diagnoses]
+    models = [summary(each) for each in examined]
     with writing(output, COMPARISON) as staged:
         content = {**header("comparison"), "finished": True, "models": models}
         write_json(staged / COMPARISON, content)
-        write_png(comparison_figure(diagnoses), staged / FIGURE)
+        write_png(comparison_figure(examined), staged / FIGURE)
 
 
-def show_comparison(output: Path, diagnoses: Sequence["Diagnosis"], written: Sequence[str]) -> None:
+def show_comparison(output: Path, examined: Sequence[Examined], written: Sequence[str]) -> None:
     """Prints the table and what else a reader needs to judge it."""
     console = out()
-    console.print(heading(f"{len(diagnoses)} models on {_reading(diagnoses)}"), soft_wrap=True)
+    console.print(heading(f"{len(examined)} models on {_reading(examined)}"), soft_wrap=True)
     console.print()
-    console.print(comparison_table(diagnoses))
-    names = [diagnosis.stats.provenance.model for diagnosis in diagnoses]
+    names = _names(examined)
+    reported = [reported_of(name) for name in names]
+    console.print(comparison_table([summary(each) for each in examined], reported))
     remarks = {name: planted_remark(name) for name in names if planted_remark(name)}
-    if any(reported_diagnosis(name) for name in names):
+    if any(reported):
         remarks["reported"] = f"{SOURCE}, on one short text, so counts need not agree"
+    if len({each.vocabulary for each in examined}) > 1:
+        remarks["loss"] = (
+            "per token of each model's own tokenizer: comparable only between models that share one"
+        )
+    if any(each.diagnosis.sick for each in examined):
+        remarks["sick band"] = (
+            "the run of head indices that holds most of the sick heads; the paper's code takes the "
+            "first and the last index that is sick in more than 30 % of the layers"
+        )
     if remarks:
         console.print()
         console.print(facts(remarks))
     console.print(f"\nwritten to {output}: {', '.join(written)}", soft_wrap=True)
 
 
-def _reported(reported: Sequence[ReportedDiagnosis | None], of: Any) -> list[list[str | Text]]:
-    """A row with what the paper says, where it says anything of any of the models."""
-    cells = [_NOTHING if paper is None else str(of(paper)) for paper in reported]
-    return [["  reported", *cells]] if set(cells) != {_NOTHING} else []
+def _names(examined: Sequence[Examined]) -> list[str]:
+    return [each.diagnosis.stats.provenance.model for each in examined]
 
 
-def _shape(line: dict[str, Any]) -> str:
-    without = len(line["layers_without_attention"])
-    attending = f" ({line['layers'] - without} attend)" if without else ""
-    return f"{line['layers']}{attending} × {line['heads_per_layer']}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return " / ".join(str(counts[verdict]) for verdict in VERDICTS)
-
-
-def _per_index(line: dict[str, Any]) -> Text:
-    """The head indices with sick layers, one per line: in how many layers each."""
-    affected = line["layers_affected_per_head"]
-    columns = [f"H{head}: {sick} of {line['layers']}" for head, sick in enumerate(affected) if sick]
-    return Text("\n".join(columns) or _NOTHING)
-
-
-def _correlation(line: dict[str, Any]) -> str:
-    value = line["mass_slope_correlation"]
-    return _NOTHING if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def _title(diagnosis: "Diagnosis") -> str:
-    line = summary(diagnosis)
+def _title(examined: Examined) -> str:
+    """As the titles of the paper's figure 2, and what it reports below."""
+    line = summary(examined)
     band = f", {line['band']['name']}" if line["band"] else ""
-    title = f"{printable(line['model'])}\n{percent(line['sick_share'])} sick{band}"
-    published = reported_diagnosis(line["model"])
-    if published is not None:
-        title += f"\nreported: {percent(published.sick_share)}, {published.band}"
+    title = (
+        f"{printable(line['model'])} ({parameters(line)})\n"
+        f"{percent(line['sick_share'])} sick ({line['sick']}/{line['heads']}){band}"
+    )
+    paper = reported_of(line["model"])
+    if paper is not None:
+        share = f"{percent(paper.sick_share)} ({paper.sick_heads}/{line['heads']})"
+        title += f"\nreported: {share}, {paper.band}"
     return title
 
 
-def _reading(diagnoses: Sequence["Diagnosis"]) -> str:
+def _reading(examined: Sequence[Examined]) -> str:
     """The text all of them read; windows differ where tokenizers do."""
-    source = diagnoses[0].stats.provenance
+    source = examined[0].diagnosis.stats.provenance
     return (
         f"{source.corpus}, split {source.split}: {source.count} windows of {source.length} tokens"
     )

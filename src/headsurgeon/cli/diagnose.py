@@ -10,6 +10,7 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.cli.console import out, show_next
 from headsurgeon.cli.examining import DIAGNOSIS, FILES, Examined, examine, write_examined
+from headsurgeon.cli.given_models import check_models, folder_names
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.own_files import check_own_files
 
@@ -92,7 +93,7 @@ def diagnose(
         _follow(models, revisions, output, examined_as, loading)
         return
     if len(models) > 1:
-        _compare(models, output, examined_as, loading)
+        _compare(models, output, partial(examined_as, score=True), loading)
         return
     check_folder(output, DIAGNOSIS)
     with locked(output, DIAGNOSIS):
@@ -110,17 +111,16 @@ def _compare(
 ) -> None:
     from headsurgeon.cli import compare
 
-    compare.check_models(models, loading)
+    check_models(models, loading)
     with _many(models, output, (compare.COMPARISON, compare.FIGURE)) as write_each:
         # one model is held at a time
         examined = [examine(model) for model in models]
-        diagnoses = [each.diagnosis for each in examined]
         compare.begin_comparison(output)
         folders = write_each(examined)
         # what is drawn and summed up comes last, so that a fault in it loses no measurement
-        compare.write_comparison(output, diagnoses)
+        compare.write_comparison(output, examined)
     written = sorted([compare.COMPARISON, compare.FIGURE, *folders])
-    compare.show_comparison(output, diagnoses, written)
+    compare.show_comparison(output, examined, written)
 
 
 def _follow(
@@ -131,7 +131,6 @@ def _follow(
     loading: options.Loading,
 ) -> None:
     from headsurgeon.cli import series
-    from headsurgeon.cli.compare import check_models
     from headsurgeon.models.checkpoints import checkpoints_of
 
     named = [name.strip() for name in revisions.split(",")] if revisions else []
@@ -141,7 +140,7 @@ def _follow(
     labels = [checkpoint.label for checkpoint in checkpoints]
     with _many(labels, output, (series.SERIES, series.FIGURE)) as write_each:
         examined = [examine(spec) for spec in specs]
-        found = series.series_of_run([each.diagnosis for each in examined], checkpoints)
+        found = series.series_of_run(examined, checkpoints)
         series.begin_series(output, found)
         folders = write_each(examined)
         series.write_series(output, found, specs)
@@ -157,7 +156,6 @@ def _many(
 
     `own` are the files beside these folders; the first says whose folder it is.
     """
-    from headsurgeon.cli.compare import folder_names
     from headsurgeon.folders import locked
 
     check_folder(output, own[0])

@@ -11,8 +11,8 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.ablation_evaluation import evaluate_ablation
-from headsurgeon.cli.compare import check_models
 from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
+from headsurgeon.cli.given_models import check_models
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.cli.patch_evaluation import evaluate_patches

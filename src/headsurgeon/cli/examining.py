@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.files import sha256_text
 from headsurgeon.own_files import writing
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from headsurgeon.data import Windows
     from headsurgeon.diagnosis import Diagnosis, FirstTokenTest, Thresholds
+    from headsurgeon.scores import Evaluation
 
 DIAGNOSIS = "diagnosis.json"
 HEADS = "heads.csv"
@@ -33,11 +35,17 @@ class Examined:
         diagnosis: verdicts and what they rest on.
         dormancy: share of dormant MLP neurons.
         test: whether sick heads follow the position or the token, where that was asked for.
+        parameters: how many the model has, tied ones once.
+        vocabulary: SHA-256 of the tokenizer's vocabulary: with another, windows hold other tokens.
+        loss: how well it predicts the windows, where that was asked for.
     """
 
     diagnosis: "Diagnosis"
     dormancy: "Float[np.ndarray, ' layer']"
     test: "FirstTokenTest | None"
+    parameters: int
+    vocabulary: str
+    loss: "Evaluation | None" = None
 
 
 def examine(
@@ -50,8 +58,12 @@ def examine(
     loading: options.FrozenLoading,
     first_token_test: bool,
     batch_size: int | None,
+    score: bool = False,
 ) -> Examined:
-    """Loads a model, measures it and gives verdicts; raises as these do."""
+    """Loads a model, measures it and gives verdicts; raises as these do.
+
+    `score` has its loss on the windows evaluated as well, which takes further forward passes.
+    """
     from headsurgeon.arch import layout_of
     from headsurgeon.data import Texts
     from headsurgeon.diagnosis import diagnose as give_verdicts
@@ -77,7 +89,19 @@ def examine(
         if first_token_test and not isinstance(windows, Texts)
         else None
     )
-    return Examined(diagnosis, dormancy, test)
+    loss = None
+    if score:
+        from headsurgeon.evaluation.loss import evaluate
+
+        with busy(f"scoring {len(windows)} windows"):
+            loss = evaluate(
+                loaded,
+                windows,
+                batch_size=batch_size,
+                attention=loading.attention,  # type: ignore[arg-type]
+            )
+    vocabulary = sha256_text([str(sorted(tokenizer.get_vocab().items()))])
+    return Examined(diagnosis, dormancy, test, loaded.num_parameters(), vocabulary, loss)
 
 
 def _position_or_token(

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsurgeon.cli.console import facts, first_few, heading, out, table
+from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.planted import planted_remark
+from headsurgeon.errors import SettingsError
 from headsurgeon.own_files import writing
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from headsurgeon.diagnosis import Diagnosis, HeadSeries
+    from headsurgeon.diagnosis import HeadSeries
     from headsurgeon.models.checkpoints import Checkpoint
 
 SERIES = "series.jsonl"
@@ -20,13 +22,23 @@ FIGURE = "series.png"
 
 
 def series_of_run(
-    diagnoses: "Sequence[Diagnosis]", checkpoints: "Sequence[Checkpoint]"
+    examined: Sequence[Examined], checkpoints: "Sequence[Checkpoint]"
 ) -> "HeadSeries":
-    """The curves of a run's checkpoints; raises as `diagnosis.series_of` does."""
+    """The curves of a run's checkpoints; raises as `diagnosis.series_of` does.
+
+    Raises:
+        SettingsError: one has another tokenizer, so that its windows hold other tokens.
+    """
     from headsurgeon.diagnosis import series_of
 
+    for each, checkpoint in zip(examined, checkpoints, strict=True):
+        if each.vocabulary != examined[0].vocabulary:
+            raise SettingsError(
+                f"{checkpoint.label} has another tokenizer than {checkpoints[0].label}, so they "
+                "read other tokens; name one for all with --tokenizer"
+            )
     return series_of(
-        diagnoses,
+        [each.diagnosis for each in examined],
         [each.step for each in checkpoints],
         [each.label for each in checkpoints],
         model=f"{checkpoints[0].spec} … {checkpoints[-1].spec}",

@@ -16,13 +16,17 @@ class ReportedDiagnosis:
     Attributes:
         band: where the sick heads are.
         sick_share: sick heads over all heads, fraction.
+        sick_heads: how many.
         counts: heads per verdict in the stock model, where reported.
+        dormancy: share of dormant MLP neurons, where reported.
         remarks: what the paper reports after its operations.
     """
 
     band: str
     sick_share: float
+    sick_heads: int
     counts: dict[str, int] | None = None
+    dormancy: float | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -35,7 +39,9 @@ def reported_diagnosis(model: str) -> ReportedDiagnosis | None:
     return ReportedDiagnosis(
         band=str(published_number(model, "stock", "band").value),
         sick_share=published_number(model, "stock", "sick share").number,
+        sick_heads=int(published_number(model, "stock", "sick heads").number),
         counts=counts,
+        dormancy=_dormancy(model),
         remarks=_remarks(model) if counts is not None else (),
     )
 
@@ -45,6 +51,11 @@ def _counts(model: str, stage: str) -> dict[str, int] | None:
     if not all(found.values()):
         return None
     return {verdict: int(numbers[0].number) for verdict, numbers in found.items()}
+
+
+def _dormancy(model: str) -> float | None:
+    found = published(model, "stock", "dormant MLP share")
+    return found[0].number if found else None
 
 
 def _remarks(model: str) -> tuple[str, ...]:

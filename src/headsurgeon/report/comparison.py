@@ -19,7 +19,9 @@ def model_maps(
     title: str = "Attention on the first token",
     footnote: str = "",
 ) -> Figure:
-    """Draws one panel per model, all on one colour scale from 0 to 1.
+    """Draws one panel per model, all on one colour scale from 0 to 1, layer 0 at the bottom.
+
+    So are the paper's maps of its four models (figure 2), and the limit of sickness is marked.
 
     Args:
         views: at least one; a title may have several lines.
@@ -41,8 +43,9 @@ def model_maps(
         panels = [figure.add_subplot(inside[column]) for column in range(len(row))]
         for axes, view in zip(panels, row, strict=True):
             draw_panel(axes, view, (), cell)
+            axes.invert_yaxis()
         panels[0].set_ylabel("layer", fontsize=SIZE, color=INK)
-        colour_scale(figure, panels)
+        colour_scale(figure, panels, views[0].thresholds.sink)
         for axes in panels:
             # after the scale, which anchors its panels at the middle
             axes.set_anchor("NW")

@@ -57,8 +57,8 @@ def legend(views: Sequence[HeadView]) -> str:
     return f"{key}, ? borderline" + (", · no attention" if without else "")
 
 
-def colour_scale(figure: Figure, panels: Sequence[Axes]) -> None:
-    """The scale from 0 to 1 at the right of all panels."""
+def colour_scale(figure: Figure, panels: Sequence[Axes], limit: float | None = None) -> None:
+    """The scale from 0 to 1 at the right of all panels; marks where a head becomes sick."""
     scale = figure.colorbar(
         matplotlib.cm.ScalarMappable(Normalize(0.0, 1.0), COLOURS),
         ax=list(panels),
@@ -68,6 +68,9 @@ def colour_scale(figure: Figure, panels: Sequence[Axes]) -> None:
     )
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=SIZE - 1, colors=MUTED)
+    if limit is not None:
+        scale.ax.axhline(limit, color=OUTLINE, linewidth=1.6)
+        scale.set_ticks([0.0, 0.25, 0.75, 1.0, limit], labels=["0", "0.25", "0.75", "1", "sick"])
     scale.set_label("mass on the first token", fontsize=SIZE - 1, color=INK)
 
 
