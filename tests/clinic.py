@@ -4,12 +4,15 @@ import random
 import string
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
+from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.main import app
+from headsurgeon.diagnosis import Diagnosis
 from tests.pico import pico
 
 END = "</s>"
@@ -51,6 +54,12 @@ def sick_bloom(seed: int = 0) -> PreTrainedModel:
         fused.bias[start] = 8.0
         fused.weight[start + width] = seen[0] / seen[0].norm()
     return model
+
+
+def examined(diagnosis: Diagnosis) -> Examined:
+    """A diagnosis as `diagnose` holds it, of a model with as many parameters as the paper's."""
+    layers, _ = diagnosis.stats.shape
+    return Examined(diagnosis, np.zeros(layers), None, 1_700_000_000, "")
 
 
 def checkpoint(folder: Path, model: PreTrainedModel) -> Path:

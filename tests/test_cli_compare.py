@@ -17,7 +17,7 @@ from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.given_models import folder_names
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.diagnosis.band import code_band
-from tests.clinic import PLANTED, READING, checkpoint, run, sick_bloom, write_text
+from tests.clinic import PLANTED, READING, checkpoint, examined, run, sick_bloom, write_text
 from tests.pico import pico
 from tests.pico_families import pico_family
 
@@ -42,21 +42,20 @@ def compared(clinic: Path) -> Result:
 
 @pytest.fixture
 def sick(clinic: Path, compared: Result) -> Examined:
-    diagnosis = Diagnosis.load(clinic / "both" / "sick" / "diagnosis.json")
-    return Examined(diagnosis, np.array([0.0, 0.25, np.nan]), None, 1_700_000_000, "")
+    return examined(Diagnosis.load(clinic / "both" / "sick" / "diagnosis.json"))
 
 
-def named(examined: Examined, model: str) -> Examined:
+def named(found: Examined, model: str) -> Examined:
     """The same figures under another model's name."""
-    diagnosis = examined.diagnosis
+    diagnosis = found.diagnosis
     source = diagnosis.stats.provenance.replace(model=model)
     stats = diagnosis.stats.replace(provenance=source)
-    return replace(examined, diagnosis=diagnosis.replace(stats=stats))
+    return replace(found, diagnosis=diagnosis.replace(stats=stats))
 
 
-def shown(*examined: Examined) -> str:
+def shown(*found: Examined) -> str:
     console = Console(width=160, record=True, quiet=False)
-    lines = [summary(each) for each in examined]
+    lines = [summary(each) for each in found]
     with console.capture() as captured:
         console.print(comparison_table(lines, [reported_of(line["model"]) for line in lines]))
     return captured.get()
@@ -145,6 +144,7 @@ def test_models_beyond_memory_are_compared_the_same(clinic: Path, compared: Resu
     assert json.loads(limited.read_text()) == json.loads(whole.read_text())
 
 
+@pytest.mark.slow
 def test_four_sizes_of_one_family_stand_side_by_side(
     clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

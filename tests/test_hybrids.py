@@ -10,7 +10,8 @@ from rich.console import Console
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
 from headsurgeon.cli import head_map as cli_head_map
-from headsurgeon.cli.compare import comparison_figure, comparison_table, summary
+from headsurgeon.cli.compare import comparison_figure, summary
+from headsurgeon.cli.compare_table import comparison_table
 from headsurgeon.cli.console import head_map
 from headsurgeon.cli.summary import show_diagnosis
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose, first_token_test
@@ -22,7 +23,7 @@ from headsurgeon.planning.planning import plan
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.head_map_figure import head_map as drawn_map
 from headsurgeon.report.study_before import verdicts
-from tests.clinic import READING, checkpoint, run, write_text
+from tests.clinic import READING, checkpoint, examined, run, write_text
 from tests.pico import tokens
 from tests.pico_families import pico_family
 
@@ -54,7 +55,7 @@ def test_it_is_neither_sick_nor_healthy_nor_counted(found: Diagnosis) -> None:
     assert not found.borderline[WITHOUT].any()
     assert found.sweep([0.0]) == {0.0: 12}
     assert all(head.layer != WITHOUT for head in found.sick)
-    line = summary(found)
+    line = summary(examined(found))
     assert line["heads"] == 12
     assert line["sick_share"] == len(found.sick) / 12
     assert np.isfinite(line["null_mass"]).all()
@@ -156,12 +157,12 @@ def test_maps_and_tables_show_it_as_such(
     assert "nan" not in said
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(comparison_table([found]))
+        console.print(comparison_table([summary(examined(found))], [None]))
     assert "4 (3 attend) × 4" in captured.get()
     assert "nan" not in captured.get()
     assert "nan" not in verdicts({"code": found}).note
     view = HeadView.of("pico", found.stats, found.verdicts, found.borderline)
-    for figure in (drawn_map([view]), comparison_figure([found])):
+    for figure in (drawn_map([view]), comparison_figure([examined(found)])):
         figure.draw_without_rendering()
         texts = [text.get_text() for text in figure.axes[0].texts]
         assert texts.count("·") == 4

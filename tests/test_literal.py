@@ -15,7 +15,8 @@ import typer
 
 from headsurgeon.cli import console
 from headsurgeon.cli.attention_map import AttentionMap
-from headsurgeon.cli.compare import comparison_figure, comparison_table
+from headsurgeon.cli.compare import comparison_figure, summary
+from headsurgeon.cli.compare_table import comparison_table
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.progress import add_run, new_bar
 from headsurgeon.cli.screen import command_line, next_step, python_text
@@ -37,7 +38,7 @@ from headsurgeon.report import (
 )
 from headsurgeon.report.attention_figure import attention_figure
 from headsurgeon.report.style import png
-from tests.clinic import run
+from tests.clinic import examined, run
 from tests.head_stats import stats_of
 
 NAMES = [
@@ -89,13 +90,14 @@ def showing(name: str) -> dict[str, Callable[[], object]]:
         show_table(Table("key", name, ("", name), ((name, "1 [no interval]"),), name))
 
     say = console.out().print
+    lines = [summary(examined(named(each))) for each in (name, "b")]
     return {
         "str": lambda: say(f"\nwritten to {name}"),
         "heading": lambda: say(console.heading(name)),
         "table": lambda: say(console.table([name, name], [[name, name]])),
         "facts": lambda: say(console.facts({name: name})),
         "summary": lambda: show_diagnosis(named(name)),
-        "compare": lambda: say(comparison_table([named(name), named("b")])),
+        "compare": lambda: say(comparison_table(lines, [None, None])),
         "attention map": lambda: say(AttentionMap(np.eye(2), [name, name])),
         "bar": bar,
         "error": fail(ModelError),
@@ -180,7 +182,7 @@ def test_a_complaint_about_the_command_line_quotes_it_literally() -> None:
 def test_a_name_in_a_figure_is_neither_formula_nor_failure(name: str) -> None:
     values = np.full(3, 0.2)
     figures = {
-        "maps": comparison_figure([named(name), named("b")]),
+        "maps": comparison_figure([examined(named(name)), examined(named("b"))]),
         "attention": attention_figure(np.eye(2), [name, "b"], title=name, footnote=name),
         "histogram": mass_histogram([(name, name, values)], values, title=name, footnote=name),
         "curves": loss_curves(

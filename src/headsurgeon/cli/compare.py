@@ -1,6 +1,7 @@
 """Several models side by side: what `diagnose` shows and writes when it is given more than one."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from headsurgeon.cli.compare_table import comparison_table, parameters
 from headsurgeon.cli.console import facts, heading, out, percent
 from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.planted import planted_remark
+from headsurgeon.errors import ModelError
 from headsurgeon.own_files import writing
 from headsurgeon.paper import SOURCE, ReportedDiagnosis, reported_diagnosis
 from headsurgeon.printable import printable
@@ -25,8 +27,12 @@ def reported_of(model: str) -> ReportedDiagnosis | None:
     """What the paper reports of a model, at whatever revision, since it pins none."""
     from headsurgeon.models.address import Address
 
-    address = Address.parse(model)
-    return None if address.subfolder is not None else reported_diagnosis(address.repository)
+    # what was loaded may be a folder of any name
+    with suppress(ModelError):
+        address = Address.parse(model)
+        if address.subfolder is None:
+            return reported_diagnosis(address.repository)
+    return None
 
 
 def summary(examined: Examined) -> dict[str, Any]:
