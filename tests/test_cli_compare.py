@@ -17,6 +17,7 @@ from headsurgeon.cli.examining import Examined
 from headsurgeon.cli.given_models import folder_names
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.diagnosis.band import code_band
+from headsurgeon.paper import mass_from_figure
 from tests.clinic import PLANTED, READING, checkpoint, examined, run, sick_bloom, write_text
 from tests.pico import pico
 from tests.pico_families import pico_family
@@ -183,6 +184,15 @@ def test_the_papers_rule_takes_first_and_last_index_sick_in_over_30_percent_of_l
     assert code_band(sick) == (1, 4)
     sick[3, 1] = False
     assert code_band(sick) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "band"), [("560m", (2, 15)), ("1b7", (3, 15)), ("3b", (16, 31)), ("7b1", (16, 31))]
+)
+def test_the_papers_rule_on_its_own_figure_gives_wider_bands_than_it_reports(
+    size: str, band: tuple[int, int]
+) -> None:
+    assert code_band(mass_from_figure(size) > 0.5) == band
 
 
 def test_layer_0_is_at_the_bottom_and_the_limit_is_marked(sick: Examined) -> None:

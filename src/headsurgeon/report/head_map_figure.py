@@ -70,7 +70,9 @@ def colour_scale(figure: Figure, panels: Sequence[Axes], limit: float | None = N
     scale.ax.tick_params(length=0, labelsize=SIZE - 1, colors=MUTED)
     if limit is not None:
         scale.ax.axhline(limit, color=OUTLINE, linewidth=1.6)
-        scale.set_ticks([0.0, 0.25, 0.75, 1.0, limit], labels=["0", "0.25", "0.75", "1", "sick"])
+        # a number beside the mark would cover its name
+        others = [tick for tick in (0.0, 0.25, 0.5, 0.75, 1.0) if abs(tick - limit) > 0.05]
+        scale.set_ticks([*others, limit], labels=[*(f"{tick:g}" for tick in others), "sick"])
     scale.set_label("mass on the first token", fontsize=SIZE - 1, color=INK)
 
 
