@@ -27,6 +27,7 @@ from headsurgeon.cli.summary import counts_table
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.operation import read_patch
+from headsurgeon.paper import reported_diagnosis
 from headsurgeon.planning import Plan
 from tests.clinic import CORPUS, PLANTED, READING, checkpoint, run, sick_bloom, write_text
 from tests.pico import pico

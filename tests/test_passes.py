@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -274,6 +275,40 @@ def test_the_sequence_ends_where_the_loss_no_longer_falls(ward: Ward, tmp_path: 
         f"{last.dev_loss_before:.4f} before it, {last.dev_loss:.4f} after"
     )
     assert found.patch == "patch.safetensors"
+
+
+def test_who_became_sick_is_told_against_the_untouched_model_and_is_the_next_pass(
+    ward: Ward, tmp_path: Path
+) -> None:
+    begin = {"rule": "heads", "heads": ["L1H2"]}
+    tried = tmp_path / "tried"
+    ward.run(tried, passes=1, rules=[begin], tested=None)
+    before = hs.Diagnosis.load(tried / "diagnosis.json").stats.first_token_mass
+    after = hs.Diagnosis.load(tried / "pass-1" / "diagnosis.json").stats.first_token_mass
+    change = after - before
+    change[FIRST] = -1.0
+    # what counts as sick lies between the two masses of the head that gained most
+    head = HeadId(*map(int, np.unravel_index(change.argmax(), change.shape)))
+    limit = float(before[head] + after[head]) / 2
+    limits = hs.Thresholds(sink=limit, dead=max(limit, 0.95))
+    fell = {
+        HeadId(int(layer), int(index))
+        for layer, index in np.argwhere((before <= limit) & (after > limit))
+    }
+    found = ward.run(
+        tmp_path / "run", passes=2, rules=[begin, "newly-sick"], tested=None, thresholds=limits
+    )
+    first, second = found.passes
+    told = {each.head: each for each in first.became_sick}
+    assert set(told) == fell
+    assert head in fell
+    assert (told[head].before, told[head].after) == (before[head], after[head])
+    assert told[head].zone == "outside"
+    assert first.zones["outside"].became_sick == len(fell)
+    assert set(second.operated) == fell
+    # whatever pass operated on them
+    assert second.zones["operated"].heads == 1 + len(fell)
+    assert all(each.before <= limit < each.after for each in second.became_sick)
 
 
 def test_given_plans_are_carried_out_whatever_became_of_the_heads(
