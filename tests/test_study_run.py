@@ -162,18 +162,28 @@ def test_every_engine_gives_the_same_numbers(
     assert same(tmp_path / "study", finished)
 
 
+def test_a_start_that_there_is_not_is_refused_before_anything_is_computed(
+    part: Study, tmp_path: Path
+) -> None:
+    arms = tuple(arm.model_copy(update={"init": "xavier_cubic"}) for arm in part.arms)
+    with pytest.raises(StudyError, match=r"arm paper: no init 'xavier_cubic'.*arm untrained: no"):
+        run_study(part.model_copy(update={"arms": arms}), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
 def test_an_arm_that_fails_says_why_and_the_others_go_their_way(
     finished: Path, study: Study, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
-    broken = {"name": "broken", "init": "no_such_start"}
+    # which looks at windows, and is given none
+    broken = {"name": "broken", "init": "unpin"}
     grown = Study.model_validate(
         {**study.model_dump(), "arms": (*(a.model_dump() for a in study.arms), broken)}
     )
     result = run_study(grown, folder)
     (failed,) = result.results.failed
-    assert (failed.arm, "no_such_start" in failed.failure) == ("broken", True)
+    assert (failed.arm, "calibration" in failed.failure) == ("broken", True)
     assert len(numbers(folder)) == len(numbers(finished)) + 1
     # and the command says so
     (folder / STUDY).unlink()

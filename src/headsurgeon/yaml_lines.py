@@ -55,6 +55,15 @@ for _tag, (_pattern, _first, _) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(f"({_pattern})$"), _first)
 
 
+def plain_yaml(text: str) -> Any:
+    """The text as plain data, its scalars read as `load_yaml` reads them.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def load_yaml(
     model: type[Model],
     text: str,

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from headsurgeon.cli.console import out
+from headsurgeon.cli.console import err, out
 from headsurgeon.cli.loading import quieten
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.study_terminal import run_and_show
 from headsurgeon.errors import OperationError, SettingsError
+from headsurgeon.printable import printable
 
 
 def study(
@@ -48,6 +49,22 @@ def study(
             "seed, rates not searched: to see that all run.",
         ),
     ] = False,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="as_text|as_code|corrected",
+            help="Of a preset that has variants: the paper as its text says, as its code does, or "
+            "corrected.",
+            show_default="corrected",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model than the study names.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SPEC", help="The corpus of a text, in place of the study's."),
+    ] = None,
     presets: Annotated[bool, typer.Option("--list", help="Name the presets and end.")] = False,
 ) -> None:
     """Runs arms × texts × seeds: the paper's method, controls and rivals, with intervals.
@@ -62,11 +79,14 @@ def study(
 
     if presets:
         for name in sorted(PRESETS):
-            out().print(Text(f"{name:<16}").append(Study.load(name).about, style="dim"))
+            _show_preset(name)
         return
     if not study or output is None:
         raise SettingsError("expected a STUDY and --output DIR; --list names the presets")
-    loaded = shortened(Study.load(study)) if quick else Study.load(study)
+    loaded = Study.load(study, variant, model=model, texts=_pairs(text or [], "--text", "SPEC"))
+    loaded = shortened(loaded) if quick else loaded
+    if loaded.needs and model is None:
+        err().print(Text(printable(f"{loaded.name} needs: {loaded.needs}"), style="dim"))
     check_folder(output, STUDY)
     quieten()
     result, _ = run_and_show(
@@ -86,11 +106,30 @@ def study(
         )
 
 
+def _show_preset(name: str) -> None:
+    from headsurgeon.study.variants import preset_text, variants_of
+    from headsurgeon.yaml_lines import plain_yaml
+
+    content = plain_yaml(preset_text(name))
+    line = Text(f"{name:<26}").append(printable(content["about"]), style="dim")
+    variants = variants_of(name)
+    if variants:
+        line.append(f" Variants: {', '.join(variants)}.", style="dim")
+    out().print(line)
+
+
 def _options(given: list[str]) -> dict[str, str | int]:
-    options: dict[str, str | int] = {}
+    return {
+        name: int(value) if value.isdecimal() else value
+        for name, value in _pairs(given, "--option", "VALUE").items()
+    }
+
+
+def _pairs(given: list[str], option: str, what: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for each in given:
         name, sign, value = each.partition("=")
-        if not sign or not name:
-            raise SettingsError(f"--option: expected NAME=VALUE, got {each!r}")
-        options[name] = int(value) if value.isdecimal() else value
-    return options
+        if not sign or not name or not value:
+            raise SettingsError(f"{option}: expected NAME={what}, got {each!r}")
+        pairs[name] = value
+    return pairs

@@ -10,6 +10,7 @@ from headsurgeon.report import study_tables as tables
 from headsurgeon.report.data import Page, Section, Table
 from headsurgeon.report.page import write_page
 from headsurgeon.report.study_figures import draw
+from headsurgeon.report.study_reported import reported
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, shares_in_words
 from headsurgeon.study.conclusion import StudyResult, conclude
 from headsurgeon.study.results import PLAN, PREPARED, Prepared
@@ -71,6 +72,11 @@ def study_page(result: StudyResult) -> Page:
                 pictures=tuple(
                     pictures[name] for name in ("shares", "decisions") if name in pictures
                 ),
+            ),
+            *(
+                [Section("Beside the paper", tables=(reported(result.results),))]
+                if study.reported
+                else []
             ),
             Section("Training", tables=(tables.training(result.results),), folded=True),
             Section(

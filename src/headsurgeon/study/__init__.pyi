@@ -13,5 +13,5 @@ from .results import CellResult as CellResult
 from .results import StudyResults as StudyResults
 from .results import load_results as load_results
 from .run import run_study as run_study
-from .spec import PRESETS as PRESETS
 from .spec import Study as Study
+from .variants import PRESETS as PRESETS

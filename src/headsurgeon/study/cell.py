@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import HeadsurgeonError, Interrupted, StudyError
 from headsurgeon.evaluation import (
@@ -182,7 +182,7 @@ def _stock(
     folder: Path,
     arm: Arm,
     learner: Learner,
-    texts: dict[str, Windows],
+    texts: dict[str, Windows | Texts],
 ) -> tuple[dict[str, StatsAndAblation], ByText]:
     """The operated heads in the untouched model, and reinitialised without training, by text.
 
@@ -216,7 +216,7 @@ def _stock(
 def _recovered(
     study: Study,
     plan: Plan,
-    texts: dict[str, Windows],
+    texts: dict[str, Windows | Texts],
     before: dict[str, StatsAndAblation],
     scores: Scores,
     nulls: ByText,

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from headsurgeon.data import Texts, Windows, given_file, texts, windows
+from headsurgeon.data.packing_kinds import Packing
 from headsurgeon.errors import StudyError
 from headsurgeon.models import load
 from headsurgeon.study.parts import Arm, Text
@@ -25,38 +26,61 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The study's `subject` or its `twin`; raises as `headsurgeon.load`."""
     name = study.model if which == "subject" else str(study.twin)
-    return load(name, dtype=study.dtype, device=device)
+    tokenizer = study.tokenizer if which == "subject" else None
+    return load(name, dtype=study.dtype, device=device, tokenizer=tokenizer)
 
 
-def scored_windows(study: Study, tokenizer: PreTrainedTokenizerBase) -> dict[str, Windows]:
-    """Test windows of every text."""
+def scored_windows(study: Study, tokenizer: PreTrainedTokenizerBase) -> dict[str, Windows | Texts]:
+    """Test windows of every text; of given texts all of them, whole."""
     return {
-        text.name: _cut(study, (text,), tokenizer, "test", study.windows.test)
+        text.name: given_texts(study, text, tokenizer)
+        if text.given
+        else _cut(study, (text,), tokenizer, "test", study.windows.test)
         for text in study.texts
     }
 
 
 def checked_windows(
     study: Study, prepared: Prepared, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Windows]:
+) -> dict[str, Windows | Texts]:
     """The test windows, which have to be those that the study was prepared with.
 
     Raises:
         StudyError: they are others.
     """
-    texts = scored_windows(study, tokenizer)
-    changed = [name for name, part in texts.items() if hash_of(part) != prepared.windows.get(name)]
+    scored = scored_windows(study, tokenizer)
+    changed = [name for name, part in scored.items() if hash_of(part) != prepared.windows.get(name)]
     if changed:
         raise StudyError(
             f"the test windows of {', '.join(changed)} are not those that the study was prepared "
             "with: the text, or the package it is from, has changed; begin in another folder"
         )
-    return texts
+    return scored
 
 
-def hash_of(windows: Windows) -> str:
-    """SHA-256 of the tokens of windows."""
-    return hashlib.sha256(windows.tokens.numpy().tobytes()).hexdigest()
+def hash_of(windows: Windows | Texts) -> str:
+    """SHA-256 of the tokens of windows, or of texts one after the other."""
+    digest = hashlib.sha256()
+    for tokens in windows.tokens:
+        digest.update(tokens.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def diagnosed_windows(
+    study: Study, name: str, tokenizer: PreTrainedTokenizerBase, count: int
+) -> Windows | Texts:
+    """What is measured of a text before anything is changed: dev windows, or given texts whole.
+
+    Given texts have no splits: what is decided on them has been seen by whoever reports them.
+    """
+    if study.text(name).given:
+        return given_texts(study, study.text(name), tokenizer)
+    return dev_windows(study, name, tokenizer, count)
+
+
+def first_of(part: Windows | Texts, count: int) -> Windows | Texts:
+    """The first windows; given texts are few, and all of them count."""
+    return part if isinstance(part, Texts) else part.take(count)
 
 
 def dev_windows(study: Study, name: str, tokenizer: PreTrainedTokenizerBase, count: int) -> Windows:
@@ -64,18 +88,29 @@ def dev_windows(study: Study, name: str, tokenizer: PreTrainedTokenizerBase, cou
     return _cut(study, (study.text(name),), tokenizer, "dev", count)
 
 
+def given_texts(study: Study, text: Text, tokenizer: PreTrainedTokenizerBase) -> Texts:
+    """Texts that are given one by one, each of them whole.
+
+    Raises:
+        StudyError: the text is a corpus.
+        CorpusError: as `headsurgeon.texts`.
+    """
+    file = given_file(text.corpus) if isinstance(text.corpus, str) else None
+    if file is None:
+        raise StudyError(f"text {text.name}: expected one SPEC of given texts, got {text.corpus}")
+    first_token = study.windows.first_token
+    return texts(file, tokenizer, first_token=first_token, name=str(text.corpus))
+
+
 def probe_texts(study: Study, tokenizer: PreTrainedTokenizerBase) -> dict[str, Windows | Texts]:
     """The probes by name: dev windows of a corpus, or given texts as they are."""
-    found: dict[str, Windows | Texts] = {}
-    for probe in study.probes:
-        text = study.text(probe) if isinstance(probe, str) else probe
-        given = given_file(text.corpus) if isinstance(text.corpus, str) else None
-        if given is None:
-            found[text.name] = _cut(study, (text,), tokenizer, "dev", PROBE_WINDOWS)
-        else:
-            first_token = study.windows.first_token
-            found[text.name] = texts(given, tokenizer, first_token=first_token)
-    return found
+    probes = [study.text(each) if isinstance(each, str) else each for each in study.probes]
+    return {
+        text.name: given_texts(study, text, tokenizer)
+        if text.given
+        else _cut(study, (text,), tokenizer, "dev", PROBE_WINDOWS)
+        for text in probes
+    }
 
 
 def training_text(
@@ -91,7 +126,14 @@ def training_text(
     the same order as in other arms.
     """
     mixed = tuple(map(study.text, (name, *arm.also_trained_on)))
-    train = _cut(study, mixed, tokenizer, "train", windows_needed(study.whole_settings(arm)))
+    train = _cut(
+        study,
+        mixed,
+        tokenizer,
+        "train",
+        windows_needed(study.whole_settings(arm)),
+        settings.packing,
+    )
     return train, dev_windows(study, name, tokenizer, settings.dev_windows)
 
 
@@ -110,6 +152,7 @@ def _cut(
     tokenizer: PreTrainedTokenizerBase,
     split: str,
     count: int | None,
+    packing: Packing = "documents",
 ) -> Windows:
     corpora: list[str] = []
     weights: list[float] = []
@@ -128,6 +171,7 @@ def _cut(
         seed=study.windows.seed,
         first_token=study.windows.first_token,
         weights=weights,
+        packing=packing,
     )
 
 

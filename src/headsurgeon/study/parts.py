@@ -25,13 +25,19 @@ class Text(Spec):
 
     Attributes:
         name: what tables call it, such as `code`.
-        corpus: a SPEC, see `headsurgeon.data.documents`; several are a mixture.
+        corpus: a SPEC, see `headsurgeon.data.documents`; several are a mixture. Empty in a preset
+            whose text is yours to name.
         weights: of the corpora of a mixture; all alike by default.
     """
 
     name: Name
     corpus: str | tuple[str, ...]
     weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether it is texts that are given one by one: read whole, and never trained on."""
+        return isinstance(self.corpus, str) and self.corpus.startswith("texts:")
 
     @model_validator(mode="after")
     def _as_many_weights(self) -> "Text":
@@ -161,6 +167,22 @@ class Arm(Spec):
     def seeded(self) -> bool:
         """Whether a seed changes it: of training, or of the start alone."""
         return self.method not in ("none", "ablate") or self.heads == "random"
+
+
+class Reported(Spec):
+    """What the paper reports of a stage, to be shown beside what an arm came to here.
+
+    Attributes:
+        stage: as in `headsurgeon.paper.published`, such as `pass 1 E3`.
+        arm: name of the arm that repeats it.
+        text: name of the text that arm was trained on, where there are several.
+        model: the model that the paper's number is of.
+    """
+
+    stage: str = Field(min_length=1)
+    arm: Name
+    text: Name | None = None
+    model: str = "bigscience/bloom-1b7"
 
 
 class Contrast(Spec):

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
 from headsurgeon.errors import PlanError, StudyError
 from headsurgeon.evaluation import ablation_cost
@@ -24,7 +24,13 @@ from headsurgeon.planning.planning import plan
 from headsurgeon.planning.rules import Cost
 from headsurgeon.study.heads import sick_on_all
 from headsurgeon.study.keys import key_of
-from headsurgeon.study.material import dev_windows, hash_of, load_model, scored_windows
+from headsurgeon.study.material import (
+    diagnosed_windows,
+    first_of,
+    hash_of,
+    load_model,
+    scored_windows,
+)
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
     PLAN,
@@ -75,14 +81,15 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
     limits = Thresholds(
         sink=study.plan.sink, dead=study.plan.dead, low_entropy=study.plan.low_entropy
     )
-    prices: list[Windows] = []
+    prices: list[Windows | Texts] = []
     for name in study.diagnosed:
-        dev = dev_windows(study, name, tokenizer, max(study.windows.diagnose, study.windows.price))
-        part = dev.take(study.windows.diagnose)
+        most = max(study.windows.diagnose, study.windows.price)
+        dev = diagnosed_windows(study, name, tokenizer, most)
+        part = first_of(dev, study.windows.diagnose)
         tell(f"measuring every head on {len(part)} windows of {part.length} tokens of {name}")
         diagnoses[name] = diagnose(measure(model, part), limits, seed=study.windows.seed)
         diagnoses[name].save(diagnosis_file(folder, name))
-        prices.append(dev.take(study.windows.price))
+        prices.append(first_of(dev, study.windows.price))
     mode = study.plan.ablation_mode
     tell(f"ablating sick heads ({mode}) on {len(prices[0])} windows per text")
     chosen = choose(

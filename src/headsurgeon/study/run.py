@@ -23,6 +23,7 @@ from headsurgeon.study.results import (
     rate_file,
 )
 from headsurgeon.study.spec import Study
+from headsurgeon.study.start import check_starts
 from headsurgeon.study.untrained import first_of_each
 
 
@@ -80,6 +81,7 @@ def run_study(
     """
     if not isinstance(study, Study):
         study = Study.load(study)
+    check_starts(study)
     telling = observer or Silent()
     with locked(output, STUDY) as folder:
         _claim(study, folder)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel
 
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.evaluation import StatsAndAblation, ablate, evaluate
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.planning import AblationMode
 from headsurgeon.study.cell_parts import HeadTable, Scored
+from headsurgeon.study.material import first_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Scores:
 
 def score(
     model: PreTrainedModel,
-    texts: Mapping[str, Windows],
+    texts: Mapping[str, Windows | Texts],
     heads: Sequence[HeadId],
     *,
     statistics: int,
@@ -58,7 +59,7 @@ def score(
             for mode in modes
         }
         scored[name] = Scored.of(whole, {mode: each.ablated for mode, each in ablations.items()})
-        stats = measure(model, windows.take(statistics))
+        stats = measure(model, first_of(windows, statistics))
         conditions[name] = StatsAndAblation(stats, ablations["zero"])
     return Scores(scored, conditions)
 

@@ -6,11 +6,33 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from headsurgeon.data import Windows
+from headsurgeon.errors import SettingsError, StudyError
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import Learner, open_full, open_lora, operate
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.starts import choose_init, choose_output_start
 from headsurgeon.study.parts import Arm
 from headsurgeon.study.spec import Study
+
+
+def check_starts(study: Study) -> None:
+    """Refuses starts that there are not, before anything is computed.
+
+    Raises:
+        StudyError: an arm with an unknown start, or parameters that it does not take; names all.
+    """
+    faults = []
+    for arm in study.every_arm:
+        for choose, written in (
+            (choose_init, arm.init),
+            (choose_output_start, arm.output_start),
+        ):
+            try:
+                choose(written)
+            except SettingsError as error:
+                faults.append(f"arm {arm.name}: {error}")
+    if faults:
+        raise StudyError("; ".join(faults))
 
 
 def start_arm(

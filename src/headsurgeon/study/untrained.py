@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation import empirical_null
 from headsurgeon.evaluation.recovery_rule import COMPARED, untrained_start
@@ -24,7 +24,7 @@ from headsurgeon.operation import operate
 from headsurgeon.planning import Plan
 from headsurgeon.records import Record
 from headsurgeon.results import Array
-from headsurgeon.study.material import checked_windows, load_model, threads
+from headsurgeon.study.material import checked_windows, first_of, load_model, threads
 from headsurgeon.study.results import (
     PLAN,
     PREPARED,
@@ -90,7 +90,7 @@ def untrained_heads(
     folder: Path,
     model: PreTrainedModel,
     plan: Plan,
-    texts: Mapping[str, Windows],
+    texts: Mapping[str, Windows | Texts],
 ) -> ByText:
     """The heads that `plan` operates on, reinitialised and not trained, in the untouched `model`.
 
@@ -113,7 +113,9 @@ def untrained_heads(
         output_start=plan.output_start,
         operated=tuple(map(str, plan.operated)),
         texts={
-            name: tuple(map(HeadMeans.of, empirical_null(patient, part.take(statistics), seeds)))
+            name: tuple(
+                map(HeadMeans.of, empirical_null(patient, first_of(part, statistics), seeds))
+            )
             for name, part in texts.items()
         },
     )
