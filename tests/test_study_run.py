@@ -12,9 +12,14 @@ from typer.testing import CliRunner
 
 from headsurgeon.cli.main import app
 from headsurgeon.errors import InputError, Interrupted, SettingsError, StudyError
+from headsurgeon.evaluation import evaluate
+from headsurgeon.models import load
+from headsurgeon.operation import apply_patch
+from headsurgeon.passes import Passes
 from headsurgeon.planning import Plan
 from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
 from headsurgeon.study.engines import Task, run_tasks
+from headsurgeon.study.material import scored_windows
 from headsurgeon.study.rates import next_rate
 from headsurgeon.study.results import CELL, PREPARED, STUDY, folder_of
 from tests.planted import PLANTED
@@ -160,6 +165,33 @@ def test_every_engine_gives_the_same_numbers(
         pytest.skip(f"{package} is an optional extra")
     run_study(part, tmp_path / "study", engine=engine, jobs=2, options=options)
     assert same(tmp_path / "study", finished)
+
+
+def test_passes_of_an_arm_are_one_cell_and_one_patch(
+    study: Study, finished: Path, tmp_path: Path
+) -> None:
+    arm = {"name": "twice", "like": "paper", "passes": 2, "train": {"learning_rate": 1e-2}}
+    twice = Study.model_validate({**dict(study), "arms": (arm,), "contrasts": ()})
+    run_study(twice, tmp_path / "study")
+    results = load_results(tmp_path / "study")
+    assert {cell.arm: cell.failure for cell in results.failed} == {}
+    (cell,) = results.of("twice", "code")
+    folder = tmp_path / "study" / "cells" / "twice-code-0"
+    sequence = Passes.load(folder / "passes.json")
+    assert cell.trained is not None
+    assert cell.trained.passes == len(sequence.passes)
+    assert cell.trained.tokens == sum(each.tokens for each in sequence.passes)
+    model, tokenizer = load(study.model)
+    apply_patch(model, folder / str(cell.patch))
+    whole = evaluate(model, scored_windows(twice, tokenizer)["code"])
+    assert list(cell.scored["code"].nll) == pytest.approx(whole.document_nll.tolist(), rel=1e-6)
+    # the first pass is the arm that takes but one, and a run again computes nothing
+    (once,) = load_results(finished).of("paper", "code")
+    assert once.trained is not None
+    assert sequence.passes[0].dev_loss == pytest.approx(once.trained.kept_dev_loss, rel=1e-6)
+    before = (folder / "cell.json").read_bytes()
+    run_study(twice, tmp_path / "study")
+    assert (folder / "cell.json").read_bytes() == before
 
 
 def test_a_start_that_there_is_not_is_refused_before_anything_is_computed(

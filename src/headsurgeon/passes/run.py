@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.arguments import checked
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.folders import locked
 from headsurgeon.models.fingerprint import fingerprint, others
@@ -36,7 +36,7 @@ def run_passes(
     tested: Windows | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
     least_gain: float | None = 0.0,
-    probes: Mapping[str, Windows] | None = None,
+    probes: Mapping[str, Windows | Texts] | None = None,
     anchor: Windows | None = None,
     observer: PassObserver | None = None,
 ) -> Passes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from headsurgeon.data import Windows
+from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
 from headsurgeon.errors import NothingToOperate
 from headsurgeon.evaluation import Drift, Recovery, ablation_cost, drift, recovery
@@ -38,7 +38,7 @@ class PassTexts:
     dev: Windows
     diagnosed: Windows
     tested: Windows | None
-    probes: Mapping[str, Windows]
+    probes: Mapping[str, Windows | Texts]
     anchor: Windows | None
 
     def described(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from headsurgeon.study.results import (
     stock_file,
 )
 from headsurgeon.study.scoring import Scores, score
+from headsurgeon.study.several_passes import train_in_passes
 from headsurgeon.study.spec import Study
 from headsurgeon.study.treatment import OpenCell, heads_of_cell, open_cell, train_cell
 from headsurgeon.study.untrained import ByText, untrained_heads
@@ -102,7 +103,13 @@ def _computed(
     opened = open_cell(study, folder, cell, device)
     heads, learner = opened.heads, opened.learner
     texts = checked_windows(study, prepared, opened.tokenizer)
-    trained = _trained(study, folder, opened, on_step) if arm.trains else None
+    trained = None
+    if arm.passes > 1:
+        rate = chosen_rate(folder, study, arm, cell.text)
+        learner, trained = train_in_passes(study, opened, folder_of(folder, cell), rate)
+        heads = learner.plan.operated
+    elif arm.trains:
+        trained = _trained(study, folder, opened, on_step)
     before, nulls = _stock(study, prepared, folder, arm, learner, texts)
     learner.merge()
     scores = score(learner.model, texts, heads, statistics=study.windows.statistics)
@@ -198,7 +205,7 @@ def _stock(
     for name, windows in texts.items():
         stats = Diagnosis.load(stock_file(folder, name)).stats
         whole = stock.scored[name].evaluation(study.model)
-        if arm.heads == "plan":
+        if tuple(map(str, patient.plan.operated)) == stock.operated:
             less = stock.scored[name].evaluation(study.model, ablated="zero")
             ablation = Ablation(
                 mode="zero",

@@ -141,6 +141,7 @@ class Trained(Record):
         best_step, best_dev_loss: where it did best on dev text, nats per token.
         kept_step, kept_dev_loss: whose values are scored.
         snapshots: files in the run's folder.
+        passes: how many there were; of several, steps and tokens are those of all together.
     """
 
     settings: dict[str, Any]
@@ -156,3 +157,4 @@ class Trained(Record):
     kept_step: int
     kept_dev_loss: float
     snapshots: tuple[str, ...]
+    passes: int = 1

@@ -122,6 +122,10 @@ class Arm(Spec):
         calibration: dev windows that the start looks at, if it is one that does.
         anchor: name of the text on which the model is held to what it said untouched.
         also_trained_on: names of texts mixed into the training text, in equal parts.
+        passes: the most operations in a row; each trains on the whole budget, and there are fewer
+            where nothing is left to operate on or the loss on dev text stops falling.
+        next_rule: what the passes after the first operate on: heads that are `sick`, or
+            `newly-sick`: healthy in the untouched model.
         rates: learning rates of which the best on dev text is taken; the grid grows until both its
             ends are worse than its middle. Without them the rate is that of `train`.
         train: changes of the study's `train` for this arm.
@@ -141,6 +145,8 @@ class Arm(Spec):
     calibration: int = Field(default=0, ge=0, le=2**16)
     anchor: Name | None = None
     also_trained_on: tuple[Name, ...] = ()
+    passes: int = Field(default=1, ge=1, le=16)
+    next_rule: Literal["sick", "newly-sick"] = "sick"
     rates: tuple[Annotated[float, Field(gt=0, le=1e3)], ...] = ()
     train: dict[str, Any] = Field(default_factory=dict)
     about: str = ""
@@ -154,6 +160,12 @@ class Arm(Spec):
             )
         if self.rates and not self.trains:
             raise ValueError("rates: this arm is not trained")
+        plain = (self.method, self.model, self.heads) == ("slices", "subject", "plan")
+        if self.passes > 1 and not (plain and self.trained and not self.calibration):
+            raise ValueError(
+                "passes: several are for an arm that trains the slices of the plan's heads, and "
+                "whose start looks at no text"
+            )
         if (self.heads == "column") != (self.column is not None):
             raise ValueError("column: the head index, for heads: column and for nothing else")
         return self
