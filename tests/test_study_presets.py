@@ -1,12 +1,16 @@
 """Claims about the presets of the paper: what they fix, and that every line of them runs."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import BloomConfig, BloomForCausalLM
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from headsurgeon.cli import command_presets as command_presets_module
+from headsurgeon.cli.command_presets import command_presets, commands_of
 from headsurgeon.cli.main import app
 from headsurgeon.errors import StudyError
 from headsurgeon.paper import head_list
@@ -148,9 +152,58 @@ def test_what_a_preset_needs_is_said_before_anything_is_loaded(tmp_path: Path) -
     assert "bloom-1b7-pass1.corrected needs: The Hub" in said.stderr
     listed = runner.invoke(app, ["study", "--list"])
     assert listed.exit_code == 0
-    for name in PRESETS:
+    for name in (*PRESETS, *command_presets()):
         assert name in listed.stdout
     assert "Variants: as_text, as_code, corrected." in listed.stdout
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["bloom-family-diagnosis", "bloom-1b7-generation"])
+def test_the_commands_of_a_preset_are_ones_that_can_be_typed(
+    name: str, variant: str, pico: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in commands_of(name, variant, Path("out")):
+        command = words[0]
+        typed = get_command(app).commands[command]  # type: ignore[attr-defined]
+        context = typed.make_context(command, list(words[1:]))
+        given = context.params.get("models") or [context.params["model"]]
+        assert all(model.startswith("bigscience/bloom-") for model in given)
+    assert commands_of(name, variant, Path("out"), "mine")[0][1] == "mine"
+    assert "baseline" not in " ".join(commands_of(name, variant, Path("out"), "mine")[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "files"),
+    [
+        ("bloom-family-diagnosis", "as_code", {"diagnosis.json", "heads.csv", "layers.csv"}),
+        ("bloom-1b7-generation", "as_text", {"pass2", "c4"}),
+    ],
+)
+def test_a_preset_of_commands_runs_on_a_model_of_the_same_layers_and_heads(
+    name: str,
+    variant: str,
+    files: set[str],
+    pico: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    presets = copy.deepcopy(dict(command_presets()))
+    for run in presets["bloom-1b7-generation"]["runs"].values():
+        run["options"] |= {"max-new-tokens": 2, "prompts": "own/prompts-10"}
+    monkeypatch.setattr(command_presets_module, "command_presets", lambda: presets)
+    output = tmp_path / "out"
+    words = ["study", name, "--variant", variant, "--model", str(pico), "--output", str(output)]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    assert files <= {path.name for path in output.iterdir()}
+    assert f"headsurgeon {'diagnose' if 'family' in name else 'generate'} " in said.stdout
+
+
+def test_a_command_that_fails_ends_the_preset_with_its_code(tmp_path: Path) -> None:
+    words = ["study", "bloom-family-diagnosis", "--model", str(tmp_path / "none")]
+    said = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
+    assert said.exit_code == 2
+    assert "Traceback" not in said.output
 
 
 @pytest.mark.parametrize(("name", "variant"), RUN)

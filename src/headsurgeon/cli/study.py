@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from headsurgeon.cli.console import err, out
+from headsurgeon.cli.command_presets import command_presets, commands_of
+from headsurgeon.cli.console import command_line, err, out
+from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.loading import quieten
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.signature import grouped
 from headsurgeon.cli.study_terminal import run_and_show
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.printable import printable
@@ -78,11 +81,14 @@ def study(
     from headsurgeon.study.results import CELLS, STUDY
 
     if presets:
-        for name in sorted(PRESETS):
+        for name in sorted({*PRESETS, *command_presets()}):
             _show_preset(name)
         return
     if not study or output is None:
         raise SettingsError("expected a STUDY and --output DIR; --list names the presets")
+    if study in command_presets():
+        _run_commands(study, variant, output, model)
+        return
     loaded = Study.load(study, variant, model=model, texts=_pairs(text or [], "--text", "SPEC"))
     loaded = shortened(loaded) if quick else loaded
     if loaded.needs and model is None:
@@ -110,12 +116,34 @@ def _show_preset(name: str) -> None:
     from headsurgeon.study.variants import preset_text, variants_of
     from headsurgeon.yaml_lines import plain_yaml
 
-    content = plain_yaml(preset_text(name))
+    if name in command_presets():
+        content, variants = command_presets()[name], tuple(command_presets()[name]["variants"])
+    else:
+        content, variants = plain_yaml(preset_text(name)), variants_of(name)
     line = Text(f"{name:<26}").append(printable(content["about"]), style="dim")
-    variants = variants_of(name)
     if variants:
         line.append(f" Variants: {', '.join(variants)}.", style="dim")
     out().print(line)
+
+
+def _run_commands(name: str, variant: str | None, output: Path, model: str | None) -> None:
+    """Types the commands of a preset, says which they are, and stops at one that fails."""
+    from typer.main import get_command
+
+    from headsurgeon.cli.diagnose import diagnose
+    from headsurgeon.cli.generate import generate
+
+    typed = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    for command in (diagnose, generate):
+        typed.command(command.__name__)(guarded(grouped(command)))
+    if model is None:
+        needs = command_presets()[name]["needs"]
+        err().print(Text(printable(f"{name} needs: {needs}"), style="dim"))
+    for words in commands_of(name, variant, output, model):
+        out().print(command_line("headsurgeon", *words), soft_wrap=True)
+        code = get_command(typed).main(words, "headsurgeon", standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
 
 
 def _options(given: list[str]) -> dict[str, str | int]:
