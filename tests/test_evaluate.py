@@ -18,7 +18,7 @@ from headsurgeon.evaluation import ablate, ablating, ablation_cost, drift, evalu
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.planning import AblationMode
-from headsurgeon.results import Result
+from headsurgeon.records import Record
 from headsurgeon.scores import Evaluation, difference, difference_of_differences, recovered_share
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
@@ -255,7 +255,7 @@ def test_results_that_hold_arrays_can_be_asked_whether_they_are_equal() -> None:
     evaluation = evaluate(pico("bloom"), windows)
     stats = measure(pico("bloom"), windows)
     for result in (windows, evaluation, stats, drift(stats, stats)):
-        again = result.replace() if isinstance(result, Result) else replace(result)
+        again = result.replace() if isinstance(result, Record) else replace(result)
         assert result != again
         assert len({result, result}) == 1
 

@@ -17,6 +17,7 @@ from headsurgeon.paper import head_list
 from headsurgeon.planning import Plan
 from headsurgeon.report.study_reported import reported
 from headsurgeon.study import PRESETS, Study, load_results, run_study
+from headsurgeon.study.quick import quick
 from headsurgeon.study.variants import variants_of
 from tests.planted import tokenizer
 
@@ -227,3 +228,12 @@ def test_a_preset_runs_from_diagnosis_to_figures_and_its_numbers_stand_beside_th
 
 def _listed(name: str) -> str:
     return name if name in ("bloom-1b7-pass2", "bloom-1b7-h5") else "bloom-1b7-pass1"
+
+
+@pytest.mark.parametrize("name", OF_THE_PAPER)
+def test_a_quick_look_at_a_preset_of_the_paper_trains_an_eighth_of_its_epochs(name: str) -> None:
+    whole = loaded(name, "as_code", "some/model", "text:a*.txt")
+    short = quick(whole)
+    assert short.train["epochs"] == whole.train["epochs"] / 8
+    assert short.plan == whole.plan
+    assert short.reported == whole.reported

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
+from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError, SettingsError
 from headsurgeon.evaluation.completion_measures import MEASURES
 from headsurgeon.evaluation.prompt_file import Prompt
@@ -151,6 +152,7 @@ class Generation(Result):
         return np.array([kind in (None, prompt.kind) for prompt in self.prompts])
 
 
+@checked
 def side_by_side(generations: Sequence[Generation]) -> Generation:
     """Several generations as one, so that their models can be compared.
 

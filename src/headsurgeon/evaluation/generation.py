@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from headsurgeon.arch import layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.data.first_token import first_tokens
 from headsurgeon.errors import CorpusError, ModelError, SettingsError
 from headsurgeon.evaluation.completion_measures import Detector, detector_of, measures_of
@@ -37,6 +38,7 @@ _NO_CHOICE = (
 )
 
 
+@checked
 @usual_defaults()
 def generate(
     model: PreTrainedModel,

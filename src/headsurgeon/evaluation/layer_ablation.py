@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
+from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows
 from headsurgeon.errors import SettingsError, UnsupportedModel
@@ -52,6 +53,7 @@ class LayerAblation(Result):
     groups: tuple[LayerCost, ...]
 
 
+@checked
 @usual_defaults()
 def ablate_layers(
     model: PreTrainedModel,

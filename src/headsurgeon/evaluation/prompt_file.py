@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, Field, field_validator
 
+from headsurgeon.arguments import checked
 from headsurgeon.data.shipped_texts import PROMPTS, shipped_file
 from headsurgeon.errors import InputError, SettingsError
 from headsurgeon.files import HEADER, read_text
@@ -47,6 +48,7 @@ class _File(Exact):
         return prompts
 
 
+@checked
 def read_prompts(source: str | Path) -> tuple[Prompt, ...]:
     """Reads prompts that come with the package, or a file of your own.
 
