@@ -111,8 +111,8 @@ def _compare(
 ) -> None:
     from headsurgeon.cli import compare
 
-    check_models(models, loading)
     with _many(models, output, (compare.COMPARISON, compare.FIGURE)) as write_each:
+        check_models(models, loading)
         # one model is held at a time
         examined = [examine(model) for model in models]
         compare.begin_comparison(output)
@@ -136,9 +136,9 @@ def _follow(
     named = [name.strip() for name in revisions.split(",")] if revisions else []
     checkpoints = checkpoints_of(models, named)
     specs = [checkpoint.spec for checkpoint in checkpoints]
-    check_models(specs, loading)
     labels = [checkpoint.label for checkpoint in checkpoints]
     with _many(labels, output, (series.SERIES, series.FIGURE)) as write_each:
+        check_models(specs, loading)
         examined = [examine(spec) for spec in specs]
         found = series.series_of_run(examined, checkpoints)
         series.begin_series(output, found)
