@@ -216,7 +216,7 @@ def test_fast_is_refused_where_no_layer_can_be_fast() -> None:
 
 def test_attention_that_cannot_be_listened_to_is_refused() -> None:
     model = pico_family("llama", attention="flex_attention")
-    with pytest.raises(SettingsError, match=r"expected eager or sdpa: model\.set_attn_implementation"):
+    with pytest.raises(SettingsError, match=r"expected eager or sdpa: model\.set_attn"):
         measure(model, tokens())
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from headsurgeon.scores import Estimate
 
 
+# widest name of a row that is never wrapped
+_NAME = 24
+
+
 def out() -> Screen:
     """For results: stdout."""
     return Screen()
@@ -76,7 +80,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index else "left"
-        result.add_column(Text(printable(column)), justify=justify, header_style="dim")
+        # what names a row stays whole as long as it is short; others wrap before it
+        names = 0 if index else max((len(str(row[0])) for row in rows), default=0)
+        whole = names if names <= _NAME else None
+        result.add_column(
+            Text(printable(column)), justify=justify, header_style="dim", min_width=whole
+        )
     for row in rows:
         result.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     return result

@@ -39,16 +39,16 @@ def ablating(results: StudyResults) -> Table:
     stock = untouched(results)
     rows = [
         (
-            "none: the loss itself",
+            "none (the loss)",
             *(_loss(stock.scored[name].evaluation(UNTOUCHED).interval()) for name in texts),
         )
     ]
     heads = len(stock.operated)
-    for mode, how in (("zero", "removed"), ("mean", "replaced by their mean")):
-        rows.append((f"the {heads} of the plan, {how}", *_costs(stock, stock, mode, texts)))
+    for mode in ("zero", "mean"):
+        rows.append((f"{heads} planned, {mode}", *_costs(stock, stock, mode, texts)))
     for cell in results.of("ablate_sick"):
         if cell.operated != stock.operated:
-            sick = f"all {len(cell.operated)} that are sick on every text, removed"
+            sick = f"all {len(cell.operated)} sick, zero"
             rows.append((sick, *_costs(cell, stock, None, texts)))
     return Table(
         "ablating",
@@ -56,7 +56,7 @@ def ablating(results: StudyResults) -> Table:
         ("heads", *texts),
         tuple(rows),
         f"{windows_of(stock.scored[texts[0]].evaluation(UNTOUCHED))}; 95 % intervals over "
-        "documents, differences paired.",
+        "documents, differences paired. Zero: their output removed; mean: replaced by its average.",
     )
 
 

@@ -88,14 +88,15 @@ def recovered(results: StudyResults, trained_on: str) -> Table:
         key=f"heads_{trained_on}",
         title=f"The operated heads, on {trained_on}",
         columns=(
-            *("arm", "seed", "left sick", "unlike null", "recovered"),
+            *("arm", "seed", "left", "unlike", "recovered"),
             *("mass", "null", "cost", "drifted"),
         ),
         rows=tuple(rows),
-        note="Mass: mean of the operated heads; null: of the same heads reinitialised and not "
-        "trained; cost: of ablating them. Left sick: sick before and on no text now, as "
-        "an untrained head. Recovered: besides, unlike the null, and the set costs more to "
-        "ablate than before, on every text. Costs in nats per token.",
+        note="Left: sick before and on no text now, as an untrained head. Unlike: the null, on every "
+        "text. Recovered: both, and the set costs more to ablate than before, on every text. Mass: "
+        "mean of the operated heads; null: of the same heads reinitialised and not trained; cost: "
+        "of ablating them, nats per token. Drifted: heads nobody touched whose mass moved by more "
+        "than 0.05, of those that could change.",
     )
 
 
@@ -178,10 +179,10 @@ def _heads_of(cell: CellResult, text: str) -> tuple[str, ...]:
         cell.arm,
         "–" if cell.seed is None else str(cell.seed),
         *(
-            (f"– of {heads}", "–", "–")
+            (f"–/{heads}", "–", "–")
             if found is None
             else (
-                f"{len(found.left_sick)} of {heads}",
+                f"{len(found.left_sick)}/{heads}",
                 str(len(found.unlike_null)),
                 str(len(found.recovered)),
             )
@@ -195,7 +196,7 @@ def _heads_of(cell: CellResult, text: str) -> tuple[str, ...]:
 
 def _drifted(cell: CellResult, text: str) -> str:
     found = cell.drift.get(text)
-    return "–" if found is None else f"{len(found['drifted'])} of {found['could_drift']}"
+    return "–" if found is None else f"{len(found['drifted'])}/{found['could_drift']}"
 
 
 def _perplexity(nll: float) -> str:
