@@ -92,11 +92,11 @@ def recovered(results: StudyResults, trained_on: str) -> Table:
             *("mass", "null", "cost", "drifted"),
         ),
         rows=tuple(rows),
-        note="Left: sick before and on no text now, as an untrained head. Unlike: the null, on every "
-        "text. Recovered: both, and the set costs more to ablate than before, on every text. Mass: "
-        "mean of the operated heads; null: of the same heads reinitialised and not trained; cost: "
-        "of ablating them, nats per token. Drifted: heads nobody touched whose mass moved by more "
-        "than 0.05, of those that could change.",
+        note="Left: sick before and on no text now, as an untrained head. Unlike: the null, on "
+        "every text. Recovered: both, and the set costs more to ablate than before, on every text. "
+        "Mass: mean of the operated heads; null: of the same heads reinitialised and not trained; "
+        "cost: of ablating them, nats per token. Drifted: heads nobody touched whose mass moved by "
+        "more than 0.05, of those that could change.",
     )
 
 
