@@ -65,6 +65,8 @@ def test_a_share_is_given_only_where_the_gap_is_real() -> None:
         arm="paper", trained_on="code", text="code", value=0.08, low=0.05, high=0.1, gap=0.33
     )
     assert "paper 8 % [5, 10]" in shares_in_words([known])
+    little = known.model_copy(update={"value": -0.001, "low": -0.02, "high": 0.004})
+    assert "paper 0 % [−2, 0]" in shares_in_words([little])
     unclear = known.model_copy(update={"value": None, "low": None, "high": None, "gap": 0.01})
     assert "undefined" in shares_in_words([unclear])
     assert "%" not in shares_in_words([unclear])

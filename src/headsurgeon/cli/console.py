@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # widest name of a row that is never wrapped
-_NAME = 24
+_NAME = 28
 
 
 def out() -> Screen:

@@ -81,8 +81,9 @@ def share(found: Share) -> str:
     """A recovered share in per cent with its interval."""
     if found.value is None or found.low is None or found.high is None:
         return "undefined"
-    text = f"{100 * found.value:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
-    return text.replace("-", "−")
+    # as whole numbers, of which none is "−0"
+    value, low, high = (round(100 * each) for each in (found.value, found.low, found.high))
+    return f"{value} % [{low}, {high}]".replace("-", "−")
 
 
 def sentence(decision: Decision) -> str:
