@@ -1,10 +1,14 @@
 """Claims about the presets of the paper: what they fix, and that every line of them runs."""
 
 import copy
+import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from transformers import BloomConfig, BloomForCausalLM
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -12,7 +16,9 @@ from typer.testing import CliRunner
 from headsurgeon.cli import command_presets as command_presets_module
 from headsurgeon.cli.command_presets import command_presets, commands_of
 from headsurgeon.cli.main import app
+from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import StudyError
+from headsurgeon.heads import HeadId
 from headsurgeon.paper import head_list
 from headsurgeon.planning import Plan
 from headsurgeon.report.study_reported import reported
@@ -174,7 +180,7 @@ def test_the_commands_of_a_preset_are_ones_that_can_be_typed(
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "files"),
+    ("name", "variant", "written"),
     [
         ("bloom-family-diagnosis", "as_code", {"diagnosis.json", "heads.csv", "layers.csv"}),
         ("bloom-1b7-generation", "as_text", {"pass2", "c4"}),
@@ -183,7 +189,7 @@ def test_the_commands_of_a_preset_are_ones_that_can_be_typed(
 def test_a_preset_of_commands_runs_on_a_model_of_the_same_layers_and_heads(
     name: str,
     variant: str,
-    files: set[str],
+    written: set[str],
     pico: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -196,8 +202,32 @@ def test_a_preset_of_commands_runs_on_a_model_of_the_same_layers_and_heads(
     words = ["study", name, "--variant", variant, "--model", str(pico), "--output", str(output)]
     said = CliRunner().invoke(app, words)
     assert said.exit_code == 0, said.output
-    assert files <= {path.name for path in output.iterdir()}
+    assert written <= {path.name for path in output.iterdir()}
     assert f"headsurgeon {'diagnose' if 'family' in name else 'generate'} " in said.stdout
+
+
+def test_the_papers_diagnosis_gives_the_numbers_of_its_own_attention_maps(
+    pico: Path, tmp_path: Path
+) -> None:
+    [words] = commands_of("bloom-family-diagnosis", "as_code", tmp_path / "out", str(pico))
+    words[words.index("--dtype") + 1] = "fp32"
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    found = Diagnosis.load(tmp_path / "out" / "diagnosis.json")
+    shipped = files("headsurgeon.data").joinpath("shipped", "paper", "diagnostic.json")
+    content = json.loads(shipped.read_text(encoding="utf-8"))
+    [text] = content.values() if isinstance(content, dict) else content
+    ids = tokenizer()(text, add_special_tokens=False, return_tensors="pt").input_ids
+    model = BloomForCausalLM.from_pretrained(pico, attn_implementation="eager")
+    with torch.no_grad():
+        maps = torch.stack(model(ids, output_attentions=True).attentions)[:, 0]
+    mass = maps[..., 0].mean(-1)
+    entropy = -(maps * maps.clamp(min=1e-10).log()).sum(-1).mean(-1)
+    assert np.abs(found.stats.first_token_mass - mass.numpy()).max() < 5e-5
+    assert np.abs(found.stats.entropy - entropy.numpy()).max() < 5e-4
+    sick = {HeadId(int(layer), int(head)) for layer, head in (mass > 0.5).nonzero().tolist()}
+    assert set(found.sick) == sick
+    assert found.stats.shape == (24, 16)
 
 
 def test_a_command_that_fails_ends_the_preset_with_its_code(tmp_path: Path) -> None:
