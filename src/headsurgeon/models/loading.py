@@ -30,17 +30,17 @@ from headsurgeon.models.checks import check_complete, check_tokenizer
 from headsurgeon.models.device import pick_device, pick_dtype
 from headsurgeon.models.gguf import SUFFIX, gguf_config, load_gguf
 from headsurgeon.models.reading import check_json_files, reading
+from headsurgeon.models.stored import StoredTensor
 from headsurgeon.models.subfolders import checkpoints_below, commit_of, fetched, said
 from headsurgeon.models.tokenizers import open_tokenizer
 from headsurgeon.models.unread import (
-    StoredTensor,
+    all_that_is_stored,
     check_hub_adapter,
     check_no_adapter,
     check_plain,
     check_read,
     check_tied,
     mismatched,
-    stored_tensors,
 )
 
 
@@ -161,7 +161,7 @@ def _load_checkpoint(
         with reading(spec, "config.json"):
             layout_for(config)
         _leave_kernel_to_library(spec, config)
-        stored = stored_tensors(spec, source, revision)
+        stored = all_that_is_stored(spec, source, revision)
         check_plain(spec, stored, config)
         with reading(spec, "its weights"):
             try:

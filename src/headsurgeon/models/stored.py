@@ -44,19 +44,34 @@ def stored_tensors(source: str, revision: str | None = None) -> dict[str, Stored
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        ModelError: there is no safetensors file, or one is damaged; names the file.
+        ModelError: there is no safetensors file, one is damaged, or two hold the same tensor;
+            names the file.
     """
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in weight_files(source, revision):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118
+                    if name in tensors:
+                        raise ModelError(
+                            f"{source}: {name} is stored in two files ({file.name} is the second), "
+                            "and only one of them counts; remove the other"
+                        )
                     header = opened.get_slice(name)
                     shape = tuple(header.get_shape())
                     tensors[name] = StoredTensor(name, header.get_dtype(), shape, file)
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is not a whole safetensors file: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"{source}: cannot be loaded: {file.name} is damaged or incomplete: {reason}"
+            ) from error
     return tensors
+
+
+def has_weight_files(source: str, revision: str | None = None) -> bool:
+    """Whether there are safetensors files that `from_pretrained` would read."""
+    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    return any(beside(source, name, revision) is not None for name in names)
 
 
 def weight_files(source: str, revision: str | None = None) -> list[Path]:

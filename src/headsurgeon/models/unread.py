@@ -1,20 +1,21 @@
-"""What a checkpoint holds, from the headers of its safetensors files: no weight is read."""
+"""What of a checkpoint nobody would read, found from its names and headers: it is refused."""
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils.hub import cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from headsurgeon.errors import ModelError
+from headsurgeon.models.stored import (
+    StoredTensor,
+    beside,
+    has_weight_files,
+    stored_tensors,
+    weight_files,
+)
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _ADAPTER = re.compile(r"adapters?([_.-].*)?\.(safetensors|bin|pt|pth|npz|gguf|json)", re.IGNORECASE)
 # masks and tables that older versions stored and newer ones compute; (name, number of axes)
@@ -26,14 +27,6 @@ _HARMLESS = (
 )
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 _SCALES = re.compile(r"scale|scb|absmax|quant_state|qzeros", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of a checkpoint: its safetensors dtype, such as `BF16`, and its shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def check_no_adapter(spec: str, names: Iterable[str]) -> None:
@@ -62,37 +55,30 @@ def check_hub_adapter(spec: str, revision: str | None) -> None:
     Raises:
         ModelError: there is one.
     """
-    if _from_hub(spec, "adapter_config.json", revision) is not None:
+    if beside(spec, "adapter_config.json", revision) is not None:
         check_no_adapter(spec, ["adapter_config.json"])
 
 
-def stored_tensors(spec: str, source: str, revision: str | None) -> dict[str, StoredTensor]:
+def all_that_is_stored(spec: str, source: str, revision: str | None) -> dict[str, StoredTensor]:
     """Every tensor of the checkpoint, by name; empty where it has no safetensors files.
 
     Raises:
         ModelError: a file is damaged, or one beside those that are read holds further weights.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        return _headers(spec, _hub_files(source, revision))
-    single, index = folder / WEIGHTS, folder / INDEX
-    if single.is_file():
-        files = [single]
-    elif index.is_file():
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(shards))]
-    else:
+    if not has_weight_files(source, revision):
         return {}
-    left = sorted(
-        path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name) and path not in files
-    )
+    tensors = stored_tensors(source, revision)
+    read = weight_files(source, revision)
+    folder = Path(source)
+    lying = folder.iterdir() if folder.is_dir() else ()
+    left = sorted(path.name for path in lying if _SHARD.fullmatch(path.name) and path not in read)
     if left:
         raise ModelError(
             f"{spec}: {', '.join(left[:3])} would not be read (read are "
-            f"{', '.join(path.name for path in files[:3])}); remove what does not belong to the "
-            f"model, or name it in {INDEX}"
+            f"{', '.join(path.name for path in read[:3])}); remove what does not belong to the "
+            f"model, or name it in {SAFE_WEIGHTS_INDEX_NAME}"
         )
-    return _headers(spec, files)
+    return tensors
 
 
 def check_plain(
@@ -209,48 +195,3 @@ def _silent(model: PreTrainedModel) -> re.Pattern[str] | None:
     """The names of which `transformers` does not say that it found no place for them."""
     patterns = [*(model._keys_to_ignore_on_load_unexpected or ()), "inv_freq", "position_ids"]
     return re.compile("|".join(f"({pattern})" for pattern in patterns))
-
-
-def _headers(spec: str, files: Iterable[Path]) -> dict[str, StoredTensor]:
-    tensors = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - no mapping, though it has keys
-                    if name in tensors:
-                        raise ModelError(
-                            f"{spec}: {name} is stored in two files ({path.name} is the second), "
-                            "and only one of them counts; remove the other"
-                        )
-                    part: Any = opened.get_slice(name)
-                    tensors[name] = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
-        except (OSError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(
-                f"{spec}: cannot be loaded: {path.name} is damaged or incomplete: {reason}"
-            ) from error
-    return tensors
-
-
-def _hub_files(source: str, revision: str | None) -> list[Path]:
-    single = _from_hub(source, WEIGHTS, revision)
-    if single is not None:
-        return [single]
-    index = _from_hub(source, INDEX, revision)
-    if index is None:
-        return []
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    paths = [_from_hub(source, name, revision) for name in sorted(set(shards))]
-    return [path for path in paths if path is not None]
-
-
-def _from_hub(source: str, name: str, revision: str | None) -> Path | None:
-    path = cached_file(
-        source,
-        name,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if path is None else Path(path)
