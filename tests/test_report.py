@@ -135,8 +135,13 @@ def test_outlines_are_exactly_the_operated_heads(layers: int, heads: int) -> Non
     assert [(box.get_x(), box.get_y()) for box in boxes] == [(0.56, -0.44), (1.56, 0.56)]
 
 
-def test_the_histogram_shows_the_null() -> None:
-    assert "untrained heads: 0.020–0.020" in texts(figures()["histogram"])
+@pytest.mark.parametrize(
+    ("null", "words"), [((0.02, 0.02), "0.020\n"), ((0.02, 0.05), "0.020–0.050\n")]
+)
+def test_the_histogram_shows_the_null(null: tuple[float, float], words: str) -> None:
+    mass = np.array([0.1, 0.9])
+    figure = mass_histogram([("a", "untouched", mass)], np.array(null), title="t")
+    assert f"untrained heads: {words}" in f"{texts(figure)}\n"
 
 
 def test_a_bar_without_a_value_says_undefined_and_one_without_interval_draws_no_whisker() -> None:
