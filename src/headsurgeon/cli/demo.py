@@ -58,6 +58,8 @@ def demo(
     study = study_for(model)
     check_folder(output, STUDY)
     quieten()
+    # the shipped models are small enough for one core each
+    jobs = jobs or (2 if study.threads == 1 else 1)
     result, page = run_and_show(study, output, jobs=jobs, device=device)
     if result.results.failed:
         raise OperationError(
