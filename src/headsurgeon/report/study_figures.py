@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.diagnosis.verdicts import Thresholds, classify
+from headsurgeon.diagnosis.verdicts import classify
 from headsurgeon.heads import parse_heads
 from headsurgeon.printable import printable
 from headsurgeon.report.data import Bar, Curve, HeadView, Picture
@@ -59,8 +59,7 @@ def _map(
     results: StudyResults, text: str, trained: Mapping[str, CellResult], planted: bool
 ) -> tuple[Figure, str]:
     stock = Diagnosis.load(stock_file(results.folder, text))
-    plan = results.study.plan
-    limits = Thresholds(sink=plan.sink, dead=plan.dead, low_entropy=plan.low_entropy)
+    limits = results.study.plan.limits
 
     def view(title: str, cell: CellResult) -> HeadView:
         mass = cell.heads[text].mass()

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from headsurgeon.diagnosis.verdicts import Thresholds, classify
+from headsurgeon.diagnosis.verdicts import classify
 from headsurgeon.heads import parse_heads
 from headsurgeon.paper import PublishedNumber, published
 from headsurgeon.paper.numbers import SOURCE
@@ -89,8 +89,7 @@ def _measured(results: StudyResults, cell: CellResult, number: PublishedNumber) 
 
 
 def _of_heads(results: StudyResults, cell: CellResult, text: str, quantity: str) -> str | None:
-    rule = results.study.plan
-    limits = Thresholds(sink=rule.sink, dead=rule.dead, low_entropy=rule.low_entropy)
+    limits = results.study.plan.limits
     mass = cell.heads[text].mass()
     entropy = np.array(cell.heads[text].entropy, dtype=np.float64)
     verdicts = classify(mass, entropy, limits, np.isfinite(mass).any(axis=1))

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.planning.plan import AblationMode
 from headsurgeon.records import StartName
 
@@ -101,6 +102,11 @@ class PlanRule(Spec):
     sink: float = Field(default=0.5, gt=0, lt=1)
     dead: float = Field(default=0.95, gt=0, lt=1)
     low_entropy: float = Field(default=0.5, gt=0)
+
+    @property
+    def limits(self) -> Thresholds:
+        """The limits of the verdicts."""
+        return Thresholds(sink=self.sink, dead=self.dead, low_entropy=self.low_entropy)
 
 
 class Arm(Spec):

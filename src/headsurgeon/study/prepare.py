@@ -11,7 +11,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from headsurgeon.data import Texts, Windows
-from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
+from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import PlanError, StudyError
 from headsurgeon.evaluation import ablation_cost
 from headsurgeon.files import package_version
@@ -78,9 +78,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
     tell(f"loading {study.model}")
     model, tokenizer = load_model(study, "subject", device)
     diagnoses: dict[str, Diagnosis] = {}
-    limits = Thresholds(
-        sink=study.plan.sink, dead=study.plan.dead, low_entropy=study.plan.low_entropy
-    )
+    limits = study.plan.limits
     prices: list[Windows | Texts] = []
     for name in study.diagnosed:
         most = max(study.windows.diagnose, study.windows.price)

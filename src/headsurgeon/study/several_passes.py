@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from headsurgeon.data import Windows, equal_parts
-from headsurgeon.diagnosis import Thresholds
 from headsurgeon.errors import StudyError
 from headsurgeon.operation import Patient, apply_patch
 from headsurgeon.passes import run_passes
@@ -46,7 +45,6 @@ def train_in_passes(
     patient.revert()
     settings = study.settings(arm, cell.seed or 0, rate)
     train_windows, dev = training_text(study, arm, cell.text, opened.tokenizer, settings)
-    rule = study.plan
     result = run_passes(
         model,
         train_windows,
@@ -56,7 +54,7 @@ def train_in_passes(
         passes=arm.passes,
         rules=(patient.plan.replace(seed=cell.seed or 0), arm.next_rule),
         diagnosed=_diagnosed(study, opened),
-        thresholds=Thresholds(sink=rule.sink, dead=rule.dead, low_entropy=rule.low_entropy),
+        thresholds=study.plan.limits,
         probes=probe_texts(study, opened.tokenizer),
         anchor=anchor_text(study, arm, opened.tokenizer, settings),
     )
