@@ -15,7 +15,6 @@ from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from headsurgeon.data import Texts, Windows
-from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation import empirical_null
 from headsurgeon.evaluation.recovery_rule import COMPARED, untrained_start
 from headsurgeon.files import sha256_text
@@ -143,11 +142,7 @@ def first_of_each(
     for cell in cells:
         arm = study.arm(cell.arm)
         if (arm.method, arm.model, arm.heads) == ("slices", "subject", "plan"):
-            try:
-                key = _key(study, prepared, _plan(study, folder, cell))
-            except SettingsError:
-                # no such start: the cell itself will say so
-                continue
+            key = _key(study, prepared, _plan(study, folder, cell))
             found.setdefault(untrained_file(folder, key), cell)
     return [cell for path, cell in found.items() if not path.exists()]
 
