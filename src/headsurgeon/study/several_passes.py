@@ -16,7 +16,7 @@ from headsurgeon.study.material import (
 )
 from headsurgeon.study.spec import Study
 from headsurgeon.study.treatment import OpenCell
-from headsurgeon.training.log import LOG_NAME, read_entries
+from headsurgeon.training.log import LOG_NAME, read_log
 
 
 def train_in_passes(
@@ -95,9 +95,5 @@ def _curve(output: Path, folders: list[str]) -> tuple[tuple[int, float], ...]:
     points: list[tuple[int, float]] = []
     for folder in folders:
         before = points[-1][0] if points else 0
-        points += [
-            (before + int(entry["tokens"]), float(entry["dev_loss"]))
-            for entry in read_entries(output / folder / LOG_NAME)
-            if entry["kind"] == "evaluation"
-        ]
+        points += [(before + tokens, loss) for tokens, loss in read_log(output / folder / LOG_NAME)]
     return tuple(points)

@@ -171,19 +171,20 @@ def read_entries(path: Path | str) -> list[dict[str, Any]]:
     return entries
 
 
-def read_log(run: Run) -> list[tuple[int, float]]:
-    """Tokens trained and loss on dev text (nats per token) at every evaluation of a run.
+def read_log(run: Run | Path) -> list[tuple[int, float]]:
+    """Tokens trained and loss on dev text (nats per token) at every evaluation of a run, or a log.
 
     Raises:
         OutputError: as for `read_entries`, or there is no evaluation in it.
     """
+    log = run if isinstance(run, Path) else run.log
     points = [
         (int(entry["tokens"]), float(entry["dev_loss"]))
-        for entry in read_entries(run.log)
+        for entry in read_entries(log)
         if entry["kind"] == "evaluation"
     ]
     if not points:
-        raise OutputError(f"{run.log} holds no evaluation; it was removed or cut since the run")
+        raise OutputError(f"{log} holds no evaluation; it was removed or cut since the run")
     return points
 
 
