@@ -19,28 +19,12 @@ from headsurgeon.study.merged import merge_cell
 from headsurgeon.study.spec import PRESETS
 from tests.clinic import run
 from tests.pictures import coloured
-from tests.planted import PLANTED, save_pair, save_texts
+from tests.planted import PLANTED
+from tests.studies import pico_study, with_arms
 
-PICO = """\
-kind: study
-name: pico
-about: The collapse was planted.
-model: {collapsed}
-twin: {healthy}
-texts:
-- {{name: code, corpus: "{code}"}}
-- {{name: prose, corpus: "{prose}"}}
-train_on: [code]
-windows: {{length: 32, diagnose: 8, price: 2, test: 12, statistics: 4}}
-train: {{max_tokens: 1024, batch_size: 4, evaluate_every: 2, checkpoint_every: 1, dev_windows: 4,
-         statistics_windows: 2, learning_rate: 1.0e-2}}
-null_seeds: 2
-arms: [paper, gradient_only, ceiling, untrained, ablate_mean]
-contrasts:
-- {{name: improves, question: improves, arm: paper}}
-- {{name: mechanism, question: mechanism, arm: paper, against: gradient_only}}
-- {{name: harms, question: harms, arm: paper, on: other}}
-"""
+ARMS = ("paper", "gradient_only", "ceiling", "untrained", "ablate_mean")
+TRAIN = {"max_tokens": 1024, "learning_rate": 1e-2}
+ASKED = ("improves", "mechanism", "harms")
 
 
 class Finished(NamedTuple):
@@ -60,10 +44,17 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    healthy, collapsed = save_pair(folder / "models")
-    texts = {"code": save_texts(folder / "code"), "prose": save_texts(folder / "prose", seed=1)}
+    whole = pico_study(folder)
+    study = with_arms(
+        whole,
+        *ARMS,
+        about="The collapse was planted.",
+        windows={**whole.windows.model_dump(), "test": 12},
+        train={**whole.train, **TRAIN},
+        contrasts=tuple(each for each in whole.contrasts if each.name in ASKED),
+    )
     path = folder / "pico.yaml"
-    path.write_text(PICO.format(collapsed=collapsed, healthy=healthy, **texts), encoding="utf-8")
+    path.write_text(study.to_yaml(), encoding="utf-8")
     return path
 
 

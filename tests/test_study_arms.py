@@ -20,23 +20,10 @@ from headsurgeon.study.heads import heads_of
 from headsurgeon.study.material import dev_windows
 from headsurgeon.study.results import CELL
 from headsurgeon.study.start import start_arm
-from tests.planted import PLANTED, save_pair, save_texts
+from tests.planted import PLANTED
+from tests.studies import pico_study, with_arms
 
-TEXT = """\
-kind: study
-name: pico
-model: {collapsed}
-twin: {healthy}
-texts:
-- {{name: code, corpus: "{code}"}}
-- {{name: prose, corpus: "{prose}"}}
-train_on: [code]
-windows: {{length: 32, diagnose: 8, price: 2, test: 8, statistics: 4}}
-train: {{max_tokens: 3072, batch_size: 4, evaluate_every: 8, checkpoint_every: 16, dev_windows: 4,
-         statistics_windows: 2, learning_rate: 1.0e-2}}
-null_seeds: 2
-arms: [untouched]
-"""
+TRAIN = {"max_tokens": 3072, "evaluate_every": 8, "checkpoint_every": 16, "learning_rate": 1e-2}
 # what a ready arm does not say by itself
 FIELDS: Mapping[str, dict[str, Any]] = {"column": {"column": 0}, "anchor": {"anchor": "prose"}}
 QKVO = {"query", "key", "value", "output"}
@@ -79,12 +66,9 @@ TRAINED = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    folder = tmp_path_factory.mktemp("models")
-    healthy, collapsed = save_pair(folder)
-    texts = {"code": save_texts(folder / "code"), "prose": save_texts(folder / "prose", seed=1)}
-    empty = Study.from_yaml(TEXT.format(collapsed=collapsed, healthy=healthy, **texts))
+    whole = pico_study(tmp_path_factory.mktemp("models"))
     arms = tuple({"name": name, **FIELDS.get(name, {})} for name in READY)
-    return Study.model_validate({**dict(empty), "arms": arms})
+    return with_arms(whole, *arms, train={**whole.train, **TRAIN})
 
 
 def state_of(model: PreTrainedModel) -> dict[str, Tensor]:
