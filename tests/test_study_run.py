@@ -194,6 +194,16 @@ def test_passes_of_an_arm_are_one_cell_and_one_patch(
     assert (folder / "cell.json").read_bytes() == before
 
 
+def test_what_an_anchor_reads_in_every_pass_is_counted(study: Study, tmp_path: Path) -> None:
+    arm = {"name": "twice", "like": "anchor", "anchor": "prose", "passes": 2}
+    run_study(with_arms(study, arm), tmp_path / "study")
+    (cell,) = load_results(tmp_path / "study").of("twice", "code")
+    runs = sorted((tmp_path / "study" / "cells" / "twice-code-0").glob("pass-*/run.json"))
+    read = [json.loads(run.read_text())["result"]["anchor_tokens"] for run in runs]
+    assert cell.trained is not None
+    assert cell.trained.anchor_tokens == sum(read) > 0
+
+
 def test_a_start_that_there_is_not_is_refused_before_anything_is_computed(
     part: Study, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from headsurgeon.data import Windows, equal_parts
 from headsurgeon.errors import StudyError
+from headsurgeon.files import read_json
 from headsurgeon.operation import Patient, apply_patch
 from headsurgeon.passes import run_passes
 from headsurgeon.study.cell_parts import Trained
@@ -17,6 +18,7 @@ from headsurgeon.study.material import (
 from headsurgeon.study.spec import Study
 from headsurgeon.study.treatment import OpenCell
 from headsurgeon.training.log import LOG_NAME, read_log
+from headsurgeon.training.run_folder import RUN_NAME
 
 
 def train_in_passes(
@@ -68,7 +70,7 @@ def train_in_passes(
         curve=_curve(output, [each.folder for each in result.passes]),
         steps=sum(each.steps for each in result.passes),
         tokens=sum(each.tokens for each in result.passes),
-        anchor_tokens=0,
+        anchor_tokens=sum(_anchor_tokens(output / each.folder) for each in result.passes),
         best_step=last.kept_step,
         best_dev_loss=last.dev_loss,
         kept_step=last.kept_step,
@@ -88,6 +90,10 @@ def _diagnosed(study: Study, opened: OpenCell) -> Windows:
             f"{len(lengths)} lengths; several passes need one text, or windows"
         )
     return lengths[0]
+
+
+def _anchor_tokens(run: Path) -> int:
+    return int(read_json(run / RUN_NAME, "run")["result"]["anchor_tokens"])
 
 
 def _curve(output: Path, folders: list[str]) -> tuple[tuple[int, float], ...]:
