@@ -45,18 +45,8 @@ def generate(
         ),
     ],
     loading: options.Loading,
-    patch: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also the model with this patch; several are applied one after the other.",
-            show_default=False,
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Also another model.", show_default=False),
-    ] = None,
+    patch: options.AlsoPatched = None,
+    baseline: options.AlsoModel = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, max=2**20, help="At most.", rich_help_panel=DRAWING)
     ] = 100,

@@ -45,18 +45,8 @@ def layers(
             show_default=False,
         ),
     ] = None,
-    patch: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also the model with this patch; several are applied one after the other.",
-            show_default=False,
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Also another model.", show_default=False),
-    ] = None,
+    patch: options.AlsoPatched = None,
+    baseline: options.AlsoModel = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -34,6 +34,17 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+AlsoPatched = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also the model with this patch; several are applied one after the other.",
+        show_default=False,
+    ),
+]
+AlsoModel = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Also another model.", show_default=False)
+]
 Corpus = Annotated[
     str,
     typer.Option(
