@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BloomConfig
 
+import headsurgeon as hs
 from headsurgeon.arch import Layout, layout_for, layout_of
 from headsurgeon.errors import (
     HeadError,
@@ -22,6 +23,7 @@ from headsurgeon.errors import (
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import fingerprint
 from headsurgeon.operation import Patient, operate
+from headsurgeon.operation.patient import operated
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.starts import HeadTensors, StartContext, choose_init
 from tests.pico import PICO, pico, tokens
@@ -350,6 +352,25 @@ def test_a_plan_may_be_edited_in_every_way_and_still_fits_its_model() -> None:
         patient = operate(model, edited)
         assert patient.base_fingerprint == made.fingerprint
         patient.revert()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer.h.2.mlp.dense_h_to_4h.weight", "transformer.ln_f.bias", "lm_head.weight"],
+)
+def test_a_plan_made_on_a_model_whose_other_weights_differ_is_refused(name: str) -> None:
+    made_on, model = pico("bloom"), pico("bloom")
+    diagnosis = hs.diagnose(hs.measure(made_on, tokens(2)))
+    made = hs.plan(diagnosis, "heads", heads=["L1H1"], model=made_on)
+    hs.operate(model, made).revert()
+    with torch.no_grad():
+        model.get_parameter(name)[0] += 0.5
+    with pytest.raises(PlanError, match=r"other weights besides .*make a new plan"):
+        hs.operate(model, made)
+    assert not operated(model)
+    hs.operate(model, made.replace(others=None)).revert()
+    # a plan without fingerprint is meant for several models, as in a study with a twin
+    hs.operate(model, made.replace(fingerprint=None)).revert()
 
 
 def test_without_a_fingerprint_the_model_is_known_by_its_name(tmp_path: Path) -> None:

@@ -48,20 +48,73 @@ def test_a_layer_more_than_the_configuration_counts_is_not_lost_in_silence(tmp_p
         hs.load(str(tmp_path))
 
 
+MASK = torch.ones(1, 1, 16, 16).tril()
+GPT2_MASK = "transformer.h.0.attn.bias"
+NEOX_MASK = "gpt_neox.layers.0.attention.bias"
+LLAMA_TABLE = "model.layers.0.self_attn.rotary_emb.inv_freq"
+
+
+def frequencies(theta: float = 10_000.0) -> torch.Tensor:
+    """Of heads of eight numbers, as every pico model has them."""
+    return 1.0 / theta ** (torch.arange(0, 8, 2) / 8)
+
+
 @pytest.mark.parametrize(
-    ("family", "name", "shape"),
+    ("family", "name", "value"),
     [
-        ("gpt2", "transformer.h.0.attn.bias", (1, 1, 16, 16)),
-        ("gpt2", "transformer.h.0.attn.masked_bias", ()),
-        ("gpt_neox", "gpt_neox.layers.0.attention.bias", (1, 1, 16, 16)),
-        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq", (4,)),
+        ("gpt2", GPT2_MASK, MASK),
+        ("gpt2", GPT2_MASK, MASK.bool()),
+        ("gpt2", GPT2_MASK, MASK.half()),
+        ("gpt2", "transformer.h.0.attn.masked_bias", torch.tensor(-1e4)),
+        ("gpt2", "transformer.h.0.attn.masked_bias", torch.tensor(-1e9).half()),
+        ("gpt_neox", NEOX_MASK, MASK.to(torch.uint8)),
+        ("gpt_neox", "gpt_neox.layers.1.attention.masked_bias", torch.tensor([-1e9])),
+        ("llama", LLAMA_TABLE, frequencies()),
+        ("llama", LLAMA_TABLE, frequencies().half()),
+        ("llama", "model.rotary_emb.inv_freq", frequencies().bfloat16()),
+        ("llama", "model.position_ids", torch.arange(16)[None]),
     ],
 )
 def test_masks_and_tables_of_older_versions_are_no_weights(
-    tmp_path: Path, family: str, name: str, shape: tuple[int, ...]
+    tmp_path: Path, family: str, name: str, value: torch.Tensor
 ) -> None:
     stored(tmp_path, family)
-    add(tmp_path, **{name: torch.ones(shape)})
+    add(tmp_path, **{name: value})
+    hs.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "value"),
+    [
+        ("gpt2", GPT2_MASK, torch.ones(1, 1, 16, 16)),
+        ("gpt2", GPT2_MASK, MASK.triu(-4)),
+        ("gpt2", GPT2_MASK, MASK[:, :, :8]),
+        ("gpt2", "transformer.h.1.attn.masked_bias", torch.tensor(-1.0)),
+        ("gpt2", "transformer.h.1.attn.masked_bias", torch.tensor(float("nan"))),
+        ("gpt_neox", NEOX_MASK, MASK.mT.contiguous()),
+        ("gpt_neox", "gpt_neox.layers.0.attention.rotary_emb.inv_freq", frequencies()),
+        ("llama", LLAMA_TABLE, frequencies(500_000.0)),
+        ("llama", LLAMA_TABLE, frequencies(500_000.0).half()),
+        ("llama", LLAMA_TABLE, frequencies() / 4),
+        ("llama", LLAMA_TABLE, frequencies()[:2]),
+        ("llama", LLAMA_TABLE, torch.full((4,), float("nan"))),
+        ("llama", "model.position_ids", torch.arange(1, 17)[None]),
+        ("bloom", "transformer.rotary_emb.inv_freq", frequencies()),
+    ],
+)
+def test_masks_and_tables_of_another_model_are_refused_by_name(
+    tmp_path: Path, family: str, name: str, value: torch.Tensor
+) -> None:
+    stored(tmp_path, family)
+    add(tmp_path, **{name: value})
+    with pytest.raises(ModelError, match=rf"{name} is stored with other values than"):
+        hs.load(str(tmp_path))
+
+
+def test_a_table_stored_before_a_linear_scaling_is_that_of_the_scaled_model(tmp_path: Path) -> None:
+    scaling = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+    stored(tmp_path, "llama", rope_parameters=scaling)
+    add(tmp_path, **{LLAMA_TABLE: frequencies(), "model.rotary_emb.inv_freq": frequencies() / 4})
     hs.load(str(tmp_path))
 
 

@@ -8,6 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from headsurgeon.errors import ModelError
+from headsurgeon.models.recomputed import check_recomputed, is_recomputed
 from headsurgeon.models.stored import (
     StoredTensor,
     beside,
@@ -18,13 +19,6 @@ from headsurgeon.models.stored import (
 
 _SHARD = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _ADAPTER = re.compile(r"adapters?([_.-].*)?\.(safetensors|bin|pt|pth|npz|gguf|json)", re.IGNORECASE)
-# masks and tables that older versions stored and newer ones compute; (name, number of axes)
-_HARMLESS = (
-    (re.compile(r"(^|\.)(attn|attention)\.bias$"), {4}),
-    (re.compile(r"(^|\.)(attn|attention)\.masked_bias$"), {0, 1}),
-    (re.compile(r"(^|\.)inv_freq$"), {1}),
-    (re.compile(r"(^|\.)position_ids$"), {1, 2}),
-)
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 _SCALES = re.compile(r"scale|scb|absmax|quant_state|qzeros", re.IGNORECASE)
 
@@ -92,7 +86,7 @@ def check_plain(
     quantised = config is not None and getattr(config, "quantization_config", None) is not None
     names = sorted(stored)
     for name in names:
-        if stored[name].dtype in _PLAIN or harmless(name, stored[name]):
+        if stored[name].dtype in _PLAIN or is_recomputed(name, stored[name]):
             continue
         stem = name.rpartition(".")[0] + "."
         scaled = any(other.startswith(stem) and _SCALES.search(other) for other in names)
@@ -127,13 +121,15 @@ def check_read(
         model: what it was loaded into.
 
     Raises:
-        ModelError: there are such weights beside masks and tables that are computed again.
+        ModelError: there are such weights, or masks and tables that are computed again and are
+            stored with other values.
     """
     _check_once(spec, stored, model)
     silent = _silent(model)
     names = set(unexpected) | {name for name in stored if silent and silent.search(name)}
     names -= set(model.state_dict())
-    unread = sorted(name for name in names if not (name in stored and harmless(name, stored[name])))
+    recomputed = {n for n in names if n in stored and is_recomputed(n, stored[n])}
+    unread = sorted(names - recomputed)
     if unread:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         raise ModelError(
@@ -142,6 +138,7 @@ def check_read(
             "stored; check config.json (number of layers, biases, architecture), or remove the "
             "weights that do not belong to it"
         )
+    check_recomputed(spec, (stored[name] for name in sorted(recomputed)), model)
 
 
 def _check_once(spec: str, stored: Mapping[str, StoredTensor], model: PreTrainedModel) -> None:
@@ -184,11 +181,6 @@ def mismatched(
         if here is not None and here.shape != tuple(parameter.shape):
             differing.append((name, here.shape, tuple(parameter.shape)))
     return sorted(differing)
-
-
-def harmless(name: str, tensor: StoredTensor) -> bool:
-    """Whether a stored tensor is a mask or table that the model computes by itself."""
-    return any(pattern.search(name) and len(tensor.shape) in axes for pattern, axes in _HARMLESS)
 
 
 def _silent(model: PreTrainedModel) -> re.Pattern[str] | None:

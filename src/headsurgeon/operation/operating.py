@@ -1,6 +1,6 @@
 """Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, as_windows
 from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
 from headsurgeon.heads import check_heads
-from headsurgeon.models.fingerprint import attention, combined, fingerprints, touched
+from headsurgeon.models.fingerprint import attention, combined, fingerprints, others, touched
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.weights import check_whole
 from headsurgeon.operation.patch import Beginning
@@ -179,7 +179,7 @@ def checked_fingerprints(
         if not bool(torch.isfinite(model.get_parameter(name)).all()):
             raise ModelError(f"{name} holds NaN or infinity; this checkpoint is damaged")
     if planned_here:
-        _check_plan(plan, model, combined(digests))
+        _check_plan(plan, model, digests)
     return digests
 
 
@@ -218,13 +218,27 @@ def check_operable(model: PreTrainedModel) -> None:
     check_whole(model)
 
 
-def _check_plan(plan: Plan, model: PreTrainedModel, fingerprint_now: str) -> None:
-    """The weights decide; a plan without their fingerprint is known by the name of its model."""
+def _check_plan(plan: Plan, model: PreTrainedModel, digests: Mapping[str, str]) -> None:
+    """The weights decide; a plan without their fingerprint is known by the name of its model.
+
+    Args:
+        digests: fingerprints of the attention projections of the model.
+    """
+    fingerprint_now = combined(digests)
     if plan.fingerprint is not None and plan.fingerprint != fingerprint_now:
         raise PlanError(
             f"the plan was made for other weights: it expects fingerprint {plan.fingerprint}, this "
             f"model has {fingerprint_now}; load the model the plan was made for ({plan.model}), or "
             "make a new plan"
+        )
+    # not without the other fingerprint, which a person takes out where a plan is meant for several
+    known = plan.fingerprint is not None and plan.others is not None
+    if known and plan.others != others(model, digests):
+        raise PlanError(
+            f"the plan was made on a model ({plan.model}) with the attention weights of this one "
+            f"({model_id(model)}) and other weights besides (MLPs, norms, embeddings), so its "
+            "verdicts and costs are not this model's; make a new plan for it, or set others: null "
+            "in this one if the heads are to be operated on all the same"
         )
     name = model_id(model)
     if plan.fingerprint is None and not _same_model(plan.model, name):

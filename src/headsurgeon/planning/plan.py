@@ -38,7 +38,8 @@ _COMMENT = """\
 # - ablation_mode: what those costs are of: zero (output removed) or mean (replaced by its average).
 # - init, output_start, seed: how the heads start.
 # - fingerprint: SHA-256 of the attention weights of the model, whichever heads are in the plan;
-#   with null only its name is compared.
+#   with null only its name is compared. others: the same for all its other weights, which decide
+#   verdicts and costs as well.
 """
 
 
@@ -74,6 +75,7 @@ class _Fields(Exact):
 
     model: str
     fingerprint: str | None = None
+    others: str | None = None
     rule: str = "heads"
     layers: tuple[int, int] | None = None
     band: tuple[int, int] | None = None
@@ -94,6 +96,7 @@ class Plan(Record, _Fields):
     Attributes:
         model: id of the model it was made for.
         fingerprint: SHA-256 of all attention projections of the model; None when made without it.
+        others: SHA-256 of all its other weights; compared where there is a fingerprint, too.
         rule: the rule that chose the heads.
         layers, band, column, max_cost: what the rule was told; None where nothing.
         thresholds: limits the verdicts used, by name.

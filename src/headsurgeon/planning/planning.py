@@ -66,7 +66,7 @@ def plan(
             records all of them.
         output_start: what a head's output is at step 0, a name in `starts.OUTPUT_STARTS`.
         seed: seed of rule `random` and of the initialisation.
-        model: the model that was diagnosed; with it the plan carries its fingerprint, unless it is
+        model: the model that was diagnosed; with it the plan carries its fingerprints, unless it is
             held in 8 or 4 bit: then the plan is for the model that it was made from, by its name.
         layout: its layout, for remarks on shared keys and values; found from `model` if given.
 
@@ -132,9 +132,11 @@ def plan(
     )
     if model is None or layout is None or frozen:
         return result
-    from headsurgeon.models.fingerprint import fingerprint
+    from headsurgeon.models.fingerprint import attention, fingerprint, others
 
-    return result.replace(fingerprint=fingerprint(model, layout))
+    return result.replace(
+        fingerprint=fingerprint(model, layout), others=others(model, attention(model, layout))
+    )
 
 
 def _check_model(diagnosis: Diagnosis, layout: Layout, family: str | None) -> None:
