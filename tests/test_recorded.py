@@ -103,6 +103,56 @@ def test_what_is_no_run_or_says_nothing_of_heads_is_refused(tmp_path: Path) -> N
     assert hs.sweep(without.folder).minimum.step == without.best_step
 
 
+def test_a_finished_run_is_loaded_from_its_folder_and_from_its_own_file(
+    run: hs.Run, tmp_path: Path
+) -> None:
+    assert hs.Run.load(run.folder) == run
+    run.save(tmp_path / "run-result.json")
+    assert hs.Run.load(tmp_path / "run-result.json") == run
+    assert (run.log, run.patch) == (run.folder / "log.jsonl", run.folder / "patch.safetensors")
+    assert [path.is_file() for path in (run.patch, *run.snapshots)] == [True, True]
+    # a copy is another place
+    copy = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    moved = hs.Run.load(str(copy))
+    assert (moved.folder, moved.patch) == (copy, copy / "patch.safetensors")
+    assert moved.snapshots[0].parent == copy / "snapshots"
+    assert moved.figures() == run.figures()
+
+
+def test_a_run_of_before_it_named_its_file_or_kept_another_step_is_loaded(
+    run: hs.Run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    content = json.loads((folder / "run.json").read_text())
+    for name in ("patch", "kept_step", "kept_dev_loss", "snapshots", "anchor_tokens"):
+        del content["result"][name]
+    (folder / "run.json").write_text(json.dumps(content))
+    early = hs.Run.load(folder)
+    assert early.patch == folder / "patch.safetensors"
+    assert (early.kept_step, early.kept_dev_loss) == (run.best_step, run.best_dev_loss)
+    assert (early.snapshots, early.anchor_tokens) == ((), 0)
+    content["identity"]["trains"] = "full"
+    (folder / "run.json").write_text(json.dumps(content))
+    assert hs.Run.load(folder).patch == folder / "weights.safetensors"
+
+
+def test_a_run_without_an_end_and_one_with_an_altered_one_are_refused(
+    run: hs.Run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    content = json.loads((folder / "run.json").read_text())
+    result = content["result"]
+    for end, says in (
+        (None, "has not come to its end"),
+        (result | {"steps": -1}, "steps: .*altered"),
+        (result | {"snapshots": 3}, "snapshots: .*altered"),
+        (result | {"best_dev_loss": "low"}, "best_dev_loss: .*altered"),
+    ):
+        (folder / "run.json").write_text(json.dumps(content | {"result": end}))
+        with pytest.raises(InputError, match=says):
+            hs.Run.load(folder)
+
+
 def test_a_run_that_was_altered_is_refused_with_the_place(run: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(run.folder, tmp_path / "run")
     content = json.loads((folder / "run.json").read_text())

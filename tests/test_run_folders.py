@@ -26,7 +26,7 @@ from headsurgeon.folders import locked
 from headsurgeon.operation import operate
 from headsurgeon.operation.tensor_file import read_tensors, write_tensors
 from headsurgeon.training import train_settings
-from headsurgeon.training.run_folder import RUN_NAME
+from headsurgeon.training.run_file import RUN_NAME
 from tests.pico import pico
 from tests.test_train_loop import PLAN, STEPS, patient, run
 

@@ -61,9 +61,9 @@ from .scores import (
 from .study.conclusion import StudyResult as StudyResult
 from .study.run import run_study as run_study
 from .study.spec import Study as Study
-from .training.log import Run as Run
 from .training.loop import train as train
 from .training.recorded import redistribution as redistribution
 from .training.recorded import sweep as sweep
+from .training.run_result import Run as Run
 from .training.settings import TrainSettings as TrainSettings
 from .training.texts import training_windows as training_windows

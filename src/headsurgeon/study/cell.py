@@ -40,7 +40,7 @@ from headsurgeon.study.spec import Study
 from headsurgeon.study.treatment import OpenCell, heads_of_cell, open_cell, train_cell
 from headsurgeon.study.untrained import ByText, untrained_heads
 from headsurgeon.training import read_log
-from headsurgeon.training.run_folder import RUN_NAME
+from headsurgeon.training.run_file import RUN_NAME
 from headsurgeon.training.session import OnStep
 
 # what a cell keeps of it; the changes of single heads follow from the statistics

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from headsurgeon.data import Windows, equal_parts
 from headsurgeon.errors import StudyError
-from headsurgeon.files import read_json
 from headsurgeon.operation import Patient, apply_patch
 from headsurgeon.passes import run_passes
 from headsurgeon.study.cell_parts import Trained
@@ -17,8 +16,7 @@ from headsurgeon.study.material import (
 )
 from headsurgeon.study.spec import Study
 from headsurgeon.study.treatment import OpenCell
-from headsurgeon.training.log import LOG_NAME, read_log
-from headsurgeon.training.run_folder import RUN_NAME
+from headsurgeon.training import Run, read_log
 
 
 def train_in_passes(
@@ -60,17 +58,18 @@ def train_in_passes(
         probes=probe_texts(study, opened.tokenizer),
         anchor=anchor_text(study, arm, opened.tokenizer, settings),
     )
-    whole = apply_patch(model, output / str(result.patch))
+    patient = apply_patch(model, output / str(result.patch))
+    runs = [Run.load(output / each.folder) for each in result.passes]
     last = result.passes[-1]
-    return whole, Trained(
+    return patient, Trained(
         settings=settings.model_dump(mode="json"),
         learning_rate=settings.learning_rate,
-        parameters=sum(part.numel() for part in whole.trainable().values()),
+        parameters=sum(part.numel() for part in patient.trainable().values()),
         calibration_tokens=0,
-        curve=_curve(output, [each.folder for each in result.passes]),
+        curve=_curve(runs),
         steps=sum(each.steps for each in result.passes),
         tokens=sum(each.tokens for each in result.passes),
-        anchor_tokens=sum(_anchor_tokens(output / each.folder) for each in result.passes),
+        anchor_tokens=sum(run.anchor_tokens for run in runs),
         best_step=last.kept_step,
         best_dev_loss=last.dev_loss,
         kept_step=last.kept_step,
@@ -92,14 +91,10 @@ def _diagnosed(study: Study, opened: OpenCell) -> Windows:
     return lengths[0]
 
 
-def _anchor_tokens(run: Path) -> int:
-    return int(read_json(run / RUN_NAME, "run")["result"]["anchor_tokens"])
-
-
-def _curve(output: Path, folders: list[str]) -> tuple[tuple[int, float], ...]:
+def _curve(runs: list[Run]) -> tuple[tuple[int, float], ...]:
     """Tokens read since the first pass began, and dev loss, at every evaluation."""
     points: list[tuple[int, float]] = []
-    for folder in folders:
+    for run in runs:
         before = points[-1][0] if points else 0
-        points += [(before + tokens, loss) for tokens, loss in read_log(output / folder / LOG_NAME)]
+        points += [(before + tokens, loss) for tokens, loss in read_log(run)]
     return tuple(points)

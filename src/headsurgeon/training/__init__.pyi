@@ -1,8 +1,8 @@
-from .log import Run as Run
 from .log import read_log as read_log
 from .loop import train as train
 from .recorded import redistribution as redistribution
 from .recorded import sweep as sweep
+from .run_result import Run as Run
 from .settings import PRESETS as PRESETS
 from .settings import TrainSettings as TrainSettings
 from .settings import train_settings as train_settings

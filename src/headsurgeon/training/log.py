@@ -8,7 +8,6 @@ nothing of single heads; those of version 2 say nothing of single documents.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from headsurgeon import files
 from headsurgeon.errors import OutputError, WriteError
+from headsurgeon.training.run_result import Run
 
-LOG_NAME = "log.jsonl"
 VERSION = 3
 # what the dev text is called among those whose documents are listed
 DEV = "dev"
@@ -98,46 +97,6 @@ class _Evaluation(BaseModel):
 _ENTRY: TypeAdapter[_Start | _Step | _Evaluation] = TypeAdapter(
     Annotated[_Start | _Step | _Evaluation, Field(discriminator="kind")]
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run that used up its budget, and where its files are.
-
-    Attributes:
-        folder: the run's folder: `run.json`, `log.jsonl`, `checkpoint/`, `patch.safetensors`.
-        steps: optimiser steps of the whole run.
-        tokens: tokens read in them.
-        best_step: the step with the lowest loss on dev text.
-        best_dev_loss: loss on dev text at that step, nats per token.
-        log: path of the log.
-        patch: path of the patch; of what was trained instead, where that is no patient.
-        kept_step: the step whose values the learner and the patch hold, as `keep` says.
-        kept_dev_loss: loss on dev text at that step, nats per token.
-        snapshots: paths of the patches kept on the way, by step.
-        anchor_tokens: tokens of the anchor text read besides; not among `tokens`.
-    """
-
-    folder: Path
-    steps: int
-    tokens: int
-    best_step: int
-    best_dev_loss: float
-    log: Path
-    patch: Path
-    kept_step: int
-    kept_dev_loss: float
-    snapshots: tuple[Path, ...] = ()
-    anchor_tokens: int = 0
-
-    def figures(self) -> dict[str, Any]:
-        """What `run.json` says of the outcome; paths are within the folder."""
-        numbers = (
-            *("steps", "tokens", "anchor_tokens"),
-            *("best_step", "best_dev_loss", "kept_step", "kept_dev_loss"),
-        )
-        within = [path.relative_to(self.folder).as_posix() for path in self.snapshots]
-        return {name: getattr(self, name) for name in numbers} | {"snapshots": within}
 
 
 def read_entries(path: Path | str) -> list[dict[str, Any]]:

@@ -20,11 +20,12 @@ from headsurgeon.training.contexts import (
     training_mode,
 )
 from headsurgeon.training.dev_evaluation import DevEvaluation, check_probes
-from headsurgeon.training.log import Run
 from headsurgeon.training.losses import terms_of
 from headsurgeon.training.optimiser import check_optimiser
 from headsurgeon.training.processes import Processes
-from headsurgeon.training.run_folder import RUN_NAME, identity, open_folder
+from headsurgeon.training.run_file import RUN_NAME
+from headsurgeon.training.run_folder import identity, open_folder
+from headsurgeon.training.run_result import Run
 from headsurgeon.training.schedule import in_steps, last_step
 from headsurgeon.training.session import Session
 from headsurgeon.training.settings import TrainSettings

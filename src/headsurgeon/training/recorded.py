@@ -14,12 +14,11 @@ from headsurgeon.errors import InputError
 from headsurgeon.evaluation.loss_curve import DocumentLosses, LossCurve
 from headsurgeon.evaluation.redistribution import Redistribution, redistribution_from
 from headsurgeon.evaluation.sweep import Sweep
-from headsurgeon.files import read_json
 from headsurgeon.planning import Plan
 from headsurgeon.training.head_log import LOGGED
-from headsurgeon.training.log import DEV, LOG_NAME, probe_key, read_entries
+from headsurgeon.training.log import DEV, probe_key, read_entries
+from headsurgeon.training.run_file import LOG_NAME, RUN_NAME, altered, read_run_file
 
-_RUN = "run.json"
 # a mass that did not change is logged as it was
 _ROUNDING = 0.5 * 10.0 ** -LOGGED["first_token_mass"]
 
@@ -52,17 +51,11 @@ class _Identity(BaseModel):
     trains: str = ""
 
 
-class _RunFile(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    model: str
-    identity: _Identity
-    plan: str
-
-
 class _Recorded(NamedTuple):
     name: str
-    run: _RunFile
+    model: str
+    plan: str
+    identity: _Identity
     start: Mapping[str, Any] | None
     evaluations: Sequence[Mapping[str, Any]]
 
@@ -72,8 +65,8 @@ class _Recorded(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> float:
-        settings = self.run.identity.settings
-        return self.run.identity.train.windows / (settings.batch_size * settings.accumulation)
+        settings = self.identity.settings
+        return self.identity.train.windows / (settings.batch_size * settings.accumulation)
 
 
 @checked
@@ -87,28 +80,28 @@ def redistribution(run: Path | str) -> Redistribution:
         InputError: no run lies there, or its log says nothing of heads; says why.
         OutputError: its log is damaged.
     """
-    found = _read(Path(run))
-    heads = None if found.start is None else found.start["heads"]
-    if found.start is None:
+    recorded = _read(Path(run))
+    heads = None if recorded.start is None else recorded.start["heads"]
+    if recorded.start is None:
         raise InputError(
             f"{run}: its log is of version 1, which says nothing of single heads; run it again"
         )
-    measured = [entry for entry in found.evaluations if entry["heads"] is not None]
+    measured = [entry for entry in recorded.evaluations if entry["heads"] is not None]
     if heads is None or not measured:
         raise InputError(
             f"{run}: heads were not measured while it ran (statistics_windows was 0); measure its "
             "snapshots, or run it again with more"
         )
-    plan, identity = Plan.from_yaml(found.run.plan), found.run.identity
+    plan, identity = Plan.from_yaml(recorded.plan), recorded.identity
     return redistribution_from(
         _mass(heads),
         np.stack([_mass(entry["heads"]) for entry in measured]),
         [entry["step"] for entry in measured],
         plan.operated,
         plan.watched,
-        run=found.name,
-        model=found.run.model,
-        epochs=[entry["step"] / found.steps_per_epoch for entry in measured],
+        run=recorded.name,
+        model=recorded.model,
+        epochs=[entry["step"] / recorded.steps_per_epoch for entry in measured],
         confined=not identity.trains,
         rounding=_ROUNDING,
         measured_on=_hash(identity.dev, identity.settings.statistics_windows),
@@ -127,39 +120,39 @@ def sweep(run: Path | str) -> Sweep:
         InputError: no run lies there.
         OutputError: its log is damaged.
     """
-    found = _read(Path(run))
-    identity = found.run.identity
+    recorded = _read(Path(run))
+    identity = recorded.identity
     return Sweep(
-        run=found.name,
-        model=found.run.model,
-        steps=found.steps,
-        steps_per_epoch=found.steps_per_epoch,
-        dev=_curve(found, DEV, DEV, identity.dev),
+        run=recorded.name,
+        model=recorded.model,
+        steps=recorded.steps,
+        steps_per_epoch=recorded.steps_per_epoch,
+        dev=_curve(recorded, DEV, DEV, identity.dev),
         probes=tuple(
-            _curve(found, name, probe_key(name), text)
+            _curve(recorded, name, probe_key(name), text)
             for name, text in sorted(identity.probes.items())
         ),
     )
 
 
-def _curve(found: _Recorded, name: str, key: str, text: _Text) -> LossCurve:
+def _curve(recorded: _Recorded, name: str, key: str, text: _Text) -> LossCurve:
     def loss(entry: Mapping[str, Any]) -> float:
         return float(entry["dev_loss"] if key == DEV else entry["probes"][name])
 
-    start = found.start
+    start = recorded.start
     return LossCurve(
         name=name,
         corpus=text.corpus,
         split=text.split,
         untouched=float("nan") if start is None else loss(start),
-        loss=np.array([loss(entry) for entry in found.evaluations]),
-        documents=_documents(found, key),
+        loss=np.array([loss(entry) for entry in recorded.evaluations]),
+        documents=_documents(recorded, key),
     )
 
 
-def _documents(found: _Recorded, key: str) -> DocumentLosses | None:
-    start = found.start or {}
-    lines = [line.get("document_losses", {}) for line in (start, *found.evaluations)]
+def _documents(recorded: _Recorded, key: str) -> DocumentLosses | None:
+    start = recorded.start or {}
+    lines = [line.get("document_losses", {}) for line in (start, *recorded.evaluations)]
     # a run that was begun by an earlier version knows the documents of its later steps alone
     if not all(key in line for line in lines):
         return None
@@ -169,26 +162,24 @@ def _documents(found: _Recorded, key: str) -> DocumentLosses | None:
 
 
 def _read(folder: Path) -> _Recorded:
-    if not (folder / _RUN).is_file():
+    if not (folder / RUN_NAME).is_file():
         raise InputError(
-            f"{folder}: no run lies there (no {_RUN} in it); name the folder that `operate` wrote, "
-            "or a study's cells/ARM-TEXT-SEED"
+            f"{folder}: no run lies there (no {RUN_NAME} in it); name the folder that `operate` "
+            "wrote, or a study's cells/ARM-TEXT-SEED"
         )
-    content = read_json(folder / _RUN, "run")
+    content = read_run_file(folder)
     try:
-        run = _RunFile.model_validate(content)
+        identity = _Identity.model_validate(content.identity)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise InputError(
-            f"{folder / _RUN}: {place}: {fault['msg']}; the file was altered since the run wrote it"
-        ) from error
+        raise altered(folder / RUN_NAME, error, "identity") from error
     entries = read_entries(folder / LOG_NAME)
     evaluations = [entry for entry in entries if entry["kind"] == "evaluation"]
     if not evaluations:
         raise InputError(f"{folder}: the run has not been evaluated yet; look again later")
     start = entries[0] if entries[0]["kind"] == "start" else None
-    return _Recorded(folder.resolve().name, run, start, evaluations)
+    return _Recorded(
+        folder.resolve().name, content.model, content.plan, identity, start, evaluations
+    )
 
 
 def _mass(heads: Mapping[str, Any]) -> np.ndarray:

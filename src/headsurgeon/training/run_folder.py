@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from headsurgeon import files
@@ -15,29 +14,16 @@ from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation import Patient
 from headsurgeon.operation.learner import Learner
 from headsurgeon.planning import Plan
 from headsurgeon.records import start_name
 from headsurgeon.training.contexts import computing
+from headsurgeon.training.run_file import KIND, RUN_NAME, RunFile, read_run_file
 from headsurgeon.training.settings import TrainSettings
 from headsurgeon.training.weights import configuration, differing, environment, weight_hashes
 
-RUN_NAME = "run.json"
 CHECKPOINTS = "checkpoint"
-PATCH_NAME = Patient.file_name
-_KIND = "run"
 _HASH = "patch_sha256"
-
-
-class RunFile(BaseModel):
-    """What `run.json` must hold; whatever else is there is kept."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    identity: dict[str, Any]
-    environment: list[dict[str, str]] = []
-    result: dict[str, Any] | None = None
 
 
 def identity(
@@ -77,10 +63,10 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
         WriteError: it cannot be written.
     """
     path = folder / RUN_NAME
-    here = files.header(_KIND) | environment(learner)
+    here = files.header(KIND) | environment(learner)
     here = {name: str(value) for name, value in here.items() if name not in ("kind", "schema")}
     if path.exists():
-        content, earlier = _read(path)
+        earlier = read_run_file(folder)
         _check_same(earlier.identity, this_run, folder)
         saved = folder / learner.file_name
         if saved.exists() and result_as_written(folder, saved.name) is False:
@@ -90,10 +76,10 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
             )
         if here not in earlier.environment:
             _warn(earlier.environment, here, folder)
-            files.write_json(path, {**content, "environment": [*earlier.environment, here]})
+            _write(folder, earlier, environment=[*earlier.environment, here])
         return
     content = {
-        **files.header(_KIND),
+        **files.header(KIND),
         "model": model_id(learner.model),
         "environment": [here],
         "identity": this_run,
@@ -107,28 +93,20 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
 
 def write_result(folder: Path, result: Mapping[str, Any], saved: str) -> None:
     """Enters the outcome of a finished run into `run.json`, with the hash of the file `saved`."""
-    path = folder / RUN_NAME
-    written = {**result, _HASH: manifest_of(folder, [saved]).get(saved)}
-    files.write_json(path, {**_read(path)[0], "result": written})
+    written = {**result, "patch": saved, _HASH: manifest_of(folder, [saved]).get(saved)}
+    _write(folder, read_run_file(folder), result=written)
 
 
 def result_as_written(folder: Path, saved: str) -> bool | None:
     """Whether the file is the one the finished run wrote; None while there is no telling."""
-    said = (_read(folder / RUN_NAME)[1].result or {}).get(_HASH)
+    said = (read_run_file(folder).result or {}).get(_HASH)
     return None if said is None else said == manifest_of(folder, [saved]).get(saved)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], RunFile]:
-    content = files.read_json(path, _KIND)
-    try:
-        return content, RunFile.model_validate(content)
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise OutputError(
-            f"{path}: {place}: {fault['msg']}; the file was altered since the run wrote it: "
-            "restore it, or start over in another folder"
-        ) from error
+def _write(folder: Path, content: RunFile, **changes: Any) -> None:
+    files.write_json(
+        folder / RUN_NAME, {**(content.model_extra or {}), **content.model_dump(), **changes}
+    )
 
 
 def _warn(before: list[dict[str, str]], now: dict[str, str], folder: Path) -> None:
@@ -192,7 +170,7 @@ def planned_in(folder: Path) -> Plan | None:
         OutputError, PlanError: its `run.json` is damaged.
     """
     path = folder / RUN_NAME
-    return Plan.from_yaml(str(_read(path)[0].get("plan")), str(path)) if path.exists() else None
+    return Plan.from_yaml(read_run_file(folder).plan, str(path)) if path.exists() else None
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,13 @@ from headsurgeon.training.checkpoint import (
 )
 from headsurgeon.training.contexts import Stop
 from headsurgeon.training.dev_evaluation import DevEvaluation
-from headsurgeon.training.log import LOG_NAME, Run, cut_back, dev_loss_at, keep, start_entry
+from headsurgeon.training.log import cut_back, dev_loss_at, keep, start_entry
 from headsurgeon.training.losses import Term, backward
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.processes import Processes
+from headsurgeon.training.run_file import LOG_NAME
 from headsurgeon.training.run_folder import CHECKPOINTS, result_as_written, write_result
+from headsurgeon.training.run_result import Run
 from headsurgeon.training.schedule import (
     last_step,
     learning_rate,
@@ -169,14 +171,13 @@ class Session:
             tokens=self.end * self.settings.tokens_per_step,
             best_step=self.progress.best_step,
             best_dev_loss=float(self.progress.best_loss or 0.0),
-            log=self.folder / LOG_NAME,
             patch=patch,
             kept_step=kept,
             kept_dev_loss=dev_loss_at(self.folder / LOG_NAME, kept),
             snapshots=self.snapshots.paths,
             anchor_tokens=self.anchor_tokens,
         )
-        write_result(self.folder, run.figures(), self.learner.file_name)
+        write_result(self.folder, run.figures(), patch.name)
         return run
 
     def _step(self) -> None:

@@ -1,0 +1,58 @@
+"""`run.json`: what a run is, and what it came to; it is read without a model, and without torch."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from headsurgeon.errors import OutputError
+from headsurgeon.files import read_json
+
+RUN_NAME = "run.json"
+LOG_NAME = "log.jsonl"
+KIND = "run"
+
+
+class RunFile(BaseModel):
+    """What `run.json` must hold; whatever else is there is kept.
+
+    Attributes:
+        model: id of the model.
+        identity: all that decides what comes out of the run.
+        environment: versions and device of every session that worked on it.
+        plan: YAML of the plan.
+        result: what it came to; None while it has not come to its end.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    identity: dict[str, Any]
+    environment: list[dict[str, str]] = []
+    plan: str
+    result: dict[str, Any] | None = None
+
+
+def read_run_file(folder: Path) -> RunFile:
+    """What the folder of a run says of it.
+
+    Raises:
+        InputError: there is no `run.json`, or it is of another kind or a newer headsurgeon.
+        OutputError: it was altered; names the place.
+    """
+    path = folder / RUN_NAME
+    content = read_json(path, KIND)
+    try:
+        return RunFile.model_validate(content)
+    except ValidationError as error:
+        raise altered(path, error) from error
+
+
+def altered(path: Path, error: ValidationError, within: str = "") -> OutputError:
+    """What is said of a `run.json` that holds what no run writes, in the entry `within`."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(filter(None, (within, *map(str, fault["loc"]))))
+    return OutputError(
+        f"{path}: {place}: {fault['msg']}; the file was altered since the run wrote it: "
+        "restore it, or start over in another folder"
+    )
