@@ -159,18 +159,20 @@ def test_zones_are_counted_with_and_without_the_heads_that_cannot_change() -> No
 
 def test_the_next_pass_can_be_of_the_newly_sick_alone() -> None:
     untouched, now, _ = compared()
-    plan = hs.plan(now, "newly-sick", untouched=untouched)
+    plan = hs.plan(now, "newly_sick", untouched=untouched)
     assert plan.operated == (HeadId(2, 0), HeadId(3, 0))
-    assert hs.plan(now, "newly-sick", untouched=untouched, layers=(3, 3)).operated == (
+    # as files and commands of before spell it
+    assert hs.plan(now, "newly-sick", untouched=untouched) == plan
+    assert hs.plan(now, "newly_sick", untouched=untouched, layers=(3, 3)).operated == (
         HeadId(3, 0),
     )
     assert hs.plan(now, "sick").operated == (HeadId(2, 0), HeadId(3, 0), HeadId(3, 1))
     with pytest.raises(hs.HeadsurgeonError, match="needs untouched"):
-        hs.plan(now, "newly-sick")
+        hs.plan(now, "newly_sick")
     with pytest.raises(hs.HeadsurgeonError, match="no head has become sick"):
-        hs.plan(now, "newly-sick", untouched=now)
+        hs.plan(now, "newly_sick", untouched=now)
     with pytest.raises(hs.HeadsurgeonError, match="compares with the untouched"):
-        hs.plan(now, "newly-sick", untouched=diagnosed([[0.1, 0.2]]))
+        hs.plan(now, "newly_sick", untouched=diagnosed([[0.1, 0.2]]))
 
 
 def test_the_newly_sick_are_shown_with_their_masses(capsys: pytest.CaptureFixture[str]) -> None:

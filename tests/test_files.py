@@ -108,3 +108,10 @@ def test_log_lines_are_appended(tmp_path: Path) -> None:
     assert [json.loads(line)["loss"] for line in lines] == [2.0, None]
     with pytest.raises(WriteError):
         files.append_line(tmp_path)({"step": 1})
+
+
+def test_a_kind_of_two_words_is_read_as_earlier_versions_spelled_it(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "new.json", files.header("paired_runs"))
+    files.write_json(tmp_path / "old.json", files.header("paired_runs") | {"kind": "paired-runs"})
+    for name in ("new.json", "old.json"):
+        assert files.read_json(tmp_path / name, "paired_runs")["schema"] == 1

@@ -253,11 +253,19 @@ def test_a_folder_in_which_another_works_or_with_something_else_is_refused(
         open_sequence(ward.folder, "sick", ward.result.identity, passes=1)
 
 
+def test_a_sequence_whose_rule_had_a_hyphen_is_the_same(tmp_path: Path) -> None:
+    begun = open_sequence(tmp_path, "model", {"rules": ["sick", "newly-sick"]}, passes=2)
+    now = {"rules": ("sick", "newly_sick")}
+    assert open_sequence(tmp_path, "model", now, passes=2) == begun
+    with pytest.raises(OutputError, match="rules: the run there has"):
+        open_sequence(tmp_path, "model", {"rules": ("sick",)}, passes=2)
+
+
 def test_more_passes_go_on_in_the_same_folder(ward: Ward, tmp_path: Path) -> None:
-    rules = (RULES[0], "newly-sick", "sick")
+    rules = (RULES[0], "newly_sick", "sick")
     found = ward.run(tmp_path / "run", passes=3, rules=rules)
     assert [each.operated for each in found.passes] == [(FIRST,)]
-    assert found.ended.startswith("pass 2 finds no head for newly-sick")
+    assert found.ended.startswith("pass 2 finds no head for newly_sick")
     one = ward.run(tmp_path / "more", passes=2)
     assert len(one.passes) == 2
     assert one.ended == "2 passes were asked for; no head is sick after the last"
@@ -296,7 +304,7 @@ def test_who_became_sick_is_told_against_the_untouched_model_and_is_the_next_pas
         for layer, index in np.argwhere((before <= limit) & (after > limit))
     }
     found = ward.run(
-        tmp_path / "run", passes=2, rules=[begin, "newly-sick"], tested=None, thresholds=limits
+        tmp_path / "run", passes=2, rules=[begin, "newly_sick"], tested=None, thresholds=limits
     )
     first, second = found.passes
     told = {each.head: each for each in first.became_sick}

@@ -317,7 +317,7 @@ def test_without_sick_heads_there_is_nothing_to_plan(rule: str) -> None:
         (
             "sicc",
             {},
-            "no rule 'sicc'; known are sick, newly-sick, band, heads, column, random, matched,"
+            "no rule 'sicc'; known are sick, newly_sick, band, heads, column, random, matched,"
             " idle",
         ),
         ("band", {}, "rule band needs band"),

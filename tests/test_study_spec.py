@@ -139,3 +139,12 @@ def test_what_a_start_reads_is_not_more_than_the_budget() -> None:
     text = changed("- paper\n", "- {name: paper, like: induction, calibration: 5}\n")
     with pytest.raises(StudyError, match=r"arm paper: max_tokens: the start reads 1280 tokens"):
         Study.from_yaml(text)
+
+
+def test_an_arm_is_keyed_as_it_was_before_its_rule_lost_the_hyphen() -> None:
+    from headsurgeon.study.keys import _as_keyed
+
+    arms = [Arm(name="again", passes=2, next_rule=rule) for rule in ("newly_sick", "newly-sick")]  # type: ignore[arg-type]
+    assert arms[0] == arms[1]
+    assert _as_keyed(arms[0])["next_rule"] == "newly-sick"
+    assert _as_keyed(Arm(name="once"))["next_rule"] == "sick"

@@ -17,8 +17,8 @@ from headsurgeon.temporaries import forget, remove_left_over, temporary_beside
 
 # The form of each kind of file, as it is written now; kinds that never changed are at 1.
 # evaluation 2: recovery and drift say which heads, where 1 had only said how many.
-# evaluation 3, merged-checkpoint 2: `patches`, since there may be several, in place of `patch`.
-SCHEMA_VERSIONS: dict[str, int] = {"evaluation": 3, "merged-checkpoint": 2}
+# evaluation 3, merged_checkpoint 2: `patches`, since there may be several, in place of `patch`.
+SCHEMA_VERSIONS: dict[str, int] = {"evaluation": 3, "merged_checkpoint": 2}
 HEADER = ("kind", "schema", "headsurgeon")
 # bytes of the largest text file that is read; ours have a few thousand for every head
 MAX_TEXT = 2**30
@@ -202,7 +202,8 @@ def check_header(content: Any, kind: str, path: Path | str) -> None:
 def header_fault(content: Any, kind: str) -> str | None:
     """What is wrong with the header of a file's content, whatever its format; None if nothing."""
     there = content.get("kind") if isinstance(content, Mapping) else None
-    if not isinstance(there, str) or there != kind:
+    # kinds of two words had a hyphen at first
+    if not isinstance(there, str) or there.replace("-", "_") != kind:
         named = "none" if there is None else shorten(str(there))
         return f"expected a headsurgeon {kind} file, found {named}"
     schema, known = content.get("schema"), schema_version(kind)

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 from headsurgeon.errors import HeadError
 
+# Words for readers as much as values, so the fourth is spelled as English spells it, in files too;
+# names of settings, rules and starts have underscores.
 Verdict = Literal["healthy", "sink", "dead", "low-entropy"]
 VERDICTS: tuple[Verdict, ...] = ("healthy", "sink", "dead", "low-entropy")
 # stands where a head's verdict would, in a layer that has no attention; it counts nowhere

@@ -58,18 +58,20 @@ def _seed(value: Any) -> Any:
     return value
 
 
-def start_name(written: str) -> str:
-    """How a start is spelled; files of before had hyphens, as in `zero-output`."""
+def snake_case(written: str) -> str:
+    """How the name of a start or a rule is spelled in files and commands.
+
+    Files of before had hyphens, as in `zero-output` or `newly-sick`; they mean the same.
+    """
     name, bracket, parameters = written.partition("(")
     return name.replace("-", "_") + bracket + parameters
 
 
-def _start_name(value: Any) -> Any:
-    return start_name(value) if isinstance(value, str) else value
-
-
+# Beside the type of a field that holds such a name.
+SnakeCase = BeforeValidator(lambda value: snake_case(value) if isinstance(value, str) else value)
 # The name of a start, perhaps with parameters, such as `partial_reset(rho=0.3)`.
-StartName = Annotated[str, BeforeValidator(_start_name)]
+StartName = Annotated[str, SnakeCase]
+RuleName = Annotated[str, SnakeCase]
 # One head; `L5H14` in files.
 HeadName = Annotated[HeadId, PlainValidator(_head), PlainSerializer(str)]
 Seed = Annotated[int, BeforeValidator(_seed)]

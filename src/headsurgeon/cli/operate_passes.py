@@ -56,7 +56,7 @@ class Repeating:
             "--rule",
             metavar="RULE",
             help="What the passes after the plans operate on, one for each, the last for all that "
-            "are left: sick, newly-sick (healthy in the untouched model), idle, random, matched. "
+            "are left: sick, newly_sick (healthy in the untouched model), idle, random, matched. "
             "By default the rule of the last plan, or sick.",
             rich_help_panel=PASSES,
             show_default=False,

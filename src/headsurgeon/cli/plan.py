@@ -13,6 +13,7 @@ from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.plan_measurements import check_diagnosed, cost_of_ablating
 from headsurgeon.cli.plan_table import show_plan
 from headsurgeon.errors import OutputError, PlanError
+from headsurgeon.records import snake_case
 
 CHOICE = "Which heads"
 START = "How they start"
@@ -36,7 +37,7 @@ def plan(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="sick, newly-sick (healthy in --untouched), band, heads, column, idle (sick heads "
+            help="sick, newly_sick (healthy in --untouched), band, heads, column, idle (sick heads "
             "that do no work), or a control: random, matched (healthy, nearest slopes). By default "
             "sick, or what the options below ask for.",
             rich_help_panel=CHOICE,
@@ -89,7 +90,7 @@ def plan(
         Path | None,
         typer.Option(
             metavar="DIAGNOSIS",
-            help="For rule newly-sick: the diagnosis of the model before any operation.",
+            help="For rule newly_sick: the diagnosis of the model before any operation.",
             rich_help_panel=CHOICE,
             show_default=False,
         ),
@@ -184,7 +185,7 @@ def plan(
     _check_names(init, output_start)
     _check_output(output, overwrite)
     diagnosed = Diagnosis.load(_file_of(diagnosis))
-    rule_name = _asked_for(heads, band, column) if rule is None else rule
+    rule_name = _asked_for(heads, band, column) if rule is None else snake_case(rule)
     asked = {
         "rule": rule_name,
         "heads": None if heads is None else heads.split(","),

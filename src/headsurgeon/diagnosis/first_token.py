@@ -51,7 +51,7 @@ class FirstTokenTest(Result):
             do not name them.
     """
 
-    kind: ClassVar[str] = "first-token-test"
+    kind: ClassVar[str] = "first_token_test"
 
     heads: Mapping[HeadName, TestedHead]
     alternatives: tuple[int, ...] = ()

@@ -46,7 +46,7 @@ class LayerAblation(Result):
         groups: layers that were zeroed together; their cost is not the sum of the single ones.
     """
 
-    kind: ClassVar[str] = "layer-ablation"
+    kind: ClassVar[str] = "layer_ablation"
 
     baseline: Evaluation
     singles: tuple[LayerCost, ...]

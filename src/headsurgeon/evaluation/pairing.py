@@ -34,7 +34,7 @@ class PairedRuns(Result):
             fraction: above 0 the run moved them more.
     """
 
-    kind: ClassVar[str] = "paired-runs"
+    kind: ClassVar[str] = "paired_runs"
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 

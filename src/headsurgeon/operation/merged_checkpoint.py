@@ -30,7 +30,7 @@ from headsurgeon.operation.files_beside_weights import (
 from headsurgeon.operation.merged_as_stored import write_as_stored
 from headsurgeon.operation.patient import Patient
 
-KIND = "merged-checkpoint"
+KIND = "merged_checkpoint"
 
 
 def check_output(folder: Path) -> dict[str, str]:

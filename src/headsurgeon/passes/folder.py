@@ -1,5 +1,6 @@
 """The folder of a sequence: `passes.json` says what it is; only the same may go on in it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,29 @@ def open_sequence(folder: Path, model: str, identity: Mapping[str, Any], passes:
     """
     path = folder / PASSES
     # as a file has it, so that lists and tuples are the same
-    wanted = to_jsonable_python(identity)
+    asked = to_jsonable_python(identity)
     if not path.exists():
-        begun = Passes(model=model, identity=wanted)
-        begun.save(path)
-        return begun
+        new = Passes(model=model, identity=asked)
+        new.save(path)
+        return new
     try:
-        found = Passes.load(path)
+        begun = Passes.load(path)
     except InputError as error:
         raise OutputError(f"{error}; or choose another folder") from error
-    faults = differences(flat(to_jsonable_python(found.identity)), flat(wanted))
+    faults = differences(_comparable(begun.identity), _comparable(asked))
     if faults:
         raise OutputError(
             f"{folder} holds other passes; choose another folder, or the same settings and model:"
             "\n  " + "\n  ".join(faults)
         )
-    if len(found.passes) > passes:
+    if len(begun.passes) > passes:
         raise OutputError(
-            f"{folder} holds {len(found.passes)} passes, more than the {passes} asked for; choose "
+            f"{folder} holds {len(begun.passes)} passes, more than the {passes} asked for; choose "
             "another folder, or put on the first of its patches alone"
         )
-    return found
+    return begun
+
+
+def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Without nesting, and with the rule `newly_sick` spelled as it is now."""
+    return flat(json.loads(json.dumps(identity, default=list).replace("newly-sick", "newly_sick")))

@@ -5,6 +5,7 @@ from typing import Any
 
 from headsurgeon.errors import SettingsError
 from headsurgeon.planning import RULES, Plan
+from headsurgeon.records import snake_case
 
 # a plan to be carried out, the name of a rule, or the arguments of `headsurgeon.plan`
 RuleOfPass = str | Plan | Mapping[str, Any]
@@ -36,7 +37,7 @@ def rules_of(rules: Sequence[RuleOfPass], passes: int) -> list[Plan | dict[str, 
     if goes_on["rule"] in _FIXED:
         raise SettingsError(
             f"pass {len(given) + 1}: rule {goes_on['rule']} would operate on the same heads again; "
-            "give a rule, such as sick or newly-sick, or a plan for it"
+            "give a rule, such as sick or newly_sick, or a plan for it"
         )
     return [*given, *(goes_on for _ in range(more))]
 
@@ -55,6 +56,7 @@ def in_words(rule: Plan | Mapping[str, Any]) -> str:
 
 def _named(rule: str | Mapping[str, Any]) -> dict[str, Any]:
     asked = {"rule": rule} if isinstance(rule, str) else {"rule": "sick", **rule}
+    asked["rule"] = snake_case(str(asked["rule"]))
     if asked["rule"] not in RULES:
         raise SettingsError(f"no rule {asked['rule']!r}; known are {', '.join(RULES)}")
     unknown = sorted(set(asked) - {"rule", "heads", "column", "watch", *_TOLD})

@@ -12,7 +12,7 @@ from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.errors import HeadError, InputError, PlanError
 from headsurgeon.files import header, read_text, write_text
 from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Verdict
-from headsurgeon.records import Exact, Finite, HeadName, Record, Seed, StartName
+from headsurgeon.records import Exact, Finite, HeadName, Record, RuleName, Seed, StartName
 from headsurgeon.yaml_lines import Location, load_yaml
 
 Role = Literal["operate", "watch"]
@@ -76,7 +76,7 @@ class _Fields(Exact):
     model: str
     fingerprint: str | None = None
     others: str | None = None
-    rule: str = "heads"
+    rule: RuleName = "heads"
     layers: tuple[int, int] | None = None
     band: tuple[int, int] | None = None
     column: int | None = None

@@ -15,6 +15,7 @@ from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
 from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
 from headsurgeon.planning.rules import RULES, Cost, RuleOptions, SelectedHeads
+from headsurgeon.records import snake_case
 from headsurgeon.starts import choose_init, choose_output_start
 
 _QUANTISED = (
@@ -52,12 +53,12 @@ def plan(
         rule: a name in `rules.RULES`.
         heads: for rule `heads`: the heads, such as `L5H14`; for `idle`: those it may choose from.
         band: for rule `band`: first and last head index, inclusive.
-        layers: for `sick`, `newly-sick`, `band`, `column` and `idle`: first and last layer,
+        layers: for `sick`, `newly_sick`, `band`, `column` and `idle`: first and last layer,
             inclusive.
         column: for rule `column`: the head index.
         watch: heads to follow besides those that the rule watches; one that is operated on is
             not watched.
-        untouched: for rule `newly-sick`: the diagnosis of the model before any operation.
+        untouched: for rule `newly_sick`: the diagnosis of the model before any operation.
         cost: loss that ablating a set of heads together costs, nats per token. With it the plan
             shows what each operated head and all of them together cost now; `idle` needs it.
         max_cost: for rule `idle`: limit of the joint cost, nats per token.
@@ -79,7 +80,8 @@ def plan(
         HeadError: a named head that the model does not have, or in a layer without attention.
         SettingsError: an unknown start, or parameters that it does not take.
     """
-    chosen_init, chosen_output = choose_init(init), choose_output_start(output_start)
+    rule = snake_case(rule)
+    start, output = choose_init(init), choose_output_start(output_start)
     options = RuleOptions(
         heads=None if heads is None else parse_heads(heads),
         band=band,
@@ -123,8 +125,8 @@ def plan(
         max_cost=max_cost if rule == "idle" else None,
         heads=tuple(sorted(planned, key=lambda head: head.id)),
         thresholds=diagnosis.thresholds.model_dump(),
-        init=chosen_init.name,
-        output_start=chosen_output.name,
+        init=start.name,
+        output_start=output.name,
         seed=seed,
         ablation_mode=ablation_mode,
         joint_cost=selected.joint_cost,

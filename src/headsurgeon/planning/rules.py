@@ -52,7 +52,7 @@ def newly_sick(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
     before = options.untouched
     if before is None or before.stats.shape != diagnosis.stats.shape:
         raise PlanError(
-            "rule newly-sick compares with the untouched model; give the diagnosis of that model"
+            "rule newly_sick compares with the untouched model; give the diagnosis of that model"
         )
     fell = [head for head in diagnosis.sick if not before.is_sick[head]]
     return SelectedHeads(_some(_within(fell, options.layers), "no head has become sick"))
@@ -176,7 +176,7 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "sick": Rule(sick, takes=frozenset({"layers"})),
-    "newly-sick": Rule(newly_sick, needs=frozenset({"untouched"}), takes=frozenset({"layers"})),
+    "newly_sick": Rule(newly_sick, needs=frozenset({"untouched"}), takes=frozenset({"layers"})),
     "band": Rule(band, needs=frozenset({"band"}), takes=frozenset({"layers"})),
     "heads": Rule(heads, needs=frozenset({"heads"})),
     "column": Rule(column, needs=frozenset({"column"}), takes=frozenset({"layers"})),

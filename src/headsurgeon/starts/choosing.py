@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from headsurgeon.errors import SettingsError
-from headsurgeon.records import start_name
+from headsurgeon.records import snake_case
 from headsurgeon.starts.head_tensors import HeadTensors, StartContext
 
 _WRITTEN = re.compile(r"([A-Za-z_]+)(?:\((.*)\))?", re.DOTALL)
@@ -70,7 +70,7 @@ def choose_start(kind: str, written: str, known: Mapping[str, Start]) -> ChosenS
     Raises:
         SettingsError: no such start or parameter, or a value that is no number in its range.
     """
-    match = _WRITTEN.fullmatch(start_name(written.strip()))
+    match = _WRITTEN.fullmatch(snake_case(written.strip()))
     name = match[1] if match else written
     start = known.get(name)
     if match is None or start is None:

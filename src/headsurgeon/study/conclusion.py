@@ -37,7 +37,7 @@ def conclude(folder: Path | str) -> StudyResult:
     write_json(
         results.folder / RESULT,
         {
-            **header("study-result"),
+            **header("study_result"),
             "study": results.study.model_dump(mode="json"),
             "decisions": [each.model_dump(mode="json") for each in result.decisions],
             "shares": [each.model_dump(mode="json") for each in result.shares],

@@ -1,8 +1,10 @@
 """What decides the result of a cell, or of the search for its arm's rate, as one hash."""
 
 import json
+from typing import Any
 
 from headsurgeon.files import sha256_text
+from headsurgeon.study.parts import Arm
 from headsurgeon.study.results import Cell, Prepared
 from headsurgeon.study.spec import Study
 
@@ -18,7 +20,7 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
     content = {
         "what": "rates" if rates else "cell",
         "cell": list(cell),
-        "arm": arm.model_dump(mode="json", exclude={"about"}),
+        "arm": _as_keyed(arm),
         "texts": {text.name: text.model_dump(mode="json") for text in study.texts},
         "windows": study.windows.model_dump(mode="json"),
         "threads": study.threads,
@@ -30,3 +32,11 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
         "prepared": prepared.model_dump(mode="json"),
     }
     return sha256_text([json.dumps(content, sort_keys=True, ensure_ascii=False)])
+
+
+def _as_keyed(arm: Arm) -> dict[str, Any]:
+    """The arm as it counts; a rule is spelled as it was when the first cells were keyed."""
+    return {
+        **arm.model_dump(mode="json", exclude={"about"}),
+        "next_rule": arm.next_rule.replace("_", "-"),
+    }

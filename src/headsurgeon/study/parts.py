@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.planning.plan import AblationMode
-from headsurgeon.records import StartName
+from headsurgeon.records import SnakeCase, StartName
 
 # names become folders, ARM-TEXT-SEED, so there is no hyphen in them
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]{0,63}$")]
@@ -131,7 +131,7 @@ class Arm(Spec):
         passes: the most operations in a row; each trains on the whole budget, and there are fewer
             where nothing is left to operate on or the loss on dev text stops falling.
         next_rule: what the passes after the first operate on: heads that are `sick`, or
-            `newly-sick`: healthy in the untouched model.
+            `newly_sick`: healthy in the untouched model.
         rates: learning rates of which the best on dev text is taken; the grid grows until both its
             ends are worse than its middle. Without them the rate is that of `train`.
         train: changes of the study's `train` for this arm.
@@ -152,7 +152,7 @@ class Arm(Spec):
     anchor: Name | None = None
     also_trained_on: tuple[Name, ...] = ()
     passes: int = Field(default=1, ge=1, le=16)
-    next_rule: Literal["sick", "newly-sick"] = "sick"
+    next_rule: Annotated[Literal["sick", "newly_sick"], SnakeCase] = "sick"
     rates: tuple[Annotated[float, Field(gt=0, le=1e3)], ...] = ()
     train: dict[str, Any] = Field(default_factory=dict)
     about: str = ""

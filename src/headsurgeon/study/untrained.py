@@ -73,7 +73,7 @@ class UntrainedHeads(Keyed):
         texts: by text, their means, an entry per seed.
     """
 
-    kind: ClassVar[str] = "untrained-heads"
+    kind: ClassVar[str] = "untrained_heads"
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 

@@ -16,7 +16,7 @@ from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.learner import Learner
 from headsurgeon.planning import Plan
-from headsurgeon.records import start_name
+from headsurgeon.records import snake_case
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.run_file import KIND, RUN_NAME, RunFile, read_run_file
 from headsurgeon.training.settings import TrainSettings
@@ -191,7 +191,7 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     found = flat(identity)
     for name in ("init", "output_start"):
         if isinstance(found.get(name), str):
-            found[name] = start_name(found[name])
+            found[name] = snake_case(found[name])
     for name in ("attention", "settings.attention"):
         if found.get(name) in ("tiles", "kernel", "fused"):
             found[name] = "fast"
