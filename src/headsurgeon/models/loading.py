@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import STOCK
 from headsurgeon.errors import HeadsurgeonWarning, ModelError, SettingsError
 from headsurgeon.models.address import FORM, Address, located, looks_local
+from headsurgeon.models.cached import CONFIG, cached, lacking_config, lacking_weights
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
 from headsurgeon.models.checks import check_complete, check_tokenizer
 from headsurgeon.models.device import pick_device, pick_dtype
@@ -133,7 +135,8 @@ def load_config(spec: str, *, trust_remote_code: bool = False) -> PretrainedConf
     if gguf is not None:
         return gguf_config(gguf)
     source, revision, _ = _source(spec)
-    with reading(spec, "config.json"):
+    lacking = partial(lacking_config, source, revision, trust_remote_code)
+    with reading(spec, "config.json", lacking):
         if not Path(source).is_dir():
             check_hub_adapter(source, revision)
         config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -163,7 +166,12 @@ def _load_checkpoint(
         _leave_kernel_to_library(spec, config)
         stored = all_that_is_stored(spec, source, revision)
         check_plain(spec, stored, config)
-        with reading(spec, "its weights"):
+
+        def lacking() -> list[str]:
+            code = lacking_config(source, revision, trust_remote_code)
+            return [*code, *lacking_weights(source, revision)]
+
+        with reading(spec, "its weights", lacking):
             try:
                 # a pair with output_loading_info, which its annotation leaves out
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -192,8 +200,11 @@ def _load_checkpoint(
             loaded_tokenizer = open_tokenizer(spec, source, **options)
         else:
             loaded_tokenizer = _other_tokenizer(tokenizer, trust_remote_code)
+        # not every version of transformers notes it
+        config_file = cached(source, CONFIG, revision)
+        if commit is None and config_file is not None:
+            commit = config_file.parent.name
         if commit is not None:
-            # as transformers notes it where it fetches by itself
             model.config._commit_hash = commit
         weakref.finalize(model, leftovers.pop_all().close)
     return model, loaded_tokenizer

@@ -1,7 +1,7 @@
 """What the loaders of the libraries below raise, as one error that names the file and the cause."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,11 @@ _MAY_BE_ZERO = {"num_local_experts", "num_experts", "num_kv_heads"}
 
 
 @contextmanager
-def reading(spec: str, what: str) -> Iterator[None]:
+def reading(spec: str, what: str, lacking: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
     """Turns whatever a library raises while it reads `what` of `spec` into one of our errors.
+
+    Args:
+        lacking: of a Hub id, the files that are not in the local cache and would be read here.
 
     Raises:
         ModelError: it cannot be read; has the cause in words.
@@ -69,23 +72,27 @@ def reading(spec: str, what: str) -> Iterator[None]:
     # their loaders raise KeyError, AttributeError, StopIteration, RecursionError and bare
     # Exception on damaged files: what matters is that it was reading that failed
     except Exception as error:
-        raise explained(spec, what, error) from error
+        raise explained(spec, what, error, lacking) from error
 
 
-def explained(spec: str, what: str, error: Exception) -> HeadsurgeonError:
+def explained(
+    spec: str, what: str, error: Exception, lacking: Callable[[], Sequence[str]] = tuple
+) -> HeadsurgeonError:
     """The failure in one line: what was asked for, why it failed, what to do."""
     causes = causes_of(error)
     # asked in this order because huggingface_hub derives some of these from one another
     for cause in causes:
         if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
             return ModelError(f"{spec}: the Hub has no such model or revision; check the spelling")
+    reason = " ".join(str(error).split())[:500]
+    if "trust_remote_code" not in reason and (names := lacking()):
+        return not_cached(spec, names)
     for cause in causes:
         if isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError):
             return NetworkError(
                 f"{spec}: not in the local cache, and the Hugging Face Hub cannot be reached; "
                 "go online once, or give a local folder or a zoo: name"
             )
-    reason = " ".join(str(error).split())[:500]
     if "trust_remote_code" in reason:
         return ModelError(
             f"{spec}: comes with code of its own, which is not run unless you trust it; read it, "
@@ -105,6 +112,15 @@ def explained(spec: str, what: str, error: Exception) -> HeadsurgeonError:
     if not isinstance(error, OSError | ValueError | RuntimeError):
         named = f"{type(error).__name__}: {named}"
     return ModelError(f"{spec}: cannot be loaded: {what} cannot be used: {named}")
+
+
+def not_cached(spec: str, names: Sequence[str]) -> NetworkError:
+    """The error that names the files of a Hub id without which it cannot be loaded offline."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return NetworkError(
+        f"{spec}: not in the local cache ({', '.join(names[:3])}{more}), and the Hugging Face Hub "
+        "cannot be reached; go online once, or give a local folder or a zoo: name"
+    )
 
 
 def check_json_files(spec: str, folder: Path) -> None:

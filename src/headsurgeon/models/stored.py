@@ -11,6 +11,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from headsurgeon.errors import ModelError
+from headsurgeon.models.cached import lacking_weights
+from headsurgeon.models.reading import not_cached
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def weight_files(source: str, revision: str | None = None) -> list[Path]:
 
     Raises:
         ModelError: there is none, or the index that lists them is damaged.
+        NetworkError: one of a Hub id is not in the local cache, and the Hub cannot be reached.
     """
     single = beside(source, SAFE_WEIGHTS_NAME, revision)
     if single is not None:
@@ -94,6 +97,8 @@ def weight_files(source: str, revision: str | None = None) -> list[Path]:
         raise ModelError(f"{index}: expected a weight_map from tensors to files")
     files = {name: beside(source, name, revision) for name in sorted(set(shards.values()))}
     missing = [name for name, file in files.items() if file is None or Path(name).name != name]
+    if missing and not Path(source).is_dir() and (names := lacking_weights(source, revision)):
+        raise not_cached(source, names)
     if missing:
         raise ModelError(f"{index} names {missing[0]}, which is not beside it; copy it again")
     return [file for file in files.values() if file is not None]

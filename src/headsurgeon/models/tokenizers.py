@@ -1,5 +1,6 @@
 """The tokenizer of a model: its own, or the one its repository keeps for all its checkpoints."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headsurgeon.errors import HeadsurgeonWarning, ModelError
+from headsurgeon.models.cached import TOKENIZER_CONFIG, lacking_tokenizer, unknown
 from headsurgeon.models.checkpoints import STEP
-from headsurgeon.models.reading import reading
+from headsurgeon.models.reading import not_cached, reading
 from headsurgeon.models.subfolders import holds_tokenizer
+
+_MARK = re.compile(r"<[^<>]*>|\[[A-Z]+\]")
 
 
 def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -21,10 +25,12 @@ def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenize
         options: `revision` and `trust_remote_code` of `from_pretrained`.
 
     Warns:
-        HeadsurgeonWarning: the checkpoint has none, and that of the folder above it is taken.
+        HeadsurgeonWarning: the checkpoint has none, and that of the folder above it is taken; or
+            its configuration is on the Hub alone, which cannot be reached.
 
     Raises:
         ModelError: there is none, or it cannot be read.
+        NetworkError: the Hub has it, and cannot be reached.
     """
     place = _with_tokenizer(Path(source)) if Path(source).is_dir() else None
     if place is not None and place != Path(source):
@@ -33,23 +39,46 @@ def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenize
             category=HeadsurgeonWarning,
             stacklevel=4,
         )
+    local = Path(source).is_dir()
+    revision = options.get("revision")
+    trusted = bool(options.get("trust_remote_code"))
+
+    def lacking() -> list[str]:
+        return [] if local else lacking_tokenizer(source, revision, trusted)
+
     try:
-        with reading(spec, "its tokenizer (tokenizer.json, tokenizer_config.json, …)"):
+        with reading(spec, "its tokenizer (tokenizer.json, tokenizer_config.json, …)", lacking):
             loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 str(place or source), **options
             )
-        # some classes are content with no vocabulary at all
-        found = loaded.vocab_size > 0
+        found = _has_vocabulary(loaded)
     except ModelError:
-        if place is not None or not Path(source).is_dir():
+        if place is not None or not local:
             raise
         found = False
+    if not found and (names := lacking()):
+        raise not_cached(spec, names)
+    if not local and unknown(source, TOKENIZER_CONFIG, revision):
+        warnings.warn(
+            f"{spec}: {TOKENIZER_CONFIG} is not in the local cache, and the Hugging Face Hub "
+            "cannot be asked for it, so tokens that this tokenizer adds by itself may be missing",
+            category=HeadsurgeonWarning,
+            stacklevel=4,
+        )
     if not found:
         raise ModelError(
             f"{spec}: found no tokenizer beside the weights; save one there, or name a model to "
             "take it of: tokenizer= in Python, --tokenizer on the command line"
         )
     return loaded
+
+
+def _has_vocabulary(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there are tokens beside special ones: some classes are content with no file at all.
+
+    Which have `<unk>`, `<s>` and the like then, whether or not they are called special.
+    """
+    return any(_MARK.fullmatch(token) is None for token in tokenizer.get_vocab())
 
 
 def _with_tokenizer(folder: Path) -> Path | None:

@@ -3,14 +3,16 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+import warnings
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import PreTrainedModel
 
+from headsurgeon.errors import HeadsurgeonWarning
 from headsurgeon.models.address import Address
+from headsurgeon.models.cached import unknown
 from headsurgeon.models.origin import checkpoint_folder
 
 # says where a checkpoint comes from and which files of its folder were written here
@@ -21,6 +23,7 @@ _WEIGHTS = (
     *(".onnx", ".onnx_data", ".npz", ".tflite", ".ot", ".pkl", ".pickle", ".index.json"),
 )
 _TOKENIZER = "tokenizer_config.json"
+_USUAL = (_TOKENIZER, "tokenizer.json", "special_tokens_map.json", "generation_config.json")
 # a name that only transformers 5 knows; the other is the same class and read by 4 and 5
 _NEW_CLASS = re.compile(rb'("tokenizer_class"\s*:\s*")TokenizersBackend"')
 
@@ -28,15 +31,27 @@ _NEW_CLASS = re.compile(rb'("tokenizer_class"\s*:\s*")TokenizersBackend"')
 def base_folder(model: PreTrainedModel) -> Path | None:
     """The folder a model was read from, with all that its repository on the Hub has beside weights.
 
-    What cannot be fetched now is left out.
+    Warns:
+        HeadsurgeonWarning: the Hub cannot be reached, so what the local cache lacks is left out;
+            says which of the usual files it lacks.
     """
     folder = checkpoint_folder(model)
     commit = getattr(model.config, "_commit_hash", None)
     if folder is not None and isinstance(commit, str) and commit == folder.name:
-        with suppress(OSError, HfHubHTTPError, LocalEntryNotFoundError):
+        repository = Address.parse(str(model.name_or_path)).repository
+        try:
+            HfApi().list_repo_files(repository, revision=commit)
             ignored = [f"*{suffix}" for suffix in _WEIGHTS]
-            repository = Address.parse(str(model.name_or_path)).repository
             snapshot_download(repository, revision=commit, ignore_patterns=ignored)
+        except (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled):
+            lacking = [name for name in _USUAL if unknown(repository, name, commit)]
+            lacks = f", which lacks {', '.join(lacking)}" if lacking else ""
+            warnings.warn(
+                f"{model.name_or_path}: the Hugging Face Hub cannot be asked what lies beside the "
+                f"weights, so what goes with them is what the local cache holds{lacks}",
+                category=HeadsurgeonWarning,
+                stacklevel=2,
+            )
     return folder
 
 
