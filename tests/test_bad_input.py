@@ -305,3 +305,37 @@ def test_a_baseline_that_cannot_be_scored_costs_no_result(clinic: Path) -> None:
     assert (said.exit_code, "not a finite" in said.stderr) == (2, True)
     assert list(json.loads(Path("one.json").read_text())["evaluations"]) == ["sick"]
     refused(clinic, 2, "evaluate", "sick", "--baseline", "./no", *READING, says=("no such folder",))
+
+
+@pytest.mark.parametrize("name", ["y" * 300, "~nobody-of-that-name/x"], ids=["long", "nobody"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "NAME", "-o", "new.yaml"),
+        ("plan", "diagnosis/diagnosis.json", "-o", "new.yaml", "--untouched", "NAME"),
+        ("plan", "diagnosis/diagnosis.json", "-o", "new.yaml", "--model", "NAME"),
+        ("merge", "NAME", "--patch", "patch.safetensors", "--output", "out"),
+        ("merge", "sick", "--patch", "NAME", "--output", "out"),
+        ("evaluate", "sick", *READING, "--baseline", "NAME"),
+        ("diagnose", "NAME", *READING, "--output", "out"),
+        ("dynamics", "NAME"),
+        ("report", "NAME"),
+        ("study", "NAME", "--output", "out"),
+        ("generate", "sick", "--prompts", "NAME", "--output", "out"),
+    ],
+)
+def test_a_path_that_the_system_cannot_have_is_one_sentence(
+    clinic: Path, command: tuple[str, ...], name: str
+) -> None:
+    refused(clinic, 2, *(word.replace("NAME", name) for word in command), says=(name[:20],))
+
+
+def test_a_corpus_that_is_none_is_refused_before_a_plan_is_written(clinic: Path) -> None:
+    options = ("--no-costs", "-o", "new.yaml", "--corpus", "nonsense")
+    refused(clinic, 2, "plan", "diagnosis/diagnosis.json", *options, says=("expected a corpus",))
+
+
+def test_a_word_of_thousands_of_signs_is_not_repeated(clinic: Path) -> None:
+    said = run("plan", "diagnosis/diagnosis.json", "-o", "new.yaml", "--heads", "9" * 5000)
+    assert said.exit_code == 2
+    assert len(said.stderr) < 700

@@ -1,5 +1,7 @@
 """What happens when a command fails: one clear line, the right exit code, no traceback."""
 
+import errno
+import os
 import re
 import traceback
 import warnings
@@ -18,6 +20,10 @@ from headsurgeon.errors import HeadsurgeonError, HeadsurgeonWarning, Interrupted
 from headsurgeon.printable import printable
 
 INTERRUPTED = 130
+# what the system says of a path that nobody can use, whatever was to be done there
+_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM}
+# a longer word is no name any more that a person would read to its end
+_LONG_WORD = re.compile(r"(\S{300})\S{100,}")
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,6 +56,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             raise _told("interrupted", INTERRUPTED, error if debug else None) from error
         except Exception as error:
+            if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
+                message = f"{os.fspath(error.filename)}: {error.strerror}; give another path"
+                raise _told(message, 2, error if debug else None) from error
             hint = "" if debug else "; run again with --debug for the traceback"
             message = f"unexpected failure: {_named(error)}{hint}"
             raise _told(message, 1, error if debug else None) from error
@@ -72,7 +81,7 @@ def _told(message: str, exit_code: int, error: BaseException | None) -> typer.Ex
 
 def _tell(start: Text, message: str) -> None:
     """Prints a message; of its line breaks only those of a list of faults, which is indented."""
-    first, *faults = re.split(r"\n(?=  )", message)
+    first, *faults = re.split(r"\n(?=  )", _LONG_WORD.sub(r"\1…", message))
     console = err()
     console.print(start.append(printable(first), style="default"), soft_wrap=True)
     for fault in faults:

@@ -12,7 +12,7 @@ from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.plan_measurements import check_diagnosed, cost_of_ablating
 from headsurgeon.cli.plan_table import show_plan
-from headsurgeon.errors import OutputError, PlanError
+from headsurgeon.errors import CorpusError, OutputError, PlanError
 from headsurgeon.records import snake_case
 
 CHOICE = "Which heads"
@@ -179,9 +179,12 @@ def plan(
     Costs are measured on the dev split, with the window length, first token and seed of the
     diagnosis.
     """
+    from headsurgeon.data import given_file
     from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.planning.planning import plan as make_plan
 
+    if corpus is not None:
+        given_file(corpus)
     _check_names(init, output_start)
     _check_output(output, overwrite)
     diagnosed = Diagnosis.load(_file_of(diagnosis))
@@ -220,18 +223,25 @@ def plan(
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
-    from headsurgeon.data import given_file
-
     read = corpus or diagnosed.stats.provenance.corpus
     length, default = diagnosed.stats.provenance.length, options.Reading().length
     reading: tuple[object, ...] = () if length == default else ("--length", length)
     if diagnosed.stats.provenance.packing != options.Reading().packing:
         reading += ("--packing", diagnosed.stats.provenance.packing)
-    if given_file(read) is not None:
-        # nothing is trained on given texts
+    if not _can_be_trained_on(read):
         read, reading = "SPEC", ()
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *following)
+
+
+def _can_be_trained_on(corpus: str) -> bool:
+    """Whether a diagnosis names a corpus, and not given texts or bare tokens."""
+    from headsurgeon.data import given_file
+
+    try:
+        return given_file(corpus) is None
+    except CorpusError:
+        return False
 
 
 def _file_of(diagnosis: Path) -> Path:

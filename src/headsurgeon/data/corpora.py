@@ -7,6 +7,7 @@ imported: what is wanted is its text.
 
 import ast
 import glob
+import os
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -95,7 +96,7 @@ def _text_documents(pattern: str) -> Iterator[Document]:
 
 def _matching(pattern: str) -> Iterator[str]:
     """Paths that match; `**` enters no folder through a link, for links may go in circles."""
-    path = Path(pattern).expanduser()
+    path = Path(os.path.expanduser(pattern))
     if "**" not in path.parts:
         yield from glob.iglob(str(path))
         return

@@ -5,6 +5,7 @@ no text is ever padded, so a text's figures do not depend on what stands beside 
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,7 +143,7 @@ def given_file(corpus: str) -> Path | None:
             f"{corpus}: given texts are read whole and by themselves; put them into one file"
         )
     name = corpora[0].fields[0]
-    return shipped_file(name, TEXTS) or Path(name).expanduser()
+    return shipped_file(name, TEXTS) or Path(os.path.expanduser(name))
 
 
 def equal_parts(windows: Windows | Texts | Tensor) -> list[Windows]:

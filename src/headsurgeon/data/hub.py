@@ -14,6 +14,7 @@ any others are. Options:
             tokenizer's chat template.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ def hub_documents(corpus: Corpus, render: Render | None = None) -> Iterator[Docu
     if chat and render is None:
         raise CorpusError(f"hf:{name}: ?chat needs a tokenizer, whose template it is rendered with")
     dataset, config, split, column = (*corpus.fields, "", "", "")[:4]
-    local = Path(dataset).expanduser()
+    local = Path(os.path.expanduser(dataset))
     known = local.resolve().name if local.exists() else dataset
     rows, config_name = rows_of(
         name,

@@ -1,5 +1,6 @@
 """Prompts: beginnings of texts to be continued, each with a kind and a language."""
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -66,7 +67,7 @@ def read_prompts(source: str | Path) -> tuple[Prompt, ...]:
         CorpusError: no such prompts come with the package.
     """
     shipped = shipped_file(source, PROMPTS) if isinstance(source, str) else None
-    path = shipped or Path(source).expanduser()
+    path = shipped or Path(os.path.expanduser(source))
     text = read_text(path)
     if path.suffix.lower() == ".txt":
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -75,7 +75,7 @@ def located(spec: str, revision: str | None = None, subfolder: str | None = None
     """
     if revision is None and subfolder is None:
         return spec
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if spec.startswith(PREFIX) or path.suffix.lower() == SUFFIX:
         raise SettingsError(f"{spec}: revision and subfolder are for Hub ids and folders")
     if path.is_dir() or (looks_local(spec) and "@" not in spec):

@@ -6,6 +6,7 @@ The real one is not shipped: `smollm2.py` reads it out of a package that carries
 
 import filecmp
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def is_planted(spec: str) -> bool:
     if spec.startswith(PREFIX):
         model = ZOO.get(spec.removeprefix(PREFIX))
         return model is not None and model.planted
-    folder = Path(spec).expanduser()
+    folder = Path(os.path.expanduser(spec))
     # a file of somebody else's may hold anything
     with suppress(OSError, ValueError, AttributeError, RecursionError):
         base = json.loads((folder / _ORIGIN).read_text(encoding="utf-8")).get("model")

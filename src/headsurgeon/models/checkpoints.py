@@ -1,5 +1,6 @@
 """Checkpoints of one training run: which there are, and the step that each is of."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def steps_in(labels: Sequence[str]) -> list[int] | None:
 
 def _saved(models: Sequence[str]) -> list[str]:
     """The models; instead of a single one that is a folder with checkpoints in it, these."""
-    folder = Path(models[0]).expanduser()
+    folder = Path(os.path.expanduser(models[0]))
     if len(models) > 1 or not folder.is_dir():
         return list(models)
     numbers = sorted(
@@ -91,7 +92,7 @@ def _saved(models: Sequence[str]) -> list[str]:
 
 
 def _label(spec: str) -> str:
-    if Path(spec).expanduser().is_dir():
-        return Path(spec).expanduser().resolve().name
+    if Path(os.path.expanduser(spec)).is_dir():
+        return Path(os.path.expanduser(spec)).resolve().name
     address = Address.parse(spec)
     return address.subfolder or address.revision or address.repository

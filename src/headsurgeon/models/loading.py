@@ -25,6 +25,7 @@ from headsurgeon.arch import layout_for
 from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import STOCK
 from headsurgeon.errors import HeadsurgeonWarning, ModelError, SettingsError
+from headsurgeon.files import shorten
 from headsurgeon.models.address import FORM, Address, located, looks_local
 from headsurgeon.models.cached import CONFIG, cached, lacking_config, lacking_weights
 from headsurgeon.models.catalogue import PREFIX, zoo_folder
@@ -253,8 +254,15 @@ def _other_shapes(
 
 
 def _gguf_file(spec: str) -> Path | None:
-    """The file, where `spec` names a GGUF file."""
-    path = Path(spec).expanduser()
+    """The file, where `spec` names a GGUF file; the first to look where a model lies."""
+    path = Path(os.path.expanduser(spec))
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        # that there is none is said in other words, by whoever looks for a folder, file or Hub id
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"{shorten(spec, 300)}: cannot be looked for: {reason}") from error
     if spec.startswith(PREFIX) or path.suffix.lower() != SUFFIX or path.is_dir():
         return None
     if not path.is_file():
@@ -276,7 +284,7 @@ class _Source(NamedTuple):
 def _source(spec: str) -> _Source:
     if spec.startswith(PREFIX):
         return _Source(str(zoo_folder(spec)))
-    folder = Path(spec).expanduser()
+    folder = Path(os.path.expanduser(spec))
     if folder.is_dir():
         return _Source(str(_checkpoint(spec, folder)))
     if folder.is_file():

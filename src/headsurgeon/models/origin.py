@@ -1,5 +1,6 @@
 """Where a model in memory came from, and what its checkpoint stores for one of its parameters."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def checkpoint_folder(model: nn.Module) -> Path | None:
         known = ZOO.get(name.removeprefix(PREFIX))
         return known.folder if known is not None and known.folder.is_dir() else None
     try:
-        folder = Path(name).expanduser()
+        folder = Path(os.path.expanduser(name))
         if name and (folder / _CONFIG).is_file():
             return folder
     except (OSError, ValueError, RuntimeError):
