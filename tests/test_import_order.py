@@ -45,6 +45,7 @@ ORDER = [
     "study",
     "report",
     "cli",
+    "__main__",
 ]
 
 FILES = sorted(SOURCE.rglob("*.py"))

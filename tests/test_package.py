@@ -159,3 +159,11 @@ def test_type_checkers_see_the_same(checker: str, tmp_path: Path) -> None:
     lines = {int(found) for found in re.findall(r"use\.py:(\d+):(?:\d+)?.*error", said)}
     # what is wrong there, and nothing else: the functions are known with their arguments
     assert lines == {11, 12, 13, 14}, said
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headsurgeon", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "headsurgeon")
+    assert done.stderr == ""

@@ -1,12 +1,14 @@
 """Claims about study files: what they say, and that every fault of one is told with its line."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from headsurgeon.errors import StudyError
 from headsurgeon.study import PRESETS, READY, Arm, Study
 from headsurgeon.study.quick import BUDGET, WINDOWS, quick
-from headsurgeon.study.results import cells_of
+from headsurgeon.study.results import cells_of, load_results
 from headsurgeon.study.variants import variants_of
 
 SHORT = """\
@@ -148,3 +150,9 @@ def test_an_arm_is_keyed_as_it_was_before_its_rule_lost_the_hyphen() -> None:
     assert arms[0] == arms[1]
     assert _as_keyed(arms[0])["next_rule"] == "newly-sick"
     assert _as_keyed(Arm(name="once"))["next_rule"] == "sick"
+
+
+def test_a_folder_without_a_study_is_named_and_no_preset_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no study lies there") as caught:
+        load_results(tmp_path / "NOTHERE")
+    assert "presets" not in str(caught.value)

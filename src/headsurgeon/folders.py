@@ -204,24 +204,6 @@ def check_own(
         )
 
 
-def remove_own(folder: Path, manifest: Mapping[str, str], below: Iterable[str]) -> None:
-    """Removes the files of `manifest` in some parts of `folder`, and folders left empty by that.
-
-    Call `check_own` with the same arguments first.
-
-    Raises:
-        WriteError: one cannot be removed.
-    """
-    for part in below:
-        names = [name for name in manifest if name == part or name.startswith(f"{part}/")]
-        try:
-            for name in names:
-                (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise WriteError(f"cannot replace {folder / part}: {error.strerror}") from error
-        _remove_empty(folder, names)
-
-
 def replace_own(
     staged: Path, folder: Path, marker: str, manifest: Mapping[str, str], late: str
 ) -> None:

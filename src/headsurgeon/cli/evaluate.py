@@ -125,6 +125,8 @@ def evaluate(
     apart: str | None = None
     if baseline is not None:
         label = _unused(baseline, "baseline", results)
+        # one model is held at a time
+        del loaded
         try:
             other, others_tokenizer = open_model(baseline, loading)
             if others_tokenizer.get_vocab() != tokenizer.get_vocab():

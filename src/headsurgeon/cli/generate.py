@@ -8,14 +8,14 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, heading, out, table
-from headsurgeon.cli.loading import open_model
+from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.own_files import check_own_files, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headsurgeon.evaluation import Generation, Prompt, Sampling
+    from headsurgeon.evaluation import Generation
 
 GENERATION = "generation.json"
 PAGE = "completions.html"
@@ -95,10 +95,10 @@ def generate(
     side by side on a page. Nothing is taken from a checkpoint's own generation settings.
     """
     from headsurgeon.evaluation import Sampling, read_prompts, side_by_side
+    from headsurgeon.evaluation import generate as completions
     from headsurgeon.folders import locked
-    from headsurgeon.operation import apply_patches, read_patch
 
-    given = read_prompts(prompts)
+    to_complete = read_prompts(prompts)
     sampling = Sampling(
         max_new_tokens=max_new_tokens,
         do_sample=not greedy,
@@ -109,54 +109,31 @@ def generate(
         stop_at_end=stop_at_end,
         seed=seed,
     )
-    patches = patch or []
-    for each in patches:
-        read_patch(each)
+
+    def complete(
+        label: str,
+        subject: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        patches: Sequence[Path],
+    ) -> "Generation":
+        with busy(f"completing {len(to_complete)} prompts, {label}"):
+            return completions(
+                subject,
+                tokenizer,
+                to_complete,
+                sampling,
+                name=label,
+                patches=[str(path) for path in patches],
+                first_token=first_token,
+            )
+
     check_folder(output, GENERATION)
     with locked(output, GENERATION):
         check_own_files(output, FILES)
-        loaded, tokenizer = open_model(model, loading)
-        # put on first, so that one that does not fit is refused before anything is drawn
-        patient = apply_patches(loaded, patches) if patches else None
-        if patient is not None:
-            patient.revert()
-        found = [_said(loaded, tokenizer, given, sampling, model, (), first_token)]
-        if patient is not None:
-            patient.merge()
-            label = f"with {' + '.join(each.name for each in patches)}"
-            found.append(_said(loaded, tokenizer, given, sampling, label, patches, first_token))
-        if baseline is not None:
-            label = f"{baseline} (baseline)" if baseline == model else baseline
-            # one model is held at a time
-            del loaded, patient
-            other, own = open_model(baseline, loading)
-            found.append(_said(other, own, given, sampling, label, (), first_token))
-        generation = side_by_side(found)
+        models = in_turn(model, patch or (), baseline, loading, complete)
+        generation = side_by_side(list(models.values()))
         names = _write(output, generation)
     _show(output, generation, names)
-
-
-def _said(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: "Sequence[Prompt]",
-    sampling: "Sampling",
-    label: str,
-    patches: Sequence[Path],
-    first_token: str,
-) -> "Generation":
-    from headsurgeon.evaluation import generate as complete
-
-    with busy(f"completing {len(prompts)} prompts, {label}"):
-        return complete(
-            model,
-            tokenizer,
-            prompts,
-            sampling,
-            name=label,
-            patches=[str(each) for each in patches],
-            first_token=first_token,
-        )
 
 
 def _write(output: Path, generation: "Generation") -> list[str]:

@@ -1,7 +1,8 @@
 """`headsurgeon layers`: what each layer's MLP is worth, and how much of it is dormant."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,14 +10,15 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, facts, heading, nats, out, percent, table
-from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.loading import read_windows
+from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.errors import SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headsurgeon.data import Texts, Windows
     from headsurgeon.evaluation import LayerAblation
@@ -62,50 +64,39 @@ def layers(
     zeroed; attention and the residual stream stay.
     """
     from headsurgeon.files import header, write_json
-    from headsurgeon.operation import apply_patches, read_patch
 
     if output is not None:
         check_file(output, "layers.json")
         check_replaceable(output, KIND)
-    chosen = None if groups is None else _groups(groups)
-    patches = patch or []
-    for each in patches:
-        read_patch(each)
-    loaded, tokenizer = open_model(model, loading)
-    # put on first, so that one that does not fit is refused before anything is measured
-    patient = apply_patches(loaded, patches) if patches else None
-    windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
+    together = None if groups is None else _groups(groups)
 
-    def worth(name: str, subject: "PreTrainedModel", windows: "Windows | Texts") -> Worth:
-        return _worth(name, subject, windows, chosen, batch_size, loading.attention)
+    # a model with patches has the tokenizer, and so the windows, of the model without
+    @lru_cache(maxsize=1)
+    def read(tokenizer: "PreTrainedTokenizerBase") -> "Windows | Texts":
+        return read_windows(corpus, tokenizer, split=split, **asdict(reading))
 
-    if patient is not None:
-        patient.revert()
-    found = {model: worth(model, loaded, windows)}
-    if patient is not None:
-        patient.merge()
-        label = f"with {' + '.join(each.name for each in patches)}"
-        found[label] = worth(label, loaded, windows)
-    if baseline is not None:
-        # one model is held at a time
-        del loaded, patient
-        other, own = open_model(baseline, loading)
-        label = f"{baseline} (baseline)" if baseline in found else baseline
-        theirs = read_windows(corpus, own, split=split, **asdict(reading))
-        found[label] = worth(label, other, theirs)
+    def worth(
+        name: str,
+        subject: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        patches: Sequence[Path],
+    ) -> Worth:
+        return _worth(name, subject, read(tokenizer), together, batch_size, loading.attention)
+
+    models = in_turn(model, patch or (), baseline, loading, worth)
     if output is not None:
-        write_json(output, {**header(KIND), "models": _plain(found)})
-    _show(found)
+        write_json(output, {**header(KIND), "models": _plain(models)})
+    _show(models)
     if output is not None:
         out().print(f"\nwritten to {output}", soft_wrap=True)
 
 
 def _groups(text: str) -> list[range]:
     parts = [options.first_last(part, "--groups") for part in text.split(",")]
-    found = [range(part[0], part[1] + 1) for part in parts if part is not None]
-    if not all(found):
+    ranges = [range(part[0], part[1] + 1) for part in parts if part is not None]
+    if not all(ranges):
         raise SettingsError(f"--groups: expected ranges such as 0-5,6-11, got {text!r}")
-    return found
+    return ranges
 
 
 def _worth(
@@ -131,19 +122,19 @@ def _worth(
         return Worth(ablation, mlp_dormancy(model, layout_of(model)))
 
 
-def _plain(found: Mapping[str, Worth]) -> dict[str, object]:
+def _plain(models: Mapping[str, Worth]) -> dict[str, object]:
     return {
         name: {
             "ablation": each.ablation.model_dump(mode="json"),
             "dormancy": each.dormancy.tolist(),
             "dormancy_of_all": float(each.dormancy.mean()),
         }
-        for name, each in found.items()
+        for name, each in models.items()
     }
 
 
-def _show(found: Mapping[str, Worth]) -> None:
-    first = next(iter(found.values())).ablation.baseline
+def _show(models: Mapping[str, Worth]) -> None:
+    first = next(iter(models.values())).ablation.baseline
     console = out()
     console.print(
         heading(
@@ -152,7 +143,7 @@ def _show(found: Mapping[str, Worth]) -> None:
         ),
         soft_wrap=True,
     )
-    for name, each in found.items():
+    for name, each in models.items():
         ablation = each.ablation
         rows = [
             [f"L{layer}", nats(cost.cost), f"{cost.nll:.4f}", percent(each.dormancy[layer])]
@@ -167,9 +158,9 @@ def _show(found: Mapping[str, Worth]) -> None:
         console.print(heading(name))
         columns = ("MLP zeroed", "cost per token", "nats per token", "dormant neurons")
         console.print(table(columns, rows))
-    if len(found) > 1:
-        reference, *others = found
-        changes = {name: _change(found[reference], found[name]) for name in others}
+    if len(models) > 1:
+        reference, *others = models
+        changes = {name: _change(models[reference], models[name]) for name in others}
         console.print()
         console.print(heading(f"dormant neurons, minus {reference}"))
         console.print(facts(changes))
@@ -178,8 +169,8 @@ def _show(found: Mapping[str, Worth]) -> None:
 def _named(layers: tuple[int, ...]) -> str:
     if len(layers) == 1:
         return f"L{layers[0]}"
-    whole = layers == tuple(range(layers[0], layers[-1] + 1))
-    return f"L{layers[0]}–{layers[-1]}" if whole else ", ".join(f"L{each}" for each in layers)
+    without_gap = layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"L{layers[0]}–{layers[-1]}" if without_gap else ", ".join(f"L{each}" for each in layers)
 
 
 def _change(before: Worth, after: Worth) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from headsurgeon.data import Texts, Windows
     from headsurgeon.evaluation import Drift, Recovery
-    from headsurgeon.operation import Patient
+    from headsurgeon.heads import HeadId
     from headsurgeon.scores import Evaluation
 
 
@@ -60,43 +60,44 @@ def evaluate_patches(
     with busy("measuring the model with the patch"):
         after = examine()
     limits = patient.plan.limits
-    found = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
+    recovery = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
     changed = drift(before.stats, after.stats, patient.plan)
-    shows.append(partial(_show_recovery, patient, found))
+    # not the patient, which would hold the model
+    shows.append(partial(_show_recovery, recovery, patient.frozen_key_values))
     shows.append(partial(_show_drift, changed))
     return after.ablation.baseline, {
         "patches": [str(patch) for patch in patches],
         # the two ablations stand beside it
-        "recovery": found.model_dump(exclude={"stock", "revived"}),
+        "recovery": recovery.model_dump(exclude={"stock", "revived"}),
         "drift": changed.model_dump(),
-        "ablation_before": found.stock[0].model_dump(exclude={"ablated"}),
-        "ablation_after": found.revived[0].model_dump(exclude={"ablated"}),
+        "ablation_before": recovery.stock[0].model_dump(exclude={"ablated"}),
+        "ablation_after": recovery.revived[0].model_dump(exclude={"ablated"}),
     }
 
 
-def _show_recovery(patient: "Patient", found: "Recovery") -> None:
-    total = len(found.heads)
-    before, now = found.stock[0].joint, found.revived[0].joint
+def _show_recovery(recovery: "Recovery", frozen_key_values: "Sequence[HeadId]") -> None:
+    total = len(recovery.heads)
+    before, now = recovery.stock[0].joint, recovery.revived[0].joint
     lines = {
-        "recovered": f"{len(found.recovered)} of {total} heads: {_because(found)}",
-        "no longer sick": f"{found.left_sick.sum()} of {total} (an untrained head is not sick "
-        f"either: mean mass {found.null_mass[0]:.3f})",
-        "unlike untrained": f"{found.unlike_null.sum()} of {total}",
+        "recovered": f"{len(recovery.recovered)} of {total} heads: {_because(recovery)}",
+        "no longer sick": f"{recovery.left_sick.sum()} of {total} (an untrained head is not sick "
+        f"either: mean mass {recovery.null_mass[0]:.3f})",
+        "unlike untrained": f"{recovery.unlike_null.sum()} of {total}",
         "ablating them": f"cost {nats(before)} before, {nats(now)} now",
-        "more than before": nats(found.function[0]),
+        "more than before": nats(recovery.function[0]),
     }
-    if patient.frozen_key_values:
-        lines["frozen K and V"] = first_few(patient.frozen_key_values)
+    if frozen_key_values:
+        lines["frozen K and V"] = first_few(frozen_key_values)
     console = out()
     console.print()
     console.print(heading(f"{total} heads operated on"))
     console.print(facts(lines))
 
 
-def _because(found: "Recovery") -> str:
-    if found.recovered:
+def _because(recovery: "Recovery") -> str:
+    if recovery.recovered:
         return "not sick, unlike an untrained head, and the set does more work than before"
-    low = found.function[0].low
+    low = recovery.function[0].low
     if low != low:
         return "one document gives no interval, so nothing can be said; read more documents"
     if low <= 0:

@@ -242,6 +242,10 @@ def load_results(folder: Path | str) -> StudyResults:
         InputError: a cell's file is of another kind, another cell's, or damaged.
     """
     folder = Path(folder)
+    if not (folder / STUDY).is_file():
+        raise StudyError(
+            f"{folder}: no study lies there (no {STUDY} in it); name the folder that `study` wrote"
+        )
     study = Study.load(folder / STUDY)
     done, missing = [], []
     for cell in cells_of(study):
