@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import CorpusError, SettingsError
 
 # A tokenizer takes some hundred bytes per token while it works. A text below this is encoded in one
 # go; a longer one is cut where a single space or line break stands between two words, which byte-
@@ -31,7 +31,11 @@ class Encoder:
             self.separator, self.separator_name = self._ids(["\n\n"])[0].tolist(), "blank line"
 
     def __call__(self, texts: Sequence[str]) -> list[Int[np.ndarray, " token"]]:
-        """Ids of each text."""
+        """Ids of each text.
+
+        Raises:
+            CorpusError: a text holds what is no character.
+        """
         if not any(len(text) > PIECE for text in texts):
             return self._ids(texts)
         return [self._long(text) for text in texts]
@@ -47,12 +51,14 @@ class Encoder:
 
         Raises:
             SettingsError: the tokenizer does not tell where its tokens stand.
+            CorpusError: the text holds what is no character.
         """
         if not self._tokenizer.is_fast:
             raise SettingsError(
                 "packing blank_lines needs a tokenizer that tells where its tokens stand (a fast "
                 "one); choose packing documents or separated"
             )
+        _check_characters(text)
         ids, places, start = [], [], 0
         for piece in pieces(text):
             encoded = self._tokenizer(
@@ -70,9 +76,23 @@ class Encoder:
     def _ids(self, texts: Sequence[str]) -> list[Int[np.ndarray, " token"]]:
         if not texts:
             return []
+        for text in texts:
+            _check_characters(text)
         # not verbose: documents are longer than a model's context by intention
         encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
         return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+
+def _check_characters(text: str) -> None:
+    """Refuses half of a surrogate pair, which JSON and YAML can spell and no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = ascii(text[max(0, error.start - 20) : error.start + 20])
+        raise CorpusError(
+            f"a text holds half of a surrogate pair, at character {error.start} ({near}); expected "
+            "whole characters: write the file again in UTF-8"
+        ) from error
 
 
 def pieces(text: str, size: int = PIECE) -> Iterator[str]:

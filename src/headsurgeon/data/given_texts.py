@@ -4,7 +4,6 @@ They are not a corpus: nothing is cut, joined, drawn or split. Texts of one leng
 no text is ever padded, so a text's figures do not depend on what stands beside it.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from headsurgeon.data.first_token import first_tokens
 from headsurgeon.data.shipped_texts import TEXTS, shipped_file
 from headsurgeon.data.spec import GIVEN, parse
 from headsurgeon.data.window import Windows, as_windows
-from headsurgeon.errors import CorpusError
-from headsurgeon.files import sha256_text, shorten
+from headsurgeon.errors import CorpusError, InputError
+from headsurgeon.files import parse_json, read_text, sha256_text, shorten
 
 NO_SPLIT = "none"
 Source = str | Path | Sequence[str | Path] | Mapping[str, str]
@@ -181,11 +180,12 @@ def _named(source: Source) -> dict[str, str]:
 
 def _of_file(path: Path) -> dict[str, str]:
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_text(path)
         if path.suffix.lower() != ".json":
             return {path.name: content}
-        texts = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
+        # strictly: of two texts of one name one would be lost
+        texts = parse_json(content)
+    except (InputError, ValueError) as error:
         raise CorpusError(f"{path} cannot be read as text: {error}") from error
     if isinstance(texts, list):
         texts = {f"{path.name} {index}": text for index, text in enumerate(texts)}

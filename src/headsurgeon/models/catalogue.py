@@ -5,7 +5,6 @@ The real one is not shipped: `smollm2.py` reads it out of a package that carries
 """
 
 import filecmp
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from headsurgeon.errors import ModelError
+from headsurgeon.errors import InputError, ModelError
+from headsurgeon.files import read_object
 from headsurgeon.models import smollm2
 
 PREFIX = "zoo:"
@@ -80,8 +80,8 @@ def is_planted(spec: str) -> bool:
         return model is not None and model.planted
     folder = Path(os.path.expanduser(spec))
     # a file of somebody else's may hold anything
-    with suppress(OSError, ValueError, AttributeError, RecursionError):
-        base = json.loads((folder / _ORIGIN).read_text(encoding="utf-8")).get("model")
+    with suppress(InputError):
+        base = read_object(folder / _ORIGIN).get("model")
         if isinstance(base, str) and base.startswith(PREFIX):
             return is_planted(base)
     planted = (model.folder for model in ZOO.values() if model.planted)

@@ -133,6 +133,8 @@ def check_json_files(spec: str, folder: Path) -> None:
         path = folder / name
         if not path.exists():
             continue
+        if not path.is_file():
+            raise ModelError(f"{spec}: {name} is no file that can be read")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
