@@ -16,7 +16,7 @@ from headsurgeon.paper import head_list, mass_from_figure, published_number
 from headsurgeon.report.change_figures import ChangePanel, change_map, watched_map
 from headsurgeon.report.dynamics_figures import column_lines, sweep_figure
 from headsurgeon.report.dynamics_tables import paired_table, shape_table, sweep_table, zone_table
-from headsurgeon.report.figures import mass_histogram
+from headsurgeon.report.mass_figure import MassPanel, mass_histogram
 from headsurgeon.report.style import png
 from tests.pictures import coloured
 from tests.test_redistribution import BEFORE, FIRST, OPERATED, SECOND, THIRD, WATCHED, planted
@@ -92,10 +92,11 @@ def test_short_and_level_sweeps_are_drawn(course: list[float]) -> None:
 def test_the_histogram_of_the_paper_has_50_bins() -> None:
     mass = mass_from_figure("1b7")
     mass = mass[np.isfinite(mass)]
-    figure = mass_histogram([("stock", "untouched", mass)], 0 * mass + 0.05, bins=50, title="t")
+    figure = mass_histogram([MassPanel.of("stock", mass)], bins=50, title="t")
     bars = [patch for patch in figure.axes[0].patches if patch.get_width() == pytest.approx(0.02)]  # type: ignore[attr-defined]
-    heights = [bar.get_height() for bar in bars]  # type: ignore[attr-defined]
-    assert len(bars) == 50
+    # those that are not sick, and the sick on top
+    assert len(bars) == 2 * 50
+    heights = np.array([bar.get_height() for bar in bars]).reshape(2, 50).sum(axis=0)  # type: ignore[attr-defined]
     assert sum(heights) == len(mass)
     known = np.array(
         published_number("bigscience/bloom-1b7", "stock", "histogram of mass in 50 bins").value

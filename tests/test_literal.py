@@ -28,6 +28,7 @@ from headsurgeon.printable import printable
 from headsurgeon.report import (
     Bar,
     Curve,
+    MassPanel,
     Page,
     Section,
     Table,
@@ -184,7 +185,9 @@ def test_a_name_in_a_figure_is_neither_formula_nor_failure(name: str) -> None:
     figures = {
         "maps": comparison_figure([examined(named(name)), examined(named("b"))]),
         "attention": attention_figure(np.eye(2), [name, "b"], title=name, footnote=name),
-        "histogram": mass_histogram([(name, name, values)], values, title=name, footnote=name),
+        "histogram": mass_histogram(
+            [MassPanel.of(name, values, values)], title=name, footnote=name
+        ),
         "curves": loss_curves(
             [Curve(name, name, (1, 2), (2.0, 1.0))], level=(name, 1.5), title=name, footnote=name
         ),

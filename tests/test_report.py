@@ -21,6 +21,7 @@ from headsurgeon.report import (
     Bar,
     Curve,
     HeadView,
+    MassPanel,
     Page,
     Picture,
     Section,
@@ -60,8 +61,7 @@ def figures() -> dict[str, Figure]:
     return {
         "head map": head_map([view(), view("after")], [HeadId(1, 2)], footnote=NOTE),
         "histogram": mass_histogram(
-            [("untouched", "untouched", mass), ("surgery", "surgery", mass / 9)],
-            np.full(3, 0.02),
+            [MassPanel.of(name, mass, np.full(3, 0.02)) for name in ("untouched", "surgery")],
             title="mass",
             footnote=NOTE,
         ),
@@ -140,7 +140,7 @@ def test_outlines_are_exactly_the_operated_heads(layers: int, heads: int) -> Non
 )
 def test_the_histogram_shows_the_null(null: tuple[float, float], words: str) -> None:
     mass = np.array([0.1, 0.9])
-    figure = mass_histogram([("a", "untouched", mass)], np.array(null), title="t")
+    figure = mass_histogram([MassPanel.of("a", mass, np.array(null))], title="t")
     assert f"untrained heads: {words}" in f"{texts(figure)}\n"
 
 

@@ -10,8 +10,8 @@ from headsurgeon.evaluation import drift, recovery
 from headsurgeon.evaluation.recovery_rule import _pick
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.report.data import HeadView
-from headsurgeon.report.figures import mass_histogram
 from headsurgeon.report.head_map_figure import legend
+from headsurgeon.report.mass_figure import MassPanel, mass_histogram
 from headsurgeon.training import train, train_settings
 from tests.head_stats import stats_of
 from tests.pico import pico, tokens
@@ -98,6 +98,6 @@ def test_pictures_name_the_limits_that_were_used() -> None:
     view = HeadView.of("m", diagnosis.stats, diagnosis.verdicts, diagnosis.borderline, limits)
     assert legend([view]).startswith("S sink (mass > 0.7), D dead (mass > 0.9)")
     mass = BEFORE.ravel()
-    figure = mass_histogram([("m", "m", mass)], mass / 9, thresholds=limits, title="t")
+    figure = mass_histogram([MassPanel.of("m", mass, mass / 9)], thresholds=limits, title="t")
     notes = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert {"sick above 0.7", "dead above 0.9"} <= notes

@@ -30,6 +30,7 @@ EXAMPLES: dict[str, str] = {
     "generate": "headsurgeon generate zoo:bloom-mini-collapsed --baseline zoo:bloom-mini "
     "--prompts own/prompts-50 --output runs/said",
     "dynamics": "headsurgeon dynamics runs/first",
+    "figures": "headsurgeon figures runs/first --format svg,pdf",
     "merge": "headsurgeon merge zoo:bloom-mini-collapsed "
     "--patch runs/first/patch.safetensors --output repaired",
     "study": "headsurgeon study twins-quick --output study --jobs 2",

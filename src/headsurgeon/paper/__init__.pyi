@@ -1,4 +1,6 @@
 from .figure_data import READING_ERROR as READING_ERROR
+from .figure_data import Size as Size
+from .figure_data import bloom_size as bloom_size
 from .figure_data import change_from_figure as change_from_figure
 from .figure_data import h5_curve_from_figure as h5_curve_from_figure
 from .figure_data import mass_from_figure as mass_from_figure

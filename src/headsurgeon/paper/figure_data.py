@@ -7,7 +7,7 @@ shown it says where it is from.
 
 import csv
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,12 @@ READ_OFF = "read off the paper's figure"
 READING_ERROR = 0.003
 Run = Literal["curated", "wikipedia", "c4"]
 Size = Literal["560m", "1b7", "3b", "7b1"]
+
+
+def bloom_size(repository: str) -> Size | None:
+    """Which of the BLOOMs that the paper shows a repository of the Hub is; None of any other."""
+    sizes: dict[str, Size] = {f"bigscience/bloom-{size}": size for size in get_args(Size)}
+    return sizes.get(repository)
 
 
 def change_from_figure(run: Run) -> Float[np.ndarray, "layer head"]:

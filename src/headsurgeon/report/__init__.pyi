@@ -7,8 +7,9 @@ from .data import Section as Section
 from .data import Table as Table
 from .figures import interval_bars as interval_bars
 from .figures import loss_curves as loss_curves
-from .figures import mass_histogram as mass_histogram
 from .head_map_figure import head_map as head_map
+from .mass_figure import MassPanel as MassPanel
+from .mass_figure import mass_histogram as mass_histogram
 from .page import render as render
 from .page import write_page as write_page
 from .style import write_png as write_png

@@ -19,6 +19,7 @@ from headsurgeon.report.style import (
     label_axes,
     new_figure,
     quiet,
+    styled,
 )
 
 LABELLED = 64
@@ -26,6 +27,7 @@ _LONGEST = 14
 _TICKS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
+@styled
 def attention_figure(
     attention: Float[np.ndarray, "row key"],
     tokens: Sequence[str],

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from headsurgeon.evaluation.redistribution import GroupChange, Redistribution
-from headsurgeon.report.style import INK, MUTED, SIZE, new_figure
+from headsurgeon.report.style import INK, MUTED, SIZE, new_figure, styled
 
 # blue and red differ for every common colour deficiency, and white is no change
 COLOURS = matplotlib.colormaps["RdBu_r"]
@@ -38,11 +38,18 @@ class ChangePanel:
     operated: Bool[np.ndarray, "layer head"]
 
     @classmethod
-    def of(cls, found: Redistribution, step: int | None = None, title: str = "") -> "ChangePanel":
-        """A redistribution at a step, by default the last, with the counts of its zones."""
+    def of(
+        cls, found: Redistribution, step: int | None = None, title: str = "", remark: str = ""
+    ) -> "ChangePanel":
+        """A redistribution at a step, by default the last, with the counts of its zones.
+
+        Args:
+            found, step, title: what, when, and the heading; by default the run and the step.
+            remark: what else to say above the map, such as a loss.
+        """
         place = len(found.steps) - 1 if step is None else found.place(step)
         operated = found.mask("operated")
-        lines = [title or f"{found.run}, step {found.steps[place]}"]
+        lines = [title or f"{found.run}, step {found.steps[place]}", *([remark] if remark else [])]
         for zone in ("outside", "watched"):
             group = found.zones[zone][place]
             lines += [f"{zone}: {_counted(group)}"] if group.heads else []
@@ -51,8 +58,10 @@ class ChangePanel:
         )
 
 
+@styled
 def change_map(
     panels: Sequence[ChangePanel],
+    published: Sequence[ChangePanel] = (),
     *,
     title: str = "Where attention went: change of mass on the first token",
     footnote: str = "",
@@ -64,36 +73,54 @@ def change_map(
 
     Args:
         panels: one to three, of models of one shape.
+        published: what to lay under them, whose titles say where it is from.
         title: heading of the figure.
         footnote: below it; where the collapse was planted it must say so.
     """
     layers, heads = panels[0].change.shape
     cell = float(np.clip(5.2 / heads, 0.27, 0.5))
-    width = max(6.6, len(panels) * (max(heads * cell, 3.1) + 0.55) + 1.2)
+    columns = max(len(panels), len(published))
+    width = max(6.6, columns * (max(heads * cell, 3.1) + 0.55) + 1.2)
+    rows = [panels, published] if published else [panels]
     key = (
         f"Numbers: untouched heads that changed by more than {NUMBERS_ABOVE:g}. The line goes "
         "around the heads that were operated on or watched; colours end at "
         f"±{CLIP:g}."
     )
-    figure = new_figure(width, layers * cell + 2.3, title, f"{key}\n{footnote}".strip())
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(row, panels, strict=True):
-        _cells(axes, panel.change, CLIP)
-        _outline(axes, panel.zone)
-        axes.set_title(panel.title, fontsize=SIZE - 1, color=INK, loc="left", linespacing=1.35)
-        large = (np.abs(np.nan_to_num(panel.change)) > NUMBERS_ABOVE) & ~panel.operated
-        for layer, head in np.argwhere(large).tolist():
-            _write(axes, layer, head, panel.change[layer, head], CLIP, 18 * cell)
-        axes.set_yticks(range(0, layers, 1 if layers <= 16 else 2))
-        axes.set_xticks(range(0, heads, 1 if heads <= 16 else 2))
-        axes.set_xlabel("head", fontsize=SIZE, color=INK)
-    row[0].set_ylabel("layer", fontsize=SIZE, color=INK)
-    _scale(figure, list(row), CLIP)
+    height = (layers * cell + 1.1) * len(rows) + 1.2
+    figure = new_figure(width, height, title, f"{key}\n{footnote}".strip())
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, row in zip(grid, rows, strict=True):
+        for axes, panel in zip(line, row, strict=False):
+            _changes(axes, panel, cell)
+        line[0].set_ylabel("layer", fontsize=SIZE, color=INK)
+        for axes in line[len(row) :]:
+            axes.set_axis_off()
+    _scale(figure, grid.ravel().tolist(), CLIP)
     return figure
 
 
+def _changes(axes: Axes, panel: ChangePanel, cell: float) -> None:
+    layers, heads = panel.change.shape
+    _cells(axes, panel.change, CLIP)
+    _outline(axes, panel.zone)
+    axes.set_title(panel.title, fontsize=SIZE - 1, color=INK, loc="left", linespacing=1.35)
+    large = (np.abs(np.nan_to_num(panel.change)) > NUMBERS_ABOVE) & ~panel.operated
+    for layer, head in np.argwhere(large).tolist():
+        _write(axes, layer, head, panel.change[layer, head], CLIP, 18 * cell)
+    axes.set_yticks(range(0, layers, 1 if layers <= 16 else 2))
+    axes.set_xticks(range(0, heads, 1 if heads <= 16 else 2))
+    axes.set_xlabel("head", fontsize=SIZE, color=INK)
+
+
+@styled
 def watched_map(
-    found: Redistribution, step: int | None = None, *, title: str = "", footnote: str = ""
+    found: Redistribution,
+    step: int | None = None,
+    *,
+    published: Redistribution | None = None,
+    title: str = "",
+    footnote: str = "",
 ) -> Figure:
     """The zone of the operation alone: R where a head was operated on, else its signed change.
 
@@ -102,36 +129,53 @@ def watched_map(
     Args:
         found: with at least one head operated on or watched.
         step: by default the last.
+        published: what the paper shows, to stand beside it under its own name.
         title, footnote: as of `change_map`.
     """
-    place = len(found.steps) - 1 if step is None else found.place(step)
-    operated, watched = found.mask("operated"), found.mask("watched")
-    zone = np.argwhere(operated | watched).tolist()
-    (top, left), (bottom, right) = np.min(zone, axis=0).tolist(), np.max(zone, axis=0).tolist()
-    rows, columns = slice(top, bottom + 1), slice(left, right + 1)
-    shown = np.where(watched, found.change[place], 0.0)[rows, columns]
-    height, width = shown.shape
-    cell = float(np.clip(4.6 / width, 0.38, 0.6))
+    step = found.steps[-1] if step is None else step
+    shown = [(found, step), *([] if published is None else [(published, published.steps[-1])])]
+    widest = max(_extent(each)[1].stop - _extent(each)[1].start for each, _ in shown)
+    tallest = max(_extent(each)[0].stop - _extent(each)[0].start for each, _ in shown)
+    cell = float(np.clip(4.6 / widest, 0.38, 0.6))
     figure = new_figure(
-        max(5.4, width * cell + 2.0),
-        height * min(cell, 0.42) + 2.0,
-        title or f"Watched heads of {found.run} at step {found.steps[place]}",
+        max(5.4, len(shown) * (widest * cell + 0.5) + 1.5),
+        tallest * min(cell, 0.42) + 2.0,
+        title or f"Watched heads of {found.run} at step {step}",
         "R: operated on. Numbers: change of mass on the first token of the heads that were "
         f"watched, against the untouched model.\n{footnote}".strip(),
     )
-    axes = figure.subplots()
+    row = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (each, at) in zip(row, shown, strict=True):
+        _watched(axes, each, each.place(at))
+        if published is not None:
+            axes.set_title(each.run)
+    _scale(figure, list(row), CLIP_WATCHED)
+    return figure
+
+
+def _extent(found: Redistribution) -> tuple[slice, slice]:
+    """The rows and columns that the operated and watched heads lie in."""
+    zone = np.argwhere(found.mask("operated") | found.mask("watched"))
+    (top, left), (bottom, right) = zone.min(axis=0).tolist(), zone.max(axis=0).tolist()
+    return slice(top, bottom + 1), slice(left, right + 1)
+
+
+def _watched(axes: Axes, found: Redistribution, place: int) -> None:
+    operated, watched = found.mask("operated"), found.mask("watched")
+    rows, columns = _extent(found)
+    top, left = rows.start, columns.start
+    shown = np.where(watched, found.change[place], 0.0)[rows, columns]
+    height, width = shown.shape
     _cells(axes, shown, CLIP_WATCHED)
     axes.set_aspect("auto")
-    for layer, head in zone:
+    for layer, head in np.argwhere(operated | watched).tolist():
         if operated[layer, head]:
             _centred(axes, layer - top, head - left, "R", MUTED, SIZE - 2)
         else:
             change = found.change[place, layer, head]
             _write(axes, layer - top, head - left, change, CLIP_WATCHED, SIZE - 2, fixed=True)
-    axes.set_yticks(range(height), [f"L{layer}" for layer in range(top, bottom + 1)])
-    axes.set_xticks(range(width), [f"H{head}" for head in range(left, right + 1)])
-    _scale(figure, [axes], CLIP_WATCHED)
-    return figure
+    axes.set_yticks(range(height), [f"L{layer}" for layer in range(top, top + height)])
+    axes.set_xticks(range(width), [f"H{head}" for head in range(left, left + width)])
 
 
 def _counted(group: GroupChange) -> str:

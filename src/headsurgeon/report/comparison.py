@@ -7,12 +7,13 @@ from matplotlib.figure import Figure
 
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.head_map_figure import colour_scale, draw_panel, legend
-from headsurgeon.report.style import INK, SIZE, new_figure
+from headsurgeon.report.style import INK, SIZE, new_figure, styled
 
 # columns of cells beside each other before a map goes into the next row
 _COLUMNS = 64
 
 
+@styled
 def model_maps(
     views: Sequence[HeadView],
     *,

@@ -1,10 +1,12 @@
 """Curves of one run: the drift of columns of heads, and losses with the best step marked."""
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,25 +14,33 @@ from matplotlib.ticker import MaxNLocator
 from headsurgeon.evaluation.loss_curve import LossCurve
 from headsurgeon.evaluation.redistribution import Redistribution, Zone
 from headsurgeon.evaluation.sweep import REPORTED_SPLITS, Sweep
+from headsurgeon.paper.figure_data import READ_OFF
 from headsurgeon.printable import printable
 from headsurgeon.report.figures import spread
-from headsurgeon.report.style import INK, MUTED, SIZE, drawable, label_axes, new_figure, quiet
-
-# Okabe & Ito 2008, and markers besides
-_LINES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "v"),
-    ("#E69F00", "P"),
-    ("#56B4E9", "X"),
-    ("#1f2430", "D"),
+from headsurgeon.report.style import (
+    INK,
+    LINE_COLOURS,
+    MUTED,
+    SIZE,
+    drawable,
+    label_axes,
+    new_figure,
+    quiet,
+    styled,
 )
+
+_LINES = tuple(zip(LINE_COLOURS, "os^vPXD", strict=True))
 _LIMIT = "#B00020"
 
 
+@styled
 def column_lines(
-    found: Redistribution, zone: Zone = "watched", *, title: str = "", footnote: str = ""
+    found: Redistribution,
+    zone: Zone = "watched",
+    *,
+    published: Mapping[int, Sequence[tuple[float, float]]] | None = None,
+    title: str = "",
+    footnote: str = "",
 ) -> Figure:
     """Mean |change of mass| of a zone's heads by head index over time, as the paper's figure S2.
 
@@ -39,6 +49,7 @@ def column_lines(
     Args:
         found: with at least one trained moment, and a head in the zone.
         zone: watched or outside.
+        published: steps and values of the paper by head index, drawn dotted in the same colours.
         title, footnote: of the figure; where the collapse was planted the footnote must say so.
     """
     figure = new_figure(
@@ -58,15 +69,27 @@ def column_lines(
         if course.could_change == course.heads:
             count = f"n = {course.heads}"
         ends.append((float(course.mean[-1]), f"H{course.head} ({count}): {course.trend}", colour))
+        for at, points in (published or {}).items():
+            if at == course.head:
+                axes.plot(*zip(*points, strict=True), ":", color=colour, lw=1.2, marker=marker)
     axes.axhline(found.threshold, color=_LIMIT, lw=1.2, ls=(0, (4, 3)))
-    axes.set_ylim(0.0, 1.12 * max(found.threshold, *(max(course.mean) for course in courses)))
+    heights = [value for course in courses for value in course.mean]
+    heights += [value for points in (published or {}).values() for _, value in points]
+    axes.set_ylim(0.0, 1.12 * max(found.threshold, *heights))
     _step_axis(axes, steps)
     label_axes(axes, x="optimiser step", y="mean |change of mass|")
     _name_ends(axes, ends)
     return figure
 
 
-def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure:
+@styled
+def sweep_figure(
+    sweep: Sweep,
+    *,
+    published: Float[np.ndarray, " step"] | None = None,
+    title: str = "",
+    footnote: str = "",
+) -> Figure:
     """Losses by optimiser step, as the paper's figure 5, with perplexity on the right.
 
     A square where the operated model begins, a dot at the minimum on dev text with its interval,
@@ -75,6 +98,7 @@ def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure
 
     Args:
         sweep: the losses.
+        published: the paper's losses after steps 0, 1, 2, …, nats per token; drawn dotted.
         title, footnote: of the figure; where the collapse was planted the footnote must say so.
     """
     name = title or f"Loss of {sweep.run} by step"
@@ -92,6 +116,10 @@ def sweep_figure(sweep: Sweep, *, title: str = "", footnote: str = "") -> Figure
             ends.append((curve.untouched, f"untouched: {curve.untouched:.3f}", colour))
         if sweep.steps[0] == 0:
             axes.plot(0, curve.loss[0], "s", color=colour, ms=7, clip_on=False, zorder=4)
+    if published is not None:
+        within = published[: sweep.steps[-1] + 1]
+        axes.plot(within, ":", color=MUTED, lw=1.4, zorder=1)
+        ends.append((float(within[np.isfinite(within)][-1]), f"{READ_OFF} 5", MUTED))
     _step_axis(axes, sweep.steps)
     low, high = _room(axes)
     best = sweep.minimum

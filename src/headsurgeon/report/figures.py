@@ -1,14 +1,12 @@
-"""Histogram, curves and bars: one function each, numbers in, a matplotlib figure out."""
+"""Curves and bars: one function each, numbers in, a matplotlib figure out."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
 from headsurgeon.printable import printable
 from headsurgeon.report.data import Bar, Curve
 from headsurgeon.report.style import (
@@ -21,55 +19,11 @@ from headsurgeon.report.style import (
     look,
     new_figure,
     quiet,
+    styled,
 )
 
 
-def mass_histogram(
-    panels: Sequence[tuple[str, str, Float[np.ndarray, " head"]]],
-    null: Float[np.ndarray, " head"],
-    *,
-    thresholds: Thresholds = PAPER,
-    bins: int = 40,
-    title: str,
-    footnote: str = "",
-) -> Figure:
-    """How the heads' masses are spread, with what untrained heads would show behind them.
-
-    Args:
-        panels: (label, role, `first_token_mass` of each head), drawn one above the other.
-        null: mass of the same heads when untrained, fraction; drawn as the range they span.
-        thresholds: drawn where a head becomes sick, and dead.
-        bins: equal parts of 0 to 1; the paper's figure 1 has 50.
-        title: heading.
-        footnote: below the figure.
-    """
-    figure = new_figure(7.6, 1.0 + 1.45 * len(panels) + 0.5, title, footnote)
-    stack = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    # a band narrower than a bin would not be seen
-    low, high = float(null.min()), float(null.max())
-    middle, half = (low + high) / 2.0, max((high - low) / 2.0, 0.004)
-    for index, (axes, (label, role, mass)) in enumerate(zip(stack, panels, strict=True)):
-        colour, _ = look(role, index)
-        axes.axvspan(middle - half, middle + half, color="#F0C419", alpha=0.55, lw=0)
-        axes.hist(np.clip(mass, 0.0, 1.0), bins=edges.tolist(), color=colour, alpha=0.9)
-        for limit in (thresholds.sink, thresholds.dead):
-            axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        quiet(axes, "y")
-        axes.set_title(f"{label}: mean {mass.mean():.3f}", fontsize=SIZE, color=INK, loc="left")
-    top = stack[0]
-    # headroom for the notes
-    top.set_ylim(0.0, 1.3 * top.get_ylim()[1])
-    _note(top, thresholds.sink + 0.008, f"sick above {thresholds.sink:g}", "left")
-    _note(top, thresholds.dead - 0.008, f"dead above {thresholds.dead:g}", "right")
-    bounds = dict.fromkeys((f"{low:.3f}", f"{high:.3f}"))
-    _note(top, middle + half + 0.008, f"untrained heads: {'–'.join(bounds)}", "left")
-    stack[-1].set_xlim(0.0, 1.0)
-    label_axes(stack[-1], x="mass on the first token (fraction)")
-    figure.supylabel("heads", fontsize=SIZE, color=INK)
-    return figure
-
-
+@styled
 def loss_curves(
     curves: Sequence[Curve],
     *,
@@ -117,6 +71,7 @@ def loss_curves(
     return figure
 
 
+@styled
 def interval_bars(
     bars: Sequence[Bar],
     *,
@@ -191,21 +146,6 @@ def spread(heights: Sequence[float], low: float, high: float) -> list[float]:
             break
         placed[index] = min(placed[index], high - step * (len(placed) - 1 - index))
     return placed
-
-
-def _note(axes: Axes, x: float, text: str, align: str) -> None:
-    axes.annotate(
-        text,
-        (x, 1.0),
-        xytext=(0, -3),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha=align,
-        va="top",
-        color=MUTED,
-        fontsize=SIZE - 2,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8},
-    )
 
 
 def _extent(axes: Axes, bars: Sequence[Bar], references: Sequence[tuple[float, str]]) -> None:

@@ -12,15 +12,16 @@ from matplotlib.patches import Rectangle
 
 from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.report.data import HeadView
-from headsurgeon.report.style import INK, MUTED, SIZE, new_figure
+from headsurgeon.report.style import INK, MUTED, SIZE, new_figure, styled
 
 # perceptually uniform and monotonic in lightness, so it survives grey print
 COLOURS = matplotlib.colormaps["magma_r"]
 OUTLINE = "#00A6D6"
 MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: "·"}
-_DARK = 0.55
+_DARK = 0.42
 
 
+@styled
 def head_map(
     views: Sequence[HeadView],
     operated: Sequence[HeadId] = (),

@@ -11,13 +11,14 @@ from headsurgeon.diagnosis.crossings import COLLAPSED, Crossing
 from headsurgeon.diagnosis.series import HeadSeries
 from headsurgeon.heads import HeadId
 from headsurgeon.report.figures import spread
-from headsurgeon.report.style import INK, MUTED, SIZE, label_axes, new_figure, quiet
+from headsurgeon.report.style import INK, MUTED, SIZE, label_axes, new_figure, quiet, styled
 
 # Okabe & Ito 2008, as all figures
 _HEALTHY, _CROSSING, _SICK = "#B7BDC8", "#D55E00", "#0072B2"
 _NAMED = 14
 
 
+@styled
 def series_figure(
     series: HeadSeries,
     *,

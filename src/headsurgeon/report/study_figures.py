@@ -11,8 +11,9 @@ from headsurgeon.diagnosis.verdicts import classify
 from headsurgeon.heads import parse_heads
 from headsurgeon.printable import printable
 from headsurgeon.report.data import Bar, Curve, HeadView, Picture
-from headsurgeon.report.figures import interval_bars, loss_curves, mass_histogram
+from headsurgeon.report.figures import interval_bars, loss_curves
 from headsurgeon.report.head_map_figure import head_map
+from headsurgeon.report.mass_figure import MassPanel, mass_histogram
 from headsurgeon.report.style import write_png
 from headsurgeon.report.wording import PLANTED_SHORT
 from headsurgeon.study.conclusion import StudyResult
@@ -102,12 +103,14 @@ def _mass(
         mass = cell.heads[text].mass()
         return np.array([mass[head] for head in heads])
 
-    panels = [("untouched", "untouched", masses(stock))]
-    panels += [(name, name, masses(cell)) for name, cell in list(trained.items())[:_SHOWN]]
     nulls = [c.recovery.null_mass[text] for c in trained.values() if c.recovery is not None]
+    null = np.array([np.mean(nulls)] if nulls else [])
+    panels = [MassPanel.of("untouched", masses(stock), null)]
+    panels += [
+        MassPanel.of(name, masses(cell), null) for name, cell in list(trained.items())[:_SHOWN]
+    ]
     figure = mass_histogram(
         panels,
-        np.full(len(heads), np.mean(nulls) if nulls else np.nan),
         title=f"Mass on the first token of the {len(heads)} planned heads",
         footnote=_footnote(results, text, planted),
     )

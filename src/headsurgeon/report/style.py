@@ -1,14 +1,19 @@
 """How all figures look: colours that a colour-blind reader tells apart, quiet axes, one footnote.
 
+Type, sizes and colours stand in `headsurgeon.mplstyle`. Functions that draw are `styled`, and
 matplotlib's object interface is used throughout, so drawing a figure changes no global state.
 """
 
 import io
 import textwrap
+from collections.abc import Callable
+from functools import wraps
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -17,9 +22,17 @@ from matplotlib.text import Text
 from headsurgeon.files import write_bytes
 from headsurgeon.printable import printable
 
-INK = "#1f2430"
-MUTED = "#5c6370"
-GRID = "#e3e6ec"
+Format = Literal["svg", "png", "pdf"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+STYLE = rc_params_from_file(
+    str(files("headsurgeon.report") / "headsurgeon.mplstyle"), use_default_template=False
+)
+INK: str = STYLE["text.color"]
+MUTED: str = STYLE["xtick.color"]
+GRID: str = STYLE["grid.color"]
+DPI: float = STYLE["figure.dpi"]
+SIZE: float = STYLE["font.size"]
+LINE_COLOURS: list[str] = STYLE["axes.prop_cycle"].by_key()["color"]
 FIELD = "#eef1f6"
 # Okabe & Ito 2008, "Color universal design": distinct under the common colour deficiencies.
 ROLES: dict[str, tuple[str, str]] = {
@@ -29,16 +42,27 @@ ROLES: dict[str, tuple[str, str]] = {
     "untouched": (MUTED, "D"),
 }
 _OTHERS = (("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X"))
-DPI = 144
-SIZE = 10.0
 _CHARACTERS_PER_INCH = 15.5
 _UNKNOWN = "□"
+_Arguments = ParamSpec("_Arguments")
+_Drawn = TypeVar("_Drawn")
+
+
+def styled(draw: Callable[_Arguments, _Drawn]) -> Callable[_Arguments, _Drawn]:
+    """Has a function draw in the package's style, whatever the user's own is."""
+
+    @wraps(draw)
+    def drawing(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Drawn:
+        with rc_context(STYLE):
+            return draw(*arguments, **named)
+
+    return drawing
 
 
 class LiteralFigure(Figure):
     """A figure whose texts are drawn as they are written, never as formulas."""
 
-    def draw(self, renderer: RendererBase) -> None:
+    def draw(self, renderer: Any) -> None:
         """As `Figure.draw`; characters that no font has become □."""
         for text in self.findobj(Text):
             assert isinstance(text, Text)
@@ -98,8 +122,26 @@ def label_axes(axes: Axes, x: str = "", y: str = "") -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG; the same figure gives the same bytes."""
+    return picture(figure, "png")
+
+
+@styled
+def picture(figure: Figure, kind: Format, caption: str = "") -> bytes:
+    """The figure as a file of some format; the same figure gives the same bytes.
+
+    Args:
+        figure: what to draw.
+        kind: text is outlines in SVG and an embedded font in PDF, both to be scaled at will.
+        caption: what the file says of itself.
+    """
+    said = printable(caption)
+    metadata: dict[Format, dict[str, str | None]] = {
+        "png": {"Software": "headsurgeon", **({"Description": said} if said else {})},
+        "svg": {"Creator": "headsurgeon", "Date": None, "Description": said},
+        "pdf": {"Creator": "headsurgeon", "CreationDate": None, "Subject": said},
+    }
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": "headsurgeon"})
+    figure.savefig(buffer, format=kind, metadata=metadata[kind])
     return buffer.getvalue()
 
 
