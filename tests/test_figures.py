@@ -139,7 +139,7 @@ def test_names_of_others_are_drawn_as_they_are_written(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.svg"):
         root = ElementTree.parse(path).getroot()
         assert not [tag for tag in root.iter() if tag.tag.endswith("script")]
-    captions = (tmp_path / "captions.md").read_text(encoding="utf-8")
+    captions = (tmp_path / "captions.txt").read_text(encoding="utf-8")
     assert not [char for char in captions if char != "\n" and not char.isprintable()]
     # each by its own name, in this folder and not above it
     assert len(list(tmp_path.iterdir())) == 4 + 2 * 3 + 2

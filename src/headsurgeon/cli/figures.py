@@ -57,7 +57,7 @@ def figures(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for the figures, captions.md and figures.json.",
+            help="Folder for the figures, captions.txt and figures.json.",
             show_default="figures in the one DIR",
         ),
     ] = None,
@@ -82,7 +82,7 @@ def figures(
     with busy("drawing"), locked(place, MARKER), writing(place, MARKER) as staged:
         found = paper_figures(wanted)
         write_figures(found, staged, kinds)
-    # the first sentence; captions.md has all of it
+    # the first sentence; captions.txt has all of it
     drawn = [
         (each.name, each.caption.partition(". ")[0]) for each in found if isinstance(each, Drawing)
     ]
@@ -93,7 +93,7 @@ def figures(
             console.print(heading(title))
             console.print(facts(dict(rows)))
             console.print()
-    console.print(f"written to {place}: {', '.join(kinds)}, captions.md", soft_wrap=True)
+    console.print(f"written to {place}: {', '.join(kinds)}, captions.txt", soft_wrap=True)
 
 
 def _formats(given: str) -> "list[Format]":

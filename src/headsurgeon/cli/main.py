@@ -35,6 +35,7 @@ EXAMPLES: dict[str, str] = {
     "--patch runs/first/patch.safetensors --output repaired",
     "study": "headsurgeon study twins-quick --output study --jobs 2",
     "report": "headsurgeon report study",
+    "watch": "headsurgeon watch runs/first",
     "zoo": "headsurgeon zoo",
     "demo": "headsurgeon demo --output demo",
 }

@@ -8,13 +8,14 @@ from headsurgeon.report.paper_figures import Drawing, Lacking
 from headsurgeon.report.style import Format, picture
 
 MARKER = "figures.json"
-CAPTIONS = "captions.md"
+# no markup, which a name might hold
+CAPTIONS = "captions.txt"
 
 
 def write_figures(
     found: Sequence[Drawing | Lacking], folder: Path, formats: Sequence[Format]
 ) -> None:
-    """Writes the figures, captions.md, and figures.json, which says what each file is.
+    """Writes the figures, captions.txt, and figures.json, which says what each file is.
 
     Raises:
         WriteError: they cannot be written.
@@ -25,10 +26,9 @@ def write_figures(
         for kind in formats:
             content = picture(each.figure, kind, each.caption)
             write_bytes(folder / f"{each.name}.{kind}", content)
-    lines = ["# Captions", "", *(f"- **{each.name}** {each.caption}" for each in drawn)]
-    if lacking:
-        lines += ["", "# Not drawn", "", *(f"- **{e.name}**: {e.reason}" for e in lacking)]
-    write_text(folder / CAPTIONS, "\n".join(lines) + "\n")
+    lines = [f"{each.name}\n{each.caption}\n" for each in drawn]
+    lines += [f"{each.name}\nNot drawn: {each.reason}\n" for each in lacking]
+    write_text(folder / CAPTIONS, "\n".join(lines))
     figures = [
         {"name": e.name, "files": [f"{e.name}.{kind}" for kind in formats], "caption": e.caption}
         for e in drawn

@@ -64,10 +64,10 @@ class Wanted:
 
     def caption(self, words: str, *models: str, read_off: bool = False) -> str:
         """A caption: what is shown, of what, and what was read off."""
-        names = ", ".join(printable(model) for model in dict.fromkeys(models) if model)
+        names = ", ".join(model for model in dict.fromkeys(models) if model)
         note = f"Published values were {READ_OFF}s ({SOURCE}), not released by it."
         parts = (words, f"Model: {names}." if names else "", self.footnote(*models))
-        return " ".join(part for part in (*parts, note if read_off else "") if part)
+        return printable(" ".join(part for part in (*parts, note if read_off else "") if part))
 
     def operated_as_published(self, change: Redistribution) -> bool:
         """Whether the paper's operations can be laid under those of a run: it is of BLOOM-1b7."""
@@ -313,7 +313,7 @@ def _below(wanted: Wanted, models: list[str], *said: str) -> str:
 
 
 def _list(changes: list[Redistribution]) -> str:
-    return ", ".join(printable(name) for name in dict.fromkeys(each.run for each in changes))
+    return ", ".join(dict.fromkeys(each.run for each in changes))
 
 
 def _loss(wanted: Wanted, change: Redistribution, step: int) -> str:

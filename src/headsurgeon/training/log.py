@@ -121,6 +121,9 @@ def read_entries(path: Path | str) -> list[dict[str, Any]]:
             entry = files.parse_json(line.decode("utf-8"))
             _ENTRY.validate_python(entry)
         except ValueError as error:
+            if unfinished and not isinstance(error, ValidationError):
+                # cut short behind an inner brace
+                continue
             raise OutputError(
                 f"{path}, line {number}: {_reason(error)}; the log was altered since the run wrote "
                 "it: restore it, or start over in another folder"
