@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 from pydantic import (
-    ConfigDict,
     Field,
     TypeAdapter,
     model_serializer,
@@ -218,7 +217,7 @@ class _Entry(Exact):
     length: int | None = Field(None, ge=1)
 
 
-_ENTRIES = TypeAdapter(tuple[_Entry, ...], config=ConfigDict(strict=False))
+_ENTRIES = TypeAdapter(tuple[_Entry, ...])
 _FOLLOW = (
     *("per_document", "documents", "tokens", "nll", "perplexity"),
     "perplexity_weighted_by_length",

@@ -55,14 +55,14 @@ def dynamics(
     if output is not None:
         check_folder(output, MARKER)
     with busy("reading"):
-        sweeps, found = _read(runs, at)
-        paired = _paired(found)
-    for table_ in _tables(sweeps, found, paired):
+        sweeps, redistributions = _read(runs, at)
+        paired = _paired(redistributions)
+    for table_ in _tables(sweeps, redistributions, paired):
         _show(table_)
     if output is None:
         return
     with busy("drawing"), locked(output, MARKER):
-        names = _write(output, sweeps, found, paired)
+        names = _write(output, sweeps, redistributions, paired)
     out().print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
 
 
@@ -76,15 +76,15 @@ def _read(runs: Sequence[Path], at: str | None) -> tuple[list["Sweep"], list["Re
         raise SettingsError(f"{', '.join(twice)}: named more than once; name each run once")
     names = folder_names([place.name for place in places])
     sweeps = [sweep(place).replace(run=name) for place, name in zip(places, names, strict=True)]
-    found = []
+    redistributions = []
     for place, name, losses in zip(places, names, sweeps, strict=True):
         try:
             measured = redistribution(place).replace(run=name)
         except InputError as error:
             err().print(Text(f"note: no heads: {error}"), soft_wrap=True)
             continue
-        found.append(measured if at is None else measured.at(_steps(at, losses)))
-    return sweeps, found
+        redistributions.append(measured if at is None else measured.at(_steps(at, losses)))
+    return sweeps, redistributions
 
 
 def _folders(run: Path) -> list[Path]:
@@ -110,12 +110,12 @@ def _steps(at: str, losses: "Sweep") -> list[int]:
     ]
 
 
-def _paired(found: Sequence["Redistribution"]) -> list["PairedRuns"]:
+def _paired(redistributions: Sequence["Redistribution"]) -> list["PairedRuns"]:
     """Runs on one model and text beside each other; those without a partner are left out."""
     from headsurgeon.evaluation import paired_runs
 
     groups: dict[tuple[object, ...], list[Redistribution]] = {}
-    for run in found:
+    for run in redistributions:
         groups.setdefault((run.model, run.measured_on, run.mass_before.shape), []).append(run)
     if len(groups) > 1:
         said = "; ".join(", ".join(run.run for run in group) for group in groups.values())
@@ -127,16 +127,18 @@ def _paired(found: Sequence["Redistribution"]) -> list["PairedRuns"]:
 
 
 def _tables(
-    sweeps: Sequence["Sweep"], found: Sequence["Redistribution"], paired: Sequence["PairedRuns"]
+    sweeps: Sequence["Sweep"],
+    redistributions: Sequence["Redistribution"],
+    paired: Sequence["PairedRuns"],
 ) -> list["Table"]:
     from headsurgeon.report import dynamics_tables as tables
 
     shown = [tables.sweep_table(sweeps)]
-    if len(found) == 1:
+    if len(redistributions) == 1:
         of_one = (tables.zone_table, tables.column_table, tables.distance_table, tables.shape_table)
-        shown += [make(found[0]) for make in of_one]
+        shown += [make(redistributions[0]) for make in of_one]
     else:
-        shown += [tables.zone_table(run, named=True) for run in found]
+        shown += [tables.zone_table(run, named=True) for run in redistributions]
     return shown + [tables.paired_table(each) for each in paired]
 
 
@@ -151,7 +153,7 @@ def _show(shown: "Table") -> None:
 def _write(
     output: Path,
     sweeps: Sequence["Sweep"],
-    found: Sequence["Redistribution"],
+    redistributions: Sequence["Redistribution"],
     paired: Sequence["PairedRuns"],
 ) -> list[str]:
     from headsurgeon.files import header, write_json
@@ -161,7 +163,7 @@ def _write(
         for sweep in sweeps:
             (staged / sweep.run).mkdir()
             write_sweep(sweep, staged / sweep.run, planted_remark(sweep.model))
-        for run in found:
+        for run in redistributions:
             write_redistribution(run, staged / run.run, planted_remark(run.model))
         for number, each in enumerate(paired, 1):
             each.save(staged / f"paired-{number}.json")

@@ -146,8 +146,8 @@ def operate_passes(
             anchor=anchor_windows(anchor, tokenizer, settings),
             observer=observer,
         )
-    for found in result.passes:
-        show_pass(found, result)
+    for each in result.passes:
+        show_pass(each, result)
     show_passes(result, output)
     if result.patch is not None:
         patch, reading = output / result.patch, reading_as(settings)
@@ -203,10 +203,10 @@ class _Telling:
             self.bar = progress, add_run(progress, name)
         show_step(*self.bar, event)
 
-    def finished(self, found: "Pass") -> None:
+    def finished(self, latest: "Pass") -> None:
         """Nothing more of it on the screen; it is shown with the others."""
         self._end()
-        self.number = found.number + 1
+        self.number = latest.number + 1
 
     def _end(self) -> None:
         self.now.close()

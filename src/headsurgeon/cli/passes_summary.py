@@ -9,27 +9,27 @@ if TYPE_CHECKING:
     from headsurgeon.passes import Pass, Passes, ZoneChange
 
 
-def show_pass(found: "Pass", result: "Passes") -> None:
+def show_pass(latest: "Pass", result: "Passes") -> None:
     """Prints one pass."""
-    total = sum(zone.heads for zone in found.zones.values())
+    total = sum(zone.heads for zone in latest.zones.values())
     lines = {
-        "chosen by": found.rule,
-        "loss on dev text": f"{found.dev_loss_before:.4f} before, {found.dev_loss:.4f} at step "
-        f"{found.kept_step} of {found.steps}, kept",
-        "sick now": f"{len(found.sick)} of {total} heads, {len(result.sick)} in the untouched model"
-        + (f": {first_few(found.sick)}" if found.sick else ""),
+        "chosen by": latest.rule,
+        "loss on dev text": f"{latest.dev_loss_before:.4f} before, {latest.dev_loss:.4f} at step "
+        f"{latest.kept_step} of {latest.steps}, kept",
+        "sick now": f"{len(latest.sick)} of {total} heads, {len(result.sick)} in the untouched "
+        "model" + (f": {first_few(latest.sick)}" if latest.sick else ""),
     }
-    if found.borderline:
-        lines["borderline"] = first_few(found.borderline)
-    lines["became sick"] = _became_sick(found)
-    lines |= {name: _zone(zone) for name, zone in found.zones.items() if zone.heads}
+    if latest.borderline:
+        lines["borderline"] = first_few(latest.borderline)
+    lines["became sick"] = _became_sick(latest)
+    lines |= {name: _zone(zone) for name, zone in latest.zones.items() if zone.heads}
     lines["since the last"] = (
-        f"{len(found.fell_sick)} healthy → sick, {len(found.got_well)} sick → healthy"
+        f"{len(latest.fell_sick)} healthy → sick, {len(latest.got_well)} sick → healthy"
     )
-    lines |= _recovered(found)
+    lines |= _recovered(latest)
     console = out()
     console.print()
-    console.print(heading(f"pass {found.number}: {len(found.operated)} heads operated on"))
+    console.print(heading(f"pass {latest.number}: {len(latest.operated)} heads operated on"))
     console.print(facts(lines))
 
 
@@ -44,14 +44,14 @@ def show_passes(result: "Passes", output: Path) -> None:
     console.print(facts(lines))
 
 
-def _became_sick(found: "Pass") -> str:
+def _became_sick(latest: "Pass") -> str:
     """Who was healthy in the untouched model, with its mass there and now."""
-    if not found.became_sick:
+    if not latest.became_sick:
         return "no head that was healthy in the untouched model"
     named = [
         f"{each.head} {each.before:.3f} → {each.after:.3f} ({each.zone}"
         f"{', borderline' if each.borderline else ''})"
-        for each in found.became_sick
+        for each in latest.became_sick
     ]
     return first_few(named)
 
@@ -65,19 +65,19 @@ def _zone(zone: "ZoneChange") -> str:
     )
 
 
-def _recovered(found: "Pass") -> dict[str, str]:
-    if found.recovery is None or found.test_change is None:
+def _recovered(latest: "Pass") -> dict[str, str]:
+    if latest.recovery is None or latest.test_change is None:
         return {
             "recovered": "not measured (--no-recovery); that a head is no longer sick proves "
             "nothing, since an untrained one is not sick either"
         }
-    said = found.recovery
+    said = latest.recovery
     return {
-        "recovered": f"{len(said.recovered)} of {len(found.operated)} heads by function; "
+        "recovered": f"{len(said.recovered)} of {len(latest.operated)} heads by function; "
         f"{len(said.no_longer_sick)} are no longer sick, as untrained ones would be (their mass is "
         f"{said.untrained_mass:.3f}), {len(said.unlike_untrained)} are unlike untrained ones",
         "ablating them": f"costs {nats(said.ablating_costs)} now, "
         f"{nats(said.more_than_before)} more than before the pass",
-        "loss on test text": f"{found.test_loss:.4f}, against the untouched model "
-        f"{nats(found.test_change)}",
+        "loss on test text": f"{latest.test_loss:.4f}, against the untouched model "
+        f"{nats(latest.test_change)}",
     }

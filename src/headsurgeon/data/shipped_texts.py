@@ -19,8 +19,8 @@ _SOURCES = ("own", "paper")
 
 def shipped_names(suffix: str) -> list[str]:
     """The names of all texts (`TEXTS`), or of all prompts (`PROMPTS`)."""
-    found = sorted(_FOLDER.glob(f"*/*{suffix}"))
-    return [f"{path.parent.name}/{path.stem}" for path in found]
+    names = sorted(_FOLDER.glob(f"*/*{suffix}"))
+    return [f"{path.parent.name}/{path.stem}" for path in names]
 
 
 def shipped_file(name: str, suffix: str) -> Path | None:

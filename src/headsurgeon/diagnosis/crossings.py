@@ -54,7 +54,7 @@ def find_crossings(
         thresholds: its `sink` is the limit.
         patience: how many measurements in a row make a crossing, 1 or more.
     """
-    found: list[Crossing] = []
+    crossings: list[Crossing] = []
     if len(mass) == 0:
         return ()
     sick = thresholds.is_sick(mass[0])
@@ -65,9 +65,9 @@ def find_crossings(
         for place in np.argwhere(streak >= patience):
             head = HeadId(int(place[0]), int(place[1]))
             kind = CAME_BACK if sick[head] else COLLAPSED
-            found.append(Crossing(head, kind, now - patience + 1, now))
+            crossings.append(Crossing(head, kind, now - patience + 1, now))
             sick[head], streak[head] = not sick[head], 0
-    return tuple(found)
+    return tuple(crossings)
 
 
 def crossed(crossings: Sequence[Crossing], kind: str, noticed: int) -> tuple[HeadId, ...]:

@@ -61,8 +61,8 @@ def check_numbers(stats: HeadStats, bounds: Mapping[str, Float[np.ndarray, "laye
 
 def write_diagnosis(content: Mapping[str, Any], path: Path | str) -> None:
     """Writes the plain data of a diagnosis, every list of numbers on one line."""
-    whole = without_nan({**header("diagnosis"), **content})
-    text = json.dumps(whole, indent=1, ensure_ascii=False)
+    complete = without_nan({**header("diagnosis"), **content})
+    text = json.dumps(complete, indent=1, ensure_ascii=False)
     # no JSON string holds a raw line break, so only the layout is changed
     lines = _LIST_OF_SCALARS.sub(lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     write_text(path, lines + "\n")

@@ -208,10 +208,10 @@ class HeadSeries:
             InputError: no such file, another kind of file, a newer schema, or a damaged line.
         """
         lines = read_text(path).split("\n")
-        whole = [line for line in lines if line.endswith("}")]
-        if len(whole) < len(lines) - 1 or not whole:
+        complete = [line for line in lines if line.endswith("}")]
+        if len(complete) < len(lines) - 1 or not complete:
             raise InputError(f"{shorten(str(path), 300)}: expected JSON lines of a {KIND}")
-        entries = [_object(line, path, number) for number, line in enumerate(whole, 1)]
+        entries = [_object(line, path, number) for number, line in enumerate(complete, 1)]
         check_header(entries[0], KIND, path)
         try:
             fields = {name: value for name, value in entries[0].items() if name not in HEADER}

@@ -177,12 +177,12 @@ def _unused(model: PreTrainedModel, config: GenerationConfig) -> dict[str, str]:
     own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
     ours = config.to_dict()
     names = [name for name in own if name not in _NO_CHOICE and not name.endswith("_token_id")]
-    found = {name: str(own[name]) for name in names if own[name] != ours.get(name)}
+    settings = {name: str(own[name]) for name in names if own[name] != ours.get(name)}
     ends = own.get("eos_token_id")
     theirs = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
     if theirs - set(config.eos_token_id or ()):
-        found["eos_token_id"] = str(ends)
-    return found
+        settings["eos_token_id"] = str(ends)
+    return settings
 
 
 def _complete(

@@ -123,12 +123,12 @@ def quarters(layers: int) -> list[range]:
 
 
 def _checked(group: Sequence[int], layout: Layout) -> tuple[int, ...]:
-    chosen = tuple(sorted(set(group)))
-    if not chosen or chosen[0] < 0 or chosen[-1] >= layout.layers:
+    numbers = tuple(sorted(set(group)))
+    if not numbers or numbers[0] < 0 or numbers[-1] >= layout.layers:
         raise SettingsError(
             f"expected groups of layers from 0 to {layout.layers - 1}, got {list(group)}"
         )
-    return chosen
+    return numbers
 
 
 @contextmanager

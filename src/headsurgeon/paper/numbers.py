@@ -83,12 +83,12 @@ def published_number(
     Raises:
         SettingsError: there is none, or more than one text was measured.
     """
-    found = published(model, stage, quantity, on)
-    if len(found) != 1:
-        texts = ", ".join(each.measured_on for each in found)
+    numbers = published(model, stage, quantity, on)
+    if len(numbers) != 1:
+        texts = ", ".join(each.measured_on for each in numbers)
         raise SettingsError(
             f"expected one published number, {quantity} of {model} ({stage})"
             + (f" on {on}" if on else "")
-            + (f"; there are several, on {texts}: say which" if found else "; there is none")
+            + (f"; there are several, on {texts}: say which" if numbers else "; there is none")
         )
-    return found[0]
+    return numbers[0]

@@ -38,19 +38,19 @@ class RecoveredHeads(Record):
     untrained_mass: Finite
 
     @classmethod
-    def of(cls, found: Recovery) -> "RecoveredHeads":
+    def of(cls, recovery: Recovery) -> "RecoveredHeads":
         """A summary of what was found on one text."""
 
         def named(mask: np.ndarray) -> tuple[HeadName, ...]:
-            return tuple(head for head, yes in zip(found.heads, mask, strict=True) if yes)
+            return tuple(head for head, yes in zip(recovery.heads, mask, strict=True) if yes)
 
         return cls(
-            no_longer_sick=named(found.left_sick),
-            unlike_untrained=named(found.unlike_null),
-            recovered=found.recovered,
-            ablating_costs=found.revived[0].joint,
-            more_than_before=found.function[0],
-            untrained_mass=found.null_mass[0],
+            no_longer_sick=named(recovery.left_sick),
+            unlike_untrained=named(recovery.unlike_null),
+            recovered=recovery.recovered,
+            ablating_costs=recovery.revived[0].joint,
+            more_than_before=recovery.function[0],
+            untrained_mass=recovery.null_mass[0],
         )
 
 

@@ -169,9 +169,11 @@ class PassSequence:
         revived = self._recovery(patient, place)
         patient.merge()
         after = self._diagnosis(place / DIAGNOSIS, f"the model after pass {number}", anew=True)
-        found = self._found(number, in_words(rule), patient.plan, run, now, after, revived)
-        self._keep(passes=(*self.result.passes, found))
-        self.observer.finished(found)
+        finished_pass = self._summed_up(
+            number, in_words(rule), patient.plan, run, now, after, revived
+        )
+        self._keep(passes=(*self.result.passes, finished_pass))
+        self.observer.finished(finished_pass)
         return None
 
     def _plan(self, rule: Plan | dict[str, Any], now: Diagnosis) -> Plan:
@@ -195,11 +197,11 @@ class PassSequence:
         if self.texts.tested is None:
             return None
         self.observer.measuring("whether the heads recovered")
-        found = recovery(patient, self.texts.tested, sick_mass=self.thresholds.sink)
-        found.save(place / RECOVERY)
-        return found
+        recovered = recovery(patient, self.texts.tested, sick_mass=self.thresholds.sink)
+        recovered.save(place / RECOVERY)
+        return recovered
 
-    def _found(
+    def _summed_up(
         self,
         number: int,
         rule: str,
@@ -241,6 +243,8 @@ class PassSequence:
 
     def _drift(self, after: Diagnosis, place: Path) -> Drift:
         everything = joined_plan([patient.plan for patient in self.patients])
-        found = drift(self.untouched.stats, after.stats, everything, sick_mass=self.thresholds.sink)
-        found.save(place / DRIFT)
-        return found
+        drifted = drift(
+            self.untouched.stats, after.stats, everything, sick_mass=self.thresholds.sink
+        )
+        drifted.save(place / DRIFT)
+        return drifted

@@ -22,7 +22,7 @@ class PassObserver(Protocol):
     def stepped(self, event: StepEvent) -> None:
         """An optimiser step was made."""
 
-    def finished(self, found: Pass) -> None:
+    def finished(self, latest: Pass) -> None:
         """A pass came to its end."""
 
 
@@ -38,5 +38,5 @@ class Silent:
     def stepped(self, event: StepEvent) -> None:
         """Nothing."""
 
-    def finished(self, found: Pass) -> None:
+    def finished(self, latest: Pass) -> None:
         """Nothing."""

@@ -97,10 +97,11 @@ class Calibration:
         The input of the lowest layer, averaged over all places where a token stands: after a norm
         of the embedding, if there is one, and with learned positions averaged out.
         """
-        found = self._inputs_of(self._layout.block(0))
+        vectors = self._inputs_of(self._layout.block(0))
         known, index = self.tokens.unique(return_inverse=True)
         flat = index.flatten()
-        sums = found.new_zeros(len(known), found.shape[-1]).index_add_(0, flat, found.flatten(0, 1))
+        sums = vectors.new_zeros(len(known), vectors.shape[-1])
+        sums.index_add_(0, flat, vectors.flatten(0, 1))
         means = sums / flat.bincount(minlength=len(known))[:, None]
         by_place: Tensor = means[index]
         return by_place
@@ -161,8 +162,8 @@ class Calibration:
             with self._running():
                 for batch in batches(self.tokens):
                     self._forward(batch)
-                    for layer, found in contexts.items():
-                        context = split_heads(found.pop(), layout.output, layout.head_dim).float()
+                    for layer, kept in contexts.items():
+                        context = split_heads(kept.pop(), layout.output, layout.head_dim).float()
                         mean[layer] += context.sum((0, 2))
                         energy[layer] += context.square().sum((0, 2, 3))
         finally:
@@ -171,11 +172,11 @@ class Calibration:
         return mean / self.tokens.numel(), energy / self.tokens.numel()
 
     def _inputs_of(self, path: str) -> Float[Tensor, "window row hidden"]:
-        found: list[Tensor] = []
-        with self._running(), _listening(self._model.get_submodule(path), found):
+        kept: list[Tensor] = []
+        with self._running(), _listening(self._model.get_submodule(path), kept):
             for batch in batches(self.tokens):
                 self._forward(batch)
-        return torch.cat(found).float()
+        return torch.cat(kept).float()
 
     def _forward(self, batch: Int[Tensor, "batch row"]) -> None:
         self._model.base_model(input_ids=batch, use_cache=False)
@@ -193,19 +194,19 @@ class Calibration:
                     parameter.requires_grad_(True)
 
 
-def _keep(found: list[Tensor]) -> Callable[..., None]:
+def _keep(kept: list[Tensor]) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: tuple[Any, ...], named: Any = None) -> None:
         # layers are handed their hidden state by position or by name
         tensor = inputs[0] if inputs else named["hidden_states"]
-        found.append(tensor.detach())
+        kept.append(tensor.detach())
 
     return hook
 
 
 @contextmanager
-def _listening(module: nn.Module, found: list[Tensor]) -> Iterator[None]:
+def _listening(module: nn.Module, kept: list[Tensor]) -> Iterator[None]:
     """While open, what enters a module first is noted."""
-    handle = module.register_forward_pre_hook(_keep(found), with_kwargs=True)
+    handle = module.register_forward_pre_hook(_keep(kept), with_kwargs=True)
     try:
         yield
     finally:

@@ -147,12 +147,12 @@ def _regression(
     inputs: Float[Tensor, "window row hidden"], targets: Float[Tensor, "window row width"]
 ) -> tuple[Float[Tensor, "width hidden"], Float[Tensor, " width"]]:
     """Weight and bias of the ridge regression of targets on inputs."""
-    flat, wanted = inputs.flatten(0, 1), targets.flatten(0, 1)
-    mean, centre = flat.mean(dim=0), wanted.mean(dim=0)
+    flat, target = inputs.flatten(0, 1), targets.flatten(0, 1)
+    mean, centre = flat.mean(dim=0), target.mean(dim=0)
     centred = flat - mean
     covariance = centred.T @ centred / len(flat)
     ridge = _RIDGE * covariance.diagonal().mean() * torch.eye(len(mean)).to(covariance)
-    weight = torch.linalg.solve(covariance + ridge, centred.T @ (wanted - centre) / len(flat)).T
+    weight = torch.linalg.solve(covariance + ridge, centred.T @ (target - centre) / len(flat)).T
     return weight, centre - weight @ mean
 
 

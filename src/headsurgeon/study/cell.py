@@ -113,7 +113,7 @@ def _computed(
     before, nulls = _stock(study, prepared, folder, arm, learner, texts)
     learner.merge()
     scores = score(learner.model, texts, heads, statistics=study.windows.statistics)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "scored": scores.scored,
         "heads": scores.heads,
         "operated": tuple(map(str, heads)),
@@ -121,14 +121,14 @@ def _computed(
         "patch": learner.file_name if trained is not None else None,
     }
     if before:
-        found["drift"] = {
+        result["drift"] = {
             name: drift(before[name].stats, scores.conditions[name].stats, learner.plan).model_dump(
                 mode="json", include=DRIFT
             )
             for name in texts
         }
-        found["recovery"] = _recovered(study, learner.plan, texts, before, scores, nulls)
-    return found
+        result["recovery"] = _recovered(study, learner.plan, texts, before, scores, nulls)
+    return result
 
 
 def _as_it_is(
@@ -173,14 +173,14 @@ def _trained(study: Study, folder: Path, opened: OpenCell, on_step: OnStep | Non
     )
 
 
-def _take(found: Path, place: Path) -> None:
+def _take(run: Path, place: Path) -> None:
     """Moves the run of a search into the folder of the cell that would train the same again.
 
     Whether it is the same the training itself checks, and then finds that all of it is done.
     """
-    if (found / RUN_NAME).exists() and not any(place.iterdir()):
+    if (run / RUN_NAME).exists() and not any(place.iterdir()):
         place.rmdir()
-        found.rename(place)
+        run.rename(place)
 
 
 def _stock(
@@ -204,18 +204,18 @@ def _stock(
     before = {}
     for name, windows in texts.items():
         stats = Diagnosis.load(stock_file(folder, name)).stats
-        whole = stock.scored[name].evaluation(study.model)
+        untouched_loss = stock.scored[name].evaluation(study.model)
         if tuple(map(str, patient.plan.operated)) == stock.operated:
             less = stock.scored[name].evaluation(study.model, ablated="zero")
             ablation = Ablation(
                 mode="zero",
-                joint=difference(less, whole),
+                joint=difference(less, untouched_loss),
                 singles={},
-                baseline=whole,
+                baseline=untouched_loss,
                 ablated=less,
             )
         else:
-            ablation = ablate(model, patient.plan, windows, singles=False, baseline=whole)
+            ablation = ablate(model, patient.plan, windows, singles=False, baseline=untouched_loss)
         before[name] = StatsAndAblation(stats, ablation)
     return before, untrained_heads(study, prepared, folder, model, patient.plan, texts)
 
@@ -228,19 +228,19 @@ def _recovered(
     scores: Scores,
     nulls: ByText,
 ) -> Recovered:
-    found = recovery_from(
+    recovery = recovery_from(
         [before[name] for name in texts],
         [scores.conditions[name] for name in texts],
         [nulls[name] for name in texts],
         plan.operated,
         sick_mass=study.plan.sink,
     )
-    names = [str(head) for head in found.heads]
+    names = [str(head) for head in recovery.heads]
     return Recovered(
         heads=tuple(names),
-        left_sick=tuple(n for n, yes in zip(names, found.left_sick, strict=True) if yes),
-        unlike_null=tuple(n for n, yes in zip(names, found.unlike_null, strict=True) if yes),
-        functional=found.functional,
-        recovered=tuple(map(str, found.recovered)),
-        null_mass={name: float(m.mean()) for name, m in zip(texts, found.null, strict=True)},
+        left_sick=tuple(n for n, yes in zip(names, recovery.left_sick, strict=True) if yes),
+        unlike_null=tuple(n for n, yes in zip(names, recovery.unlike_null, strict=True) if yes),
+        functional=recovery.functional,
+        recovered=tuple(map(str, recovery.recovered)),
+        null_mass={name: float(m.mean()) for name, m in zip(texts, recovery.null, strict=True)},
     )

@@ -161,7 +161,7 @@ def decisions_of(results: StudyResults) -> list[Decision]:
 def questions_of(results: StudyResults) -> list[Question]:
     """The contrasts, one question per training text and scored text, as far as cells are done."""
     study = results.study
-    found = []
+    questions = []
     for contrast in study.contrasts:
         trains = any(study.arm(name).trains for name in (contrast.arm, contrast.against))
         for trained_on in study.train_on if trains else study.train_on[:1]:
@@ -171,8 +171,8 @@ def questions_of(results: StudyResults) -> list[Question]:
             for text in _texts(results, contrast, trained_on) if pairs else ():
                 rows = [_difference(contrast, a, b, text) for a, b in pairs]
                 tokens = np.array(pairs[0][0].scored[text].tokens)
-                found.append(Question(contrast, trained_on, text, np.stack(rows), tokens))
-    return found
+                questions.append(Question(contrast, trained_on, text, np.stack(rows), tokens))
+    return questions
 
 
 def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
@@ -183,7 +183,7 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     study = results.study
     if not any(arm.name == ceiling for arm in study.arms):
         return []
-    found = []
+    shares = []
     stock = untouched(results)
     for arm in (arm for arm in study.arms if arm.trains and arm.model == "subject"):
         for trained_on in study.train_on:
@@ -196,7 +196,7 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
             value, low, high = (
                 None if np.isnan(bound) else bound for bound in (share.value, share.low, share.high)
             )
-            found.append(
+            shares.append(
                 Share(
                     arm=arm.name,
                     trained_on=trained_on,
@@ -207,7 +207,7 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
                     gap=difference(sick, reached).value,
                 )
             )
-    return found
+    return shares
 
 
 def _pairs(

@@ -60,13 +60,13 @@ class Keyed(StudyFile):
             StudyError: it is another key's.
             InputError: as for `load`.
         """
-        found = cls.load(path)
-        if found.key != key:
+        result = cls.load(path)
+        if result.key != key:
             raise StudyError(
                 f"{path} is of other settings, versions or text than this study's; choose another "
                 f"folder, or {cls.remedy}"
             )
-        return found
+        return result
 
 
 class Prepared(StudyFile):
@@ -191,12 +191,12 @@ def untrained_file(folder: Path, key: str) -> Path:
 
 def cells_of(study: Study) -> tuple[Cell, ...]:
     """Every cell of a study: arms in order, of each the texts and seeds that matter to it."""
-    found = []
+    cells = []
     for arm in study.every_arm:
         texts = study.train_on if arm.trains else ("",)
         seeds: tuple[int | None, ...] = study.seeds if arm.seeded else (None,)
-        found += [Cell(arm.name, text, seed) for text in texts for seed in seeds]
-    return tuple(found)
+        cells += [Cell(arm.name, text, seed) for text in texts for seed in seeds]
+    return tuple(cells)
 
 
 def folder_of(folder: Path, cell: Cell) -> Path:
@@ -257,18 +257,18 @@ def load_results(folder: Path | str) -> StudyResults:
     return StudyResults(folder, study, tuple(done), tuple(missing))
 
 
-def _of_study(study: Study, cell: Cell, found: CellResult, path: Path) -> CellResult:
+def _of_study(study: Study, cell: Cell, result: CellResult, path: Path) -> CellResult:
     """The result, if it is of this cell and, unless it failed, of every text of the study."""
     texts = {text.name for text in study.texts}
-    known = {*found.scored, *found.heads, *found.drift}
-    complete = found.status == "failed" or texts == set(found.scored) == set(found.heads)
-    if found.cell != cell or not known <= texts or not complete:
+    known = {*result.scored, *result.heads, *result.drift}
+    complete = result.status == "failed" or texts == set(result.scored) == set(result.heads)
+    if result.cell != cell or not known <= texts or not complete:
         raise OutputError(
             f"{path}: expected the cell {cell} on the texts {', '.join(sorted(texts))}, found "
-            f"{found.cell} on {', '.join(sorted(known)) or 'none'}; remove it, and the cell is "
+            f"{result.cell} on {', '.join(sorted(known)) or 'none'}; remove it, and the cell is "
             "computed again"
         )
-    return found
+    return result
 
 
 def untouched(results: StudyResults) -> CellResult:
@@ -277,7 +277,7 @@ def untouched(results: StudyResults) -> CellResult:
     Raises:
         OutputError: the study has not been prepared.
     """
-    found = results.of(UNTOUCHED)
-    if not found:
+    cells = results.of(UNTOUCHED)
+    if not cells:
         raise OutputError(f"{results.folder}: the untouched model has not been scored yet")
-    return found[0]
+    return cells[0]

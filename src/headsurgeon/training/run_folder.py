@@ -188,14 +188,14 @@ def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
     versions wrote `fused` for both, and for what was asked. They also had hyphens in the names of
     starts.
     """
-    found = flat(identity)
+    entries = flat(identity)
     for name in ("init", "output_start"):
-        if isinstance(found.get(name), str):
-            found[name] = snake_case(found[name])
+        if isinstance(entries.get(name), str):
+            entries[name] = snake_case(entries[name])
     for name in ("attention", "settings.attention"):
-        if found.get(name) in ("tiles", "kernel", "fused"):
-            found[name] = "fast"
-    return found
+        if entries.get(name) in ("tiles", "kernel", "fused"):
+            entries[name] = "fast"
+    return entries
 
 
 def _shown(content: Mapping[str, Any], name: str) -> str:
@@ -204,8 +204,8 @@ def _shown(content: Mapping[str, Any], name: str) -> str:
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Without nesting: `settings.length` for what stands in `settings`."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, value in content.items():
         nested = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
+        entries |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return entries
