@@ -186,3 +186,15 @@ def test_a_dtype_may_be_named_as_on_the_command_line(tmp_path: Path) -> None:
     assert torch.isfinite(model(tokens()).logits).all()
     with pytest.raises(SettingsError, match="expected a dtype"):
         hs.load(str(tmp_path), dtype="float9")
+
+
+def test_a_configuration_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    stored(tmp_path, "llama")
+    path = tmp_path / "config.json"
+    before = path.read_text(encoding="utf-8")
+    configure(tmp_path, rope_theta=500_000.0)
+    with pytest.raises(ModelError, match=r"rope_theta is 500000\.0, and 10000\.0 in rope_param"):
+        hs.load(str(tmp_path))
+    path.write_text(before.replace("{", '{"num_attention_heads": 8,', 1), encoding="utf-8")
+    with pytest.raises(ModelError, match="num_attention_heads stands there twice"):
+        hs.load(str(tmp_path))

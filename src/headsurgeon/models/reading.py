@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, causes_of
+from headsurgeon.models.cached import CONFIG
 
 # read by transformers or tokenizers wherever they lie in a checkpoint folder
 _JSON_FILES = (
@@ -136,7 +137,9 @@ def check_json_files(spec: str, folder: Path) -> None:
         if not path.is_file():
             raise ModelError(f"{spec}: {name} is no file that can be read")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            # not of a tokenizer, whose vocabulary is large
+            hook = _once if name == CONFIG else None
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=hook)
         except OSError as error:
             raise ModelError(f"{spec}: {name} cannot be read: {error.strerror or error}") from error
         except RecursionError as error:
@@ -153,11 +156,29 @@ def check_json_files(spec: str, folder: Path) -> None:
             _check_index(spec, folder, name, content)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which every name has one value: the libraries take the last of several."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content and content[name] != value:
+            raise ValueError(f"{name[:60]} stands there twice, with different values")
+        content[name] = value
+    return content
+
+
 def _check_config(spec: str, content: Mapping[str, Any]) -> None:
     where = f"{spec}: config.json"
     kind = content.get("model_type")
     if kind is not None and not isinstance(kind, str):
         raise ModelError(f"{where}: expected text as model_type, found {type(kind).__name__}")
+    rotary = content.get("rope_parameters")
+    named = [content, rotary if isinstance(rotary, dict) else {}]
+    thetas = [found["rope_theta"] for found in named if found.get("rope_theta") is not None]
+    if len(thetas) == 2 and thetas[0] != thetas[1]:
+        raise ModelError(
+            f"{where}: rope_theta is {str(thetas[0])[:40]}, and {str(thetas[1])[:40]} in "
+            "rope_parameters, which alone counts; remove the one that is wrong"
+        )
     for nested in (content, *(v for v in content.values() if isinstance(v, dict))):
         for name, most in _COUNTS.items():
             value = nested.get(name)
