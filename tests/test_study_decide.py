@@ -1,11 +1,17 @@
 """Claims about decisions, on synthetic losses whose truth is known: no model is needed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsurgeon.scores import crossed_draws
 from headsurgeon.study import Contrast, Question, decide
+from headsurgeon.study.cell_parts import Scored
+from headsurgeon.study.decision_rule import _difference, _outcome, _p_value, _pairs
+from headsurgeon.study.results import CellResult
 
 LEVEL = 0.9
 DRAWS = 800
@@ -83,3 +89,74 @@ def test_the_order_of_the_contrasts_does_not_matter(order: list[int]) -> None:
     expected = decide(questions, LEVEL, 200)
     found = decide([questions[index] for index in order], LEVEL, 200)
     assert found == [expected[index] for index in order]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "outcome"),
+    [
+        (-0.3, -0.2, 0.1, "better"),
+        (-0.3, -0.1, 0.1, "undecided"),
+        (0.2, 0.3, 0.1, "worse"),
+        (0.1, 0.3, 0.1, "undecided"),
+        (-0.05, 0.05, 0.1, "equivalent"),
+        (-0.1, 0.05, 0.1, "undecided"),
+        (-0.05, 0.1, 0.1, "undecided"),
+        (0.0, 0.0, 0.0, "undecided"),
+        (-0.1, 0.1, 0.0, "undecided"),
+        (np.nan, np.nan, 0.1, "undecided"),
+    ],
+)
+def test_an_interval_decides_only_if_it_lies_wholly_on_one_side_of_the_margin(
+    low: float, high: float, margin: float, outcome: str
+) -> None:
+    assert _outcome(low, high, margin) == outcome
+
+
+def test_the_clearness_of_a_contrast_counts_draws_beyond_the_margin_on_both_sides() -> None:
+    sample = np.array([-3.0, -2.0, -1.0, 1.0] + [-4.0] * 15)
+    # at or above -1: two of nineteen, and one more for the sample itself
+    assert _p_value(sample, 1.0) == pytest.approx(2 * 3 / 20)
+    assert _p_value(-sample, 1.0) == pytest.approx(2 * 3 / 20)
+    assert _p_value(np.array([-0.5, 0.5]), 1.0) == 1.0
+    assert _p_value(np.array([np.nan, -5.0]), 0.0) == 1.0
+
+
+def test_a_decision_holds_the_quantiles_of_its_draws_and_what_they_could_have_shown() -> None:
+    asked = question(0.01, np.random.default_rng(8), margin=0.002)
+    found = decide([asked], LEVEL, DRAWS)[0]
+    value, drawn = crossed_draws(asked.paired, asked.tokens, draws=DRAWS)
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    assert [found.value, found.low, found.high] == pytest.approx([value, low, high])
+    # half the width is z(95 %) standard errors; 80 % power takes z(80 %) more
+    known = (high - low) / 2 * (1 + 0.8416212 / 1.6448536)
+    assert found.minimum_detectable == pytest.approx(known, rel=1e-6)
+    assert (found.documents, found.seeds, found.level, found.margin) == (30, 3, LEVEL, 0.002)
+    assert (found.arm, found.against, found.text, found.trained_on) == ("a", "b", "code", "code")
+
+
+def test_what_recovers_is_asked_of_the_cost_of_ablating() -> None:
+    contrast = Contrast(name="works", question="recovers", arm="a", against="b")
+
+    def cell(nll: list[float], ablated: list[float]) -> CellResult:
+        scored = Scored.model_construct(
+            tokens=(10, 20), nll=tuple(nll), ablated={"zero": tuple(ablated)}
+        )
+        return CellResult.model_construct(scored={"code": scored})
+
+    # ablating costs 5 and 8 nats after, 1 and 2 before
+    after, before = cell([20.0, 40.0], [25.0, 48.0]), cell([21.0, 42.0], [22.0, 44.0])
+    rows = _difference(contrast, after, before, "code")
+    np.testing.assert_allclose(rows, [-4.0 / 10, -6.0 / 20])
+
+
+def test_cells_are_paired_by_seed_and_what_has_none_with_every_one() -> None:
+    def cells(*seeds: int | None) -> list[CellResult]:
+        return [CellResult.model_construct(seed=seed) for seed in seeds]
+
+    def seeds_of(first: list[CellResult], second: list[CellResult]) -> list[tuple[Any, Any]]:
+        return [(one.seed, other.seed) for one, other in _pairs(first, second)]
+
+    assert seeds_of(cells(0, 1, 2), cells(2, 1, 5)) == [(1, 1), (2, 2)]
+    assert seeds_of(cells(0, 1), cells(None)) == [(0, None), (1, None)]
+    assert seeds_of(cells(None), cells(0, 1)) == [(None, 0), (None, 1)]
+    assert seeds_of(cells(), cells(0)) == []
