@@ -21,7 +21,7 @@ from typer.testing import Result
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.head_map import HeadMap
 from headsurgeon.cli.main import EXAMPLES
-from headsurgeon.cli.options import first_last
+from headsurgeon.cli.option_texts import first_last
 from headsurgeon.cli.progress import duration
 from headsurgeon.cli.summary import counts_table
 from headsurgeon.diagnosis import Diagnosis

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BitsAndBytesConfig
 
-from headsurgeon.cli import options
+from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.loading import open_model
 from headsurgeon.errors import PatchError, SettingsError
 from headsurgeon.models import load
@@ -83,10 +83,10 @@ def test_what_is_no_limit_is_refused_with_an_example(option: str, value: str) ->
 
 
 def test_limits_are_for_the_cpu_or_by_device() -> None:
-    assert options.memory_limits("2GB") == {"cpu": "2GB"}
-    assert options.memory_limits("0=20gib, cpu=1.5 GB") == {0: "20GiB", "cpu": "1.5GB"}
+    assert option_texts.memory_limits("2GB") == {"cpu": "2GB"}
+    assert option_texts.memory_limits("0=20gib, cpu=1.5 GB") == {0: "20GiB", "cpu": "1.5GB"}
     with pytest.raises(SettingsError, match="0=20GB,cpu=8GB"):
-        options.memory_limits("0:20GB")
+        option_texts.memory_limits("0:20GB")
 
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
@@ -139,7 +139,7 @@ def test_code_that_comes_with_a_model_takes_the_option(
 )
 def test_a_limit_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        options.memory_limits(text)
+        option_texts.memory_limits(text)
 
 
 def test_a_limit_for_a_gpu_that_is_not_there_is_refused_before_the_model_is_looked_for() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headsurgeon.cli.options import first_last, memory_limits
+from headsurgeon.cli.option_texts import first_last, memory_limits
 from headsurgeon.errors import SettingsError
 from headsurgeon.models.forward import batches
 from tests.clinic import run

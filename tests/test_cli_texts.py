@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
-from headsurgeon.cli.options import mixed_corpus
+from headsurgeon.cli.option_texts import mixed_corpus
 from headsurgeon.diagnosis import Diagnosis
 from headsurgeon.errors import CorpusError, SettingsError
 from headsurgeon.training import TrainSettings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headsurgeon.cli import options
+from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.console import busy, facts, heading, nats, out, percent, table
 from headsurgeon.cli.loading import read_windows
 from headsurgeon.cli.models_in_turn import in_turn
@@ -92,7 +92,7 @@ def layers(
 
 
 def _groups(text: str) -> list[range]:
-    parts = [options.first_last(part, "--groups") for part in text.split(",")]
+    parts = [option_texts.first_last(part, "--groups") for part in text.split(",")]
     ranges = [range(part[0], part[1] + 1) for part in parts if part is not None]
     if not all(ranges):
         raise SettingsError(f"--groups: expected ranges such as 0-5,6-11, got {text!r}")

@@ -4,7 +4,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from headsurgeon.cli.console import busy
-from headsurgeon.cli.options import FrozenLoading, Loading, memory_limits
+from headsurgeon.cli.option_texts import memory_limits
+from headsurgeon.cli.options import FrozenLoading, Loading
 from headsurgeon.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headsurgeon.cli import options
+from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.console import busy, command_line, facts, heading, out, show_next
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
@@ -108,7 +108,7 @@ def operate(
     from headsurgeon.planning import Plan
 
     settings = settings_of(preset, vars(training))
-    corpus = options.mixed_corpus(corpora, weights)
+    corpus = option_texts.mixed_corpus(corpora, weights)
     if repeating.passes is not None:
         if dry_run:
             raise SettingsError("--dry-run says what one --plan takes; leave out --passes")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headsurgeon.cli import options
+from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.console import busy, out, show_next
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
@@ -192,8 +192,8 @@ def plan(
     asked = {
         "rule": rule_name,
         "heads": None if heads is None else heads.split(","),
-        "band": options.first_last(band, "--band"),
-        "layers": options.first_last(layers, "--layers"),
+        "band": option_texts.first_last(band, "--band"),
+        "layers": option_texts.first_last(layers, "--layers"),
         "column": column,
         "watch": () if watch is None else watch.split(","),
         "untouched": None if untouched is None else Diagnosis.load(_file_of(untouched)),
