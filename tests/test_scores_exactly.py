@@ -199,7 +199,7 @@ def test_the_share_recovered_is_a_ratio_of_sums_in_every_draw() -> None:
 
 def test_a_share_needs_a_gap_in_nearly_all_draws_and_leaves_the_others_out() -> None:
     """The gap hangs on few documents: a draw without them has none."""
-    for bearing, defined in ((3, False), (8, True)):
+    for bearing, defined in ((4, False), (8, True)):
         gap = np.zeros(40)
         gap[:bearing] = 5.0
         nll = np.full(40, 20.0)
@@ -207,6 +207,8 @@ def test_a_share_needs_a_gap_in_nearly_all_draws_and_leaves_the_others_out() -> 
         counts = resamples(40, 10_000, np.random.default_rng(0))
         lost = float(np.mean(counts @ gap <= 0.0))
         assert (0.0 < lost <= 0.005) == defined
+        # the gap itself is clear in both
+        assert difference(given[0], given[2]).above_zero
         share = recovered_share(*given)
         expected = [0.5, 0.5, 0.5] if defined else [math.nan] * 3
         assert [share.value, share.low, share.high] == pytest.approx(expected, nan_ok=True)
