@@ -159,3 +159,14 @@ def test_prepared_json_is_read_by_the_report_as_by_the_study(study: Path) -> Non
             hs.write_report(study)
     finally:
         path.write_text(before)
+
+
+def test_a_loss_of_minus_infinity_is_no_loss(tmp_path: Path) -> None:
+    cls, result = results()["Evaluation"]
+    path = tmp_path / "losses.json"
+    result.save(path)
+    content = json.loads(path.read_text())
+    content["per_document"][0]["nll"] = "-Infinity"
+    path.write_text(json.dumps(content))
+    with pytest.raises(HeadsurgeonError, match="expected a loss above"):
+        cls.load(path)

@@ -185,6 +185,8 @@ class Evaluation(Result):
         sizes = {len(array) for array in arrays if array is not None}
         if sizes != {len(self.documents)}:
             raise ValueError("expected a loss, tokens and length of each document")
+        if np.isneginf(self.document_nll).any():
+            raise ValueError("expected a loss above −∞ of each document")
         return self
 
     @model_serializer(mode="wrap")
