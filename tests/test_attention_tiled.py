@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from headsurgeon.attention import head_threads
 from headsurgeon.attention import tiled_attention as module
 from headsurgeon.attention.tiled_attention import tiled_attention, tiles_are_faster
-from headsurgeon.attention.tiled_scores import NUMBERS, ROWS, TiledScores
+from headsurgeon.attention.tiled_scores import NUMBERS, ROWS, Tile, TiledScores, spare
 from headsurgeon.errors import StateError
 from tests.test_attention import dense, drawn, geometric
 
@@ -117,18 +118,23 @@ def test_another_precision_is_refused(dtype: torch.dtype) -> None:
         tiled_attention(query, key, value, torch.zeros(2, 4), 0.3)
 
 
-@given(heads=st.integers(1, 40), rows=st.integers(1, 1500))
+@given(heads=st.integers(1, 40), rows=st.integers(1, 1500), worth=st.sampled_from([0, 2**22]))
 def test_tiles_cover_every_row_of_every_head_once_and_fit_the_scratch_memory(
-    heads: int, rows: int
+    heads: int, rows: int, worth: int
 ) -> None:
     empty = torch.empty(heads, rows, 0)
     tiles = TiledScores(empty, empty, torch.zeros(1, rows), 1.0, held=1)
     seen = torch.zeros(heads, rows, dtype=torch.long)
-    for tile in tiles:
+
+    def look(tile: Tile, scratch: Tensor) -> None:
         seen[tile.heads, tile.rows] += 1
         assert tile.keys == slice(0, tile.rows.stop)
-        assert tiles.spare(tile, 0).shape == tile.shape
-        assert tiles.spare(tile, 0).numel() <= max(NUMBERS, ROWS * rows)
+        assert spare(tile, scratch, 0).shape == tile.shape
+        assert spare(tile, scratch, 0).numel() <= max(NUMBERS, ROWS * rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_threads, "WORTH", worth)
+        tiles.each(look)
     assert (seen == 1).all()
 
 

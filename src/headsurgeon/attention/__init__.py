@@ -5,7 +5,8 @@
 Statistics of the rows (`row_statistics.py` says which), by three ways with one result:
 
 - `blocked_statistics.py`: in blocks of queries; exact for any mask, and the reference;
-- `tiled_statistics.py`: in tiles that fit a processor's cache (`tiled_scores.py`);
+- `tiled_statistics.py`: in tiles that fit a processor's cache (`tiled_scores.py`), heads shared out
+  over threads (`head_threads.py`);
 - `kernel_statistics.py`: by one call of a fused kernel (`private_operators.py`).
 
 Attention itself, with a bias on the keys, forward and backward:

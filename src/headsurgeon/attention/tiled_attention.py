@@ -17,7 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsurgeon.attention.tiled_scores import TILED_DEVICES, TiledScores
+from headsurgeon.attention.tiled_scores import (
+    TILED_DEVICES,
+    Scratch,
+    Tile,
+    TiledScores,
+    spare,
+)
 from headsurgeon.errors import StateError
 
 # Probabilities below this are 0. Far below what fp32 can add to 1; products of still smaller ones
@@ -72,13 +78,18 @@ def _forward(
     tiles = TiledScores(query, key, key_bias, scale, held=1)
     output = torch.empty_like(value)
     lse = query.new_empty(*query.shape[:2], 1)
-    for tile in tiles:
-        scores = tiles.of(tile)
+
+    def attend(tile: Tile, scratch: Scratch) -> None:
+        scores = tiles.of(tile, scratch)
         largest = scores.amax(-1, keepdim=True)
         weights = _probabilities(scores, largest)
         total = weights.sum(-1, keepdim=True)
-        output[tile.heads, tile.rows] = (weights @ value[tile.heads, tile.keys]).div_(total)
+        # written where it belongs: a thread that allocates waits for the system, page by page
+        context = output[tile.heads, tile.rows]
+        torch.bmm(weights, value[tile.heads, tile.keys], out=context).div_(total)
         lse[tile.heads, tile.rows] = largest + total.log2()
+
+    tiles.each(attend)
     return output, lse
 
 
@@ -103,15 +114,18 @@ def _backward(
         torch.zeros_like(key),
         torch.zeros_like(value),
     )
-    for tile in tiles:
+
+    def descend(tile: Tile, scratch: Scratch) -> None:
         rows, keys = (tile.heads, tile.rows), (tile.heads, tile.keys)
-        weights = _probabilities(tiles.of(tile), lse[rows])
+        weights = _probabilities(tiles.of(tile, scratch), lse[rows])
         of_value[keys].baddbmm_(weights.transpose(1, 2), gradient[rows])
-        of_scores = tiles.spare(tile, 1)
+        of_scores = spare(tile, scratch, 1)
         torch.bmm(gradient[rows], value[keys].transpose(1, 2), out=of_scores)
         of_scores.sub_(mean[rows]).mul_(weights)
-        of_query[rows] = of_scores @ key[keys]
+        torch.bmm(of_scores, key[keys], out=of_query[rows])
         of_key[keys].baddbmm_(of_scores.transpose(1, 2), query[rows])
+
+    tiles.each(descend)
     return of_query.mul_(scale), of_key.mul_(scale), of_value
 
 

@@ -6,16 +6,20 @@ thing: every pass over it costs little. Statistics
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headsurgeon.attention.head_threads import share_out, threads_for
+
+# The numbers that one thread may write over.
+Scratch = Float[Tensor, "place number"]
 # Query rows of a tile: more would compute more scores of later keys, fewer make products slow.
 ROWS = 128
-# Scores held at a time: enough heads to keep every thread busy, few enough for the caches.
+# Scores a thread holds at a time: enough for operations to be large, few enough for the caches.
 NUMBERS = 2**20
 # exp takes twice the time of exp2, so scores are in units of log 2.
 UNIT = math.log(2)
@@ -48,7 +52,7 @@ class TiledScores:
         query, key: contiguous, fp32; heads of all windows one after another.
         key_bias: added to the scaled scores, for the heads of one window or of all.
         scale: factor on query·key.
-        held: how many tiles of scratch memory are needed, that of the scores included.
+        held: how many tiles of scratch memory each thread needs, that of the scores included.
     """
 
     def __init__(
@@ -65,24 +69,34 @@ class TiledScores:
         self._bias = (key_bias / UNIT).repeat(len(query) // len(key_bias), 1)[:, None]
         # added rather than filled in by a mask, which takes several times as long
         self._later = query.new_full((ROWS, ROWS), -torch.inf).triu(1)
+        heads, rows, _ = query.shape
+        self._threads = threads_for(query.device, heads, heads * rows * rows)
         # memory that is allocated again for every tile comes from the system, page by page
-        largest = max((math.prod(tile.shape) for tile in self), default=0)
-        self._scratch = query.new_empty(held, largest)
+        largest = max((math.prod(tile.shape) for tile in self.tiles()), default=0)
+        self._scratch = query.new_empty(self._threads, held, largest)
 
-    def __iter__(self) -> Iterator[Tile]:
+    def each(self, run: Callable[[Tile, Scratch], None]) -> None:
+        """Calls `run` on every tile; the tiles of one head one after another, first rows first."""
+        heads = len(self._queries)
+
+        def run_some(thread: int, some: slice) -> None:
+            for tile in self.tiles(some):
+                run(tile, self._scratch[thread])
+
+        share_out(heads, self._threads, run_some)
+
+    def tiles(self, some: slice | None = None) -> Iterator[Tile]:
+        """The tiles of some heads, or of all."""
         heads, rows, _ = self._queries.shape
+        some = some or slice(0, heads)
         for start in range(0, rows, ROWS):
             stop = min(start + ROWS, rows)
             group = max(1, NUMBERS // ((stop - start) * stop))
-            for first in range(0, heads, group):
-                some = slice(first, min(first + group, heads))
-                yield Tile(some, slice(start, stop), slice(0, stop))
+            for first in range(some.start, some.stop, group):
+                taken = slice(first, min(first + group, some.stop))
+                yield Tile(taken, slice(start, stop), slice(0, stop))
 
-    def spare(self, tile: Tile, place: int) -> Float[Tensor, "head row key"]:
-        """Scratch memory of the tile's shape; `place` 0 is where its scores are."""
-        return self._scratch[place, : math.prod(tile.shape)].view(tile.shape)
-
-    def of(self, tile: Tile) -> Float[Tensor, "head row key"]:
+    def of(self, tile: Tile, scratch: Scratch) -> Float[Tensor, "head row key"]:
         """The tile's scores over log 2, −∞ on later keys, up to a constant of each head.
 
         The constant is the bias of the tile's last key: large numbers would cost the near keys
@@ -95,8 +109,13 @@ class TiledScores:
             self._queries[tile.heads, tile.rows],
             self._keys[tile.heads, :, tile.keys],
             alpha=self._factor,
-            out=self.spare(tile, 0),
+            out=spare(tile, scratch, 0),
         )
         rows = tile.shape[1]
         scores[..., tile.rows] += self._later[:rows, :rows]
         return scores
+
+
+def spare(tile: Tile, scratch: Scratch, place: int) -> Float[Tensor, "head row key"]:
+    """Scratch memory of the tile's shape; `place` 0 is where its scores are."""
+    return scratch[place, : math.prod(tile.shape)].view(tile.shape)

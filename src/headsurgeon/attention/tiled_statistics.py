@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headsurgeon.attention.row_statistics import RowStatistics
-from headsurgeon.attention.tiled_scores import UNIT, TiledScores
+from headsurgeon.attention.tiled_scores import UNIT, Scratch, Tile, TiledScores, spare
 
 # exp2 below this is a denormal number, on which some processors are many times slower.
 LOWEST = -115.0
@@ -46,14 +46,15 @@ def tiled_statistics(
     sums = queries.new_zeros(6, batch * heads, rows)
     total = queries.new_zeros(batch * heads, rows)
     output = None if values is None else torch.empty_like(values)
-    for tile in tiles:
+
+    def sum_up(tile: Tile, scratch: Scratch) -> None:
         part = tile.heads, tile.rows
-        scores = tiles.of(tile)
+        scores = tiles.of(tile, scratch)
         scores -= scores.amax(-1, keepdim=True)
         scores.clamp_(min=LOWEST)
-        weights = torch.exp2(scores, out=tiles.spare(tile, 1))
+        weights = torch.exp2(scores, out=spare(tile, scratch, 1))
         if output is not None and values is not None:
-            output[part] = weights @ values[tile.heads, tile.keys]
+            torch.bmm(weights, values[tile.heads, tile.keys], out=output[part])
         total[part] = weights.sum(-1)
         sums[0][part] = weights[..., 0]
         sums[1][part] = scores.mul_(weights).sum(-1)
@@ -63,6 +64,8 @@ def tiled_statistics(
             seen = slice(max(tile.rows.start, back), tile.rows.stop)
             diagonal = weights.diagonal(tile.rows.start - back, 1, 2)
             sums[3 + back, tile.heads, seen] = diagonal
+
+    tiles.each(sum_up)
     shares = (sums / total).unflatten(1, (batch, heads))
     first_token, mean_score, position, *local = shares
     entropy = UNIT * (total.log2().view_as(mean_score) - mean_score)
