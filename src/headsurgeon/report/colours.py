@@ -16,6 +16,11 @@ DIVERGING = (
     *("#053061", "#2a71b2", "#6bacd1", "#c2ddec", "#f7f6f6"),
     *("#fbccb4", "#e48066", "#ba2832", "#67001f"),
 )
+# the same on a dark ground, where no change is dark
+DIVERGING_DARK = (
+    *("#9fd3ff", "#5fa8e0", "#3576ab", "#243f5c", "#23262e"),
+    *("#573328", "#a3563d", "#e07f5a", "#ffbd9e"),
+)
 # a head that has no such number
 NOTHING = "#d9dce3"
 # luma below which white letters are read more easily

@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
+from markupsafe import Markup
 
-from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
+from headsurgeon.diagnosis.verdicts import PAPER, Thresholds, verdicts_at
 from headsurgeon.head_stats import HeadStats
+from headsurgeon.heads import NO_ATTENTION
+from headsurgeon.report.head_moments import HeadMoments
 
 Align = Literal["left", "right"]
 
@@ -57,6 +60,25 @@ class HeadView:
         )
 
 
+    @classmethod
+    def at(cls, model: HeadMoments, place: int) -> "HeadView":
+        """One moment of a model."""
+        mass = model.values["mass"][place]
+        entropy = model.values.get("entropy", np.full((place + 1, *mass.shape), np.inf))[place]
+        verdicts = verdicts_at(mass, entropy, model.thresholds).astype("U12")
+        verdicts[np.isnan(mass)] = NO_ATTENTION
+        nothing = np.zeros(mass.shape)
+        return cls(
+            model.moments[place].label,
+            mass,
+            verdicts,
+            nothing.astype(bool),
+            model.fixed.get("slope", nothing),
+            model.fixed.get("null", nothing),
+            model.thresholds,
+        )
+
+
 @dataclass(frozen=True)
 class Curve:
     """One line of a plot: loss (nats per token) by tokens trained; `role` decides its colour."""
@@ -95,6 +117,7 @@ class Table:
         note: a remark below the table.
         align: `left` or `right` per column; by default the first is left, the others right.
         prose: whether cells are texts of many lines, which are shown as they are broken.
+        wraps: whether long cells may be broken.
     """
 
     key: str
@@ -104,6 +127,7 @@ class Table:
     note: str = ""
     align: tuple[Align, ...] = ()
     prose: bool = False
+    wraps: bool = False
 
     @property
     def alignment(self) -> tuple[Align, ...]:
@@ -118,38 +142,62 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG for a page, with the caption below it, which also serves readers who cannot see it."""
+class Chart:
+    """A drawing for a page.
 
-    png: bytes
+    Attributes:
+        title: heading.
+        svg: the drawing, safe to be put into a page as it is.
+        caption: what it shows; it also serves readers who cannot see it.
+        table: the same as numbers, where no other table of the page has them.
+    """
+
+    title: str
+    svg: Markup
     caption: str
+    table: Table | None = None
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page: text first, then tables, then pictures; `folded` starts closed."""
+    """One part of a page: text, charts, then tables; `folded` starts closed."""
 
     title: str
     text: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
-    pictures: tuple[Picture, ...] = ()
     folded: bool = False
 
 
 @dataclass(frozen=True)
+class KeyFigure:
+    """A number to be read at first sight, what it is of, and a remark such as its interval."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Page:
     """A whole page.
 
     Attributes:
         title: heading.
         lead: what was found, one paragraph each.
-        notice: what every reader must know first, such as that the collapse was planted.
         sections: the rest.
-        facts: name and value pairs for the footer: versions, seeds, date.
+        notice: what every reader must know first, such as that the collapse was planted.
+        figures: the numbers below the heading.
+        heads: models whose heads are shown on the map, the first one first.
+        facts: name and value pairs for the footer: versions, seeds, hashes.
+        command: what repeats it, as typed; empty where that is not known.
     """
 
     title: str
     lead: tuple[str, ...]
     sections: tuple[Section, ...]
     notice: str = ""
+    figures: tuple[KeyFigure, ...] = ()
+    heads: tuple[HeadMoments, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
