@@ -2,8 +2,6 @@
 
 import io
 import math
-import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,23 +13,16 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from headsurgeon.errors import WriteError
 from headsurgeon.heads import HeadId
 from headsurgeon.report import (
     Bar,
     Curve,
     HeadView,
     MassPanel,
-    Page,
-    Picture,
-    Section,
-    Table,
     head_map,
     interval_bars,
     loss_curves,
     mass_histogram,
-    render,
-    write_page,
     write_png,
 )
 from headsurgeon.report.figures import spread
@@ -158,69 +149,3 @@ def test_labels_at_line_ends_never_cover_each_other(heights: list[float]) -> Non
     assert all(b - a >= 0.0619 for a, b in pairwise(placed))
     assert min(placed) >= 0.0
     assert max(placed) <= 1.0 + 1e-9
-
-
-class Reader(HTMLParser):
-    """Collects tags, attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def page(cell: str = "3.2") -> Page:
-    table = Table("loss", "Losses", ("model", "nats"), (("untouched", cell),), note="per token")
-    picture = Picture(png(figures()["bars"]), NOTE)
-    section = Section("Result", ("What came out.",), (table,), (picture,), folded=True)
-    return Page("Surgery", ("It helped.",), (section,), notice=NOTE, facts={"seed": "0"})
-
-
-def test_the_page_shows_everything_it_is_given() -> None:
-    reader = Reader(render(page()))
-    for wanted in ("Surgery", "It helped.", NOTE, "Result", "What came out.", "Losses", "nats"):
-        assert wanted in reader.text
-    for wanted in ("untouched", "3.2", "per token", "seed"):
-        assert wanted in reader.text
-    assert [tag for tag, _ in reader.tags if tag in ("table", "th", "td")] == [
-        "table",
-        *["th"] * 3,
-        "td",
-    ]
-
-
-def test_the_page_fetches_nothing() -> None:
-    html = render(page())
-    sources = [attributes.get("src") or "" for _, attributes in Reader(html).tags]
-    assert all(source.startswith("data:image/png;base64,") for source in sources if source)
-    assert not re.search(r"https?://|<script|@import|<link", html)
-
-
-def test_pictures_have_a_text_for_those_who_cannot_see_them() -> None:
-    images = [attributes for tag, attributes in Reader(render(page())).tags if tag == "img"]
-    assert [image["alt"] for image in images] == [NOTE]
-
-
-def test_text_is_escaped() -> None:
-    html = render(page(cell="<script>alert(1)</script>"))
-    assert "<script>" not in html
-    assert "<script>alert(1)</script>" in Reader(html).text
-
-
-def test_a_page_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WriteError, match="cannot write"):
-        write_page(page(), tmp_path / "file" / "summary.html")
-
-
-def test_a_table_as_data_has_one_mapping_per_row() -> None:
-    table = page().sections[0].tables[0]
-    assert table.to_dict()["rows"] == [{"model": "untouched", "nats": "3.2"}]
-    assert table.alignment == ("left", "right")

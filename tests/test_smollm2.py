@@ -13,7 +13,7 @@ import headsurgeon as hs
 from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError, WriteError
 from headsurgeon.heads import HeadId
-from headsurgeon.models import smollm2
+from headsurgeon.models import gguf, smollm2
 from headsurgeon.models.loss import next_token_loss
 from headsurgeon.planning import Plan, PlannedHead
 from tests.clinic import run
@@ -63,7 +63,7 @@ def test_it_is_converted_once_to_bf16_and_then_read_from_the_cache(
     record = json.loads((tmp_path / "cache" / smollm2.NAME / smollm2.RECORD).read_text("utf-8"))
     assert record["source"] == smollm2.GGUF_SHA256
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(record["files"])
-    monkeypatch.setattr(smollm2, "load_gguf", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr(gguf, "load_gguf", lambda *_: pytest.fail("converted again"))
     assert smollm2.converted() == tmp_path / "cache" / smollm2.NAME
 
 

@@ -45,7 +45,7 @@ from .passes.run import run_passes as run_passes
 from .planning.plan import Plan as Plan
 from .planning.plan import PlannedHead as PlannedHead
 from .planning.planning import plan as plan
-from .report.study_page import write_report as write_report
+from .report.folder_page import write_report as write_report
 from .scores import (
     Estimate as Estimate,
 )

@@ -48,6 +48,9 @@ def checked(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """
     signature = inspect.signature(function)
     hints = cache(lambda: get_type_hints(function))
+    several = {
+        name for name, each in signature.parameters.items() if each.kind is each.VAR_POSITIONAL
+    }
 
     @wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
@@ -58,6 +61,7 @@ def checked(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
             return function(*args, **kwargs)
         for name, value in bound.arguments.items():
             hint = hints().get(name, Any)
+            hint = tuple[hint, ...] if name in several else hint  # type: ignore[valid-type]
             fitted = _fitted(value, hint)
             if fitted is _OTHER:
                 raise SettingsError(f"{function.__name__}: {name}: {_said(value, hint)}")

@@ -35,7 +35,7 @@ def demo(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder for demo.json, study.html, figures and the merged checkpoint; one that "
+            help="Folder for demo.json, report.html and the merged checkpoint; one that "
             "holds the same demo is resumed.",
         ),
     ] = Path("headsurgeon-demo"),
@@ -108,15 +108,18 @@ def study_for(model: str) -> "Study":
 
 
 def _show_files(output: Path) -> None:
+    from headsurgeon.report.folder_page import PAGE
+
     console = out()
     console.print()
     console.print(Text(f"written to {output}:", style="bold"), soft_wrap=True)
     loading = f"AutoModelForCausalLM.from_pretrained({python_text(output / MERGED)})"
     for name, what in (
-        ("study.html", "everything on one page, for a browser"),
-        ("figures/", "head maps, masses, losses, results"),
+        (PAGE, "everything on one page, for a browser"),
         (f"{MERGED}/", loading),
         (RECORD, "every figure above"),
         ("cells/", "logs, patches and losses of the arms"),
     ):
         console.print(Text(f"  {name:<14}").append(what, style="dim"), soft_wrap=True)
+    console.print()
+    console.print(Text(f"page: {output / PAGE}"), soft_wrap=True)

@@ -14,6 +14,7 @@ from headsurgeon.cli.operate_passes import Repeating, operate_passes
 from headsurgeon.cli.operation_cost import confirm, price, takes_away
 from headsurgeon.cli.operation_dry_run import show_dry_run
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.page import show_page
 from headsurgeon.cli.progress import training_bar
 from headsurgeon.cli.training_options import (
     DEFAULT_TOKENS,
@@ -149,6 +150,7 @@ def operate(
     anchor = anchor_windows(anchor_corpus, tokenizer, settings)
     run = _train(patient, tokenizer, corpus, output, settings, probes=probes, anchor=anchor)
     _show_run(patient, run, model, corpus, settings)
+    show_page(output)
 
 
 def _only(plans: Sequence[Path], repeating: Repeating) -> Path:
@@ -171,14 +173,15 @@ def _train(
     settings: TrainSettings,
     **further: Any,
 ) -> "Run":
+    from headsurgeon.evaluation.sampling_attention import keep_attention_of_run
     from headsurgeon.training import train, training_windows
 
     with busy(f"reading {corpus}"):
         windows = training_windows(corpus, tokenizer, settings)
     with training_bar(f"training {len(patient.heads)} heads") as on_step:
-        return train(
-            patient, *windows, output=output, settings=settings, on_step=on_step, **further
-        )
+        run = train(patient, *windows, output=output, settings=settings, on_step=on_step, **further)
+    keep_attention_of_run(patient, tokenizer, windows[1], output)
+    return run
 
 
 def _show_run(

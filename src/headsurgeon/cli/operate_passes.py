@@ -15,6 +15,7 @@ from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.operation_cost import confirm, price, takes_away
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.page import show_page
 from headsurgeon.cli.passes_summary import show_pass, show_passes
 from headsurgeon.cli.progress import add_run, new_bar, show_step
 from headsurgeon.cli.training_options import reading_as
@@ -149,6 +150,8 @@ def operate_passes(
     for each in result.passes:
         show_pass(each, result)
     show_passes(result, output)
+    if result.passes:
+        show_page(output)
     if result.patch is not None:
         patch, reading = output / result.patch, reading_as(settings)
         show_next("evaluate", model, "--patch", patch, "--corpus", corpus, *reading)

@@ -68,6 +68,23 @@ def check_own_picture(path: Path | str) -> None:
         )
 
 
+def check_own_page(path: Path | str) -> None:
+    """Refuses to replace a file that is no page of ours, which say so at their beginning.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open("rb") as opened:
+        start = opened.read(1024)
+    if b'<meta name="generator" content="headsurgeon' not in start:
+        raise OutputError(
+            f"{path} exists and is no page of ours; choose another name, or move it away"
+        )
+
+
 def check_folder(path: Path | str, marker: str) -> None:
     """Refuses a path that cannot be, or become, a folder with files of one command in it.
 

@@ -1,4 +1,4 @@
-"""`headsurgeon report`: the page of a study, rewritten from its result files alone."""
+"""`headsurgeon report`: one page that stands alone, of result files alone."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,37 @@ import typer
 from rich.text import Text
 
 from headsurgeon.cli.console import out
+from headsurgeon.cli.outputs import check_file, check_own_page
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a study.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="Folders that operate, study, demo, diagnose, compare or generate wrote; or a "
+            "plan, a diagnosis or a series itself.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The page.",
+            show_default="report.html in the first folder",
+        ),
+    ] = None,
 ) -> None:
-    """Rewrites study.html, study.json and the figures of a study, finished or not.
+    """Writes one HTML page to look at: head map over time, losses, contrasts, all as tables too.
 
-    It needs no model: everything follows from the cells' files.
+    It needs no model and no network: everything follows from the files. Several folders stand side
+    by side.
     """
-    from headsurgeon.report.study_page import write_report
+    from headsurgeon.report.folder_page import write_report
 
-    out().print(Text(f"written: {write_report(folder)}"))
+    if output is not None:
+        check_file(output, "report.html")
+        check_own_page(output)
+    out().print(Text(f"written: {write_report(*folders, output=output)}"))

@@ -72,9 +72,9 @@ def study(
 ) -> None:
     """Runs arms × texts × seeds: the paper's method, controls and rivals, with intervals.
 
-    Cells that are done are not run again. Afterwards DIR holds study.html, study.json and figures.
+    Cells that are done are not run again. Afterwards DIR holds report.html and study.json.
     """
-    from headsurgeon.report.study_page import FIGURES, PAGE
+    from headsurgeon.report.folder_page import PAGE
     from headsurgeon.study import PRESETS, Study
     from headsurgeon.study.conclusion import RESULT
     from headsurgeon.study.quick import quick as shortened
@@ -101,9 +101,10 @@ def study(
     console = out()
     console.print()
     console.print(
-        Text(f"written to {output}: {PAGE}, {RESULT}, {FIGURES}/, {CELLS}/", style="bold"),
+        Text(f"written to {output}: {PAGE}, {RESULT}, {CELLS}/", style="bold"),
         soft_wrap=True,
     )
+    console.print(Text(f"page: {output / PAGE}"), soft_wrap=True)
     if result.results.failed:
         names = ", ".join(str(cell.cell) for cell in result.results.failed)
         raise OperationError(

@@ -27,8 +27,9 @@ def run_and_show(
     options: dict[str, str | int] | None = None,
 ) -> tuple["StudyResult", "Page"]:
     """Runs a study, says how it gets on, writes its page, and prints what is on it."""
+    from headsurgeon.report.folder_page import PAGE
     from headsurgeon.report.page import write_page
-    from headsurgeon.report.study_page import PAGE, study_page
+    from headsurgeon.report.study_page import study_page
     from headsurgeon.study import run_study
 
     terminal = StudyTerminal(output)

@@ -1,4 +1,4 @@
-"""Attention of some heads on a short piece of text, small enough to keep with a result. No torch."""
+"""Attention of some heads on a short text, small enough to keep with a result. No torch."""
 
 import base64
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ from headsurgeon.records import HeadName
 from headsurgeon.results import Result
 
 SAMPLES = "attention.json"
+# of the untouched model, where both lie in one folder
+SAMPLES_BEFORE = "attention-untouched.json"
 # tokens of the piece, and heads that are kept: 80 kB at most
 MOST_TOKENS, MOST_HEADS = 48, 64
 

@@ -1,5 +1,7 @@
 """One head's whole attention map on one window: for looking, not for statistics of a corpus."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +11,7 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import layout_of
 from headsurgeon.attention.blocked_statistics import masked
 from headsurgeon.errors import ModelError
-from headsurgeon.heads import HeadId, check_heads
+from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measuring import OBSERVE
 from headsurgeon.models.forward import check_windows, evaluating, usual_defaults
@@ -21,7 +23,6 @@ def attention_map(
 ) -> Float[np.ndarray, "row key"]:
     """How much each token of one window looks at each earlier one, through one head.
 
-    The model's own forward runs once and is only listened to; scores and softmax are taken in fp32.
     Memory is one [length, length] map, whatever the number of heads and layers.
 
     Args:
@@ -39,29 +40,47 @@ def attention_map(
         CorpusError: token ids beyond the model's vocabulary, or padding.
         ModelError: attention that is not finite, or a mask that the layout does not describe.
     """
+    [attention] = attention_maps(model, tokens, [head]).values()
+    return attention
+
+
+@usual_defaults()
+def attention_maps(
+    model: PreTrainedModel, tokens: Int[Tensor, " length"], heads: Sequence[HeadId | str]
+) -> dict[HeadId, Float[np.ndarray, "row key"]]:
+    """The same through several heads, of one forward pass, by head.
+
+    The model's own forward runs once and is only listened to; scores and softmax are taken in fp32.
+
+    Raises:
+        Whatever `attention_map` raises.
+    """
     layout = layout_of(model)
-    layer_wanted, index = head = HeadId.parse(head)
-    check_heads([head], layout.layers, layout.heads, layout.attention_layers)
+    wanted = parse_heads(heads)
+    check_heads(wanted, layout.layers, layout.heads, layout.attention_layers)
     window = tokens[None]
     check_windows(window, layout, model)
-    bias = layout.key_bias(window.shape[1], model.device)[index]
-    maps: list[Tensor] = []
+    bias = layout.key_bias(window.shape[1], model.device)
+    maps: dict[HeadId, Tensor] = {}
 
     def on_layer(layer: int, capture: LayerCapture) -> None:
-        if layer == layer_wanted:
-            held_in = capture.query.dtype if layout.rounds_scores else torch.float32
-            maps.append(head_probabilities(capture, 0, index, bias, layout.scale, held_in))
+        held_in = capture.query.dtype if layout.rounds_scores else torch.float32
+        for head in wanted:
+            if head.layer == layer:
+                maps[head] = head_probabilities(
+                    capture, 0, head.head, bias[head.head], layout.scale, held_in
+                )
 
     observe = OBSERVE[layout.observed]
     with torch.no_grad(), evaluating(model), observe(model, layout, on_layer):
         model.base_model(input_ids=window.to(model.device), use_cache=False)
-    [attention] = maps
-    if not bool(attention.isfinite().all()):
-        raise ModelError(
-            f"attention of {head} is NaN or infinite; load a sound checkpoint, or a wider dtype if "
-            "activations overflow"
-        )
-    return attention.cpu().double().numpy()
+    for head, attention in maps.items():
+        if not bool(attention.isfinite().all()):
+            raise ModelError(
+                f"attention of {head} is NaN or infinite; load a sound checkpoint, or a wider "
+                "dtype if activations overflow"
+            )
+    return {head: maps[head].cpu().double().numpy() for head in wanted}
 
 
 def head_probabilities(

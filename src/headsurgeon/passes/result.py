@@ -1,16 +1,18 @@
 """What a sequence of passes came to, pass by pass, against the untouched model."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from headsurgeon.evaluation import Recovery
 from headsurgeon.passes.comparison import BecameSick, Zone, ZoneChange
 from headsurgeon.records import Finite, HeadName, Record
 from headsurgeon.results import Result
 from headsurgeon.scores import Estimate
+
+if TYPE_CHECKING:
+    from headsurgeon.evaluation import Recovery
 
 PASSES = "passes.json"
 Count = Annotated[int, Field(ge=0)]
@@ -38,7 +40,7 @@ class RecoveredHeads(Record):
     untrained_mass: Finite
 
     @classmethod
-    def of(cls, recovery: Recovery) -> "RecoveredHeads":
+    def of(cls, recovery: "Recovery") -> "RecoveredHeads":
         """A summary of what was found on one text."""
 
         def named(mask: np.ndarray) -> tuple[HeadName, ...]:

@@ -2,7 +2,6 @@ from .data import Bar as Bar
 from .data import Curve as Curve
 from .data import HeadView as HeadView
 from .data import Page as Page
-from .data import Picture as Picture
 from .data import Section as Section
 from .data import Table as Table
 from .figures import interval_bars as interval_bars

@@ -59,7 +59,6 @@ class HeadView:
             thresholds,
         )
 
-
     @classmethod
     def at(cls, model: HeadMoments, place: int) -> "HeadView":
         """One moment of a model."""

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headsurgeon.files import write_text
+from headsurgeon.files import package_version, write_text
 from headsurgeon.printable import printable
 from headsurgeon.report.colours import DIVERGING, DIVERGING_DARK, SEQUENTIAL
 from headsurgeon.report.data import HeadView, Page
@@ -53,15 +53,20 @@ def _rendered(page: Page, numbers: int, maps: int, remarks: Sequence[str]) -> st
     models, left_out = head_data(page.heads, numbers, maps)
     content = {"alphabet": ALPHABET, "scales": _SCALES, "models": models}
     style, script = _template("page.css"), _template("page.js")
-    return _environment().get_template("page.html.j2").render(
-        page=page,
-        pictures=[] if not page.heads else _pictures(page.heads[0]),
-        remarks=[*left_out, *remarks],
-        data=_json(content),
-        style=Markup(style),
-        style_hash=_hash(style),
-        script=Markup(script),
-        script_hash=_hash(script),
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            version=package_version(),
+            pictures=[] if not page.heads else _pictures(page.heads[0]),
+            remarks=[*left_out, *remarks],
+            data=_json(content),
+            style=Markup(style),
+            style_hash=_hash(style),
+            script=Markup(script),
+            script_hash=_hash(script),
+        )
     )
 
 

@@ -1,84 +1,67 @@
 """A study on one page, from its result files alone: no model, no torch."""
 
-from pathlib import Path
-
-from headsurgeon.arguments import checked
 from headsurgeon.planning.plan import Plan
-from headsurgeon.printable import printable
-from headsurgeon.report import study_before
+from headsurgeon.report import study_before, study_charts
 from headsurgeon.report import study_tables as tables
-from headsurgeon.report.data import Page, Section, Table
-from headsurgeon.report.page import write_page
-from headsurgeon.report.study_figures import draw
+from headsurgeon.report.data import KeyFigure, Page, Section, Table
+from headsurgeon.report.study_heads import heads_of_study
 from headsurgeon.report.study_reported import reported
-from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, shares_in_words
-from headsurgeon.study.conclusion import StudyResult, conclude
-from headsurgeon.study.results import PLAN, PREPARED, Prepared
-
-PAGE = "study.html"
-FIGURES = "figures"
-
-
-@checked
-def write_report(folder: Path | str) -> Path:
-    """Rewrites `study.json`, `study.html` and `figures/` of a study, finished or not.
-
-    Raises:
-        StudyError: no study lies there.
-        InputError: it has not been prepared, or one of its files is damaged.
-        WriteError: a file could not be written.
-    """
-    result = conclude(folder)
-    return write_page(study_page(result), result.folder / PAGE)
+from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, share, shares_in_words
+from headsurgeon.study.conclusion import StudyResult
+from headsurgeon.study.results import PLAN, PREPARED, Prepared, untouched
 
 
 def study_page(result: StudyResult) -> Page:
-    """The page of a study, for a browser; the terminal shows its text and tables, too.
-
-    Its pictures are written to `figures/` beside it.
-    """
+    """The page of a study, for a browser; the terminal shows its text and tables, too."""
+    results = result.results
     prepared = Prepared.load(result.folder / PREPARED)
-    planted = prepared.planted
-    pictures = draw(result, result.folder / FIGURES, planted)
-    study = result.results.study
+    planted, study = prepared.planted, results.study
+    documents = study_charts.documents_table(result)
     return Page(
-        title=f"{study.name}: {printable(study.model)}",
+        title=f"{study.name}: {study.model}",
         lead=tuple(_answers(result)),
         notice=PLANTED if planted else NOT_PLANTED,
+        figures=_figures(result),
+        heads=heads_of_study(result),
         sections=(
+            Section(
+                "What it came to",
+                charts=study_charts.of_questions(result, planted),
+                tables=_conclusions(result),
+            ),
             Section(
                 "Before anything is changed",
                 text=(study.about,) if study.about else (),
                 tables=(
-                    study_before.verdicts(study_before.diagnoses_of(result.results)),
-                    study_before.ablating(result.results),
+                    study_before.verdicts(study_before.diagnoses_of(results)),
+                    study_before.ablating(results),
                 ),
             ),
             *(
                 Section(
                     f"Trained on {text}",
+                    charts=study_charts.of_text(result, text, planted),
                     tables=_per_text(result, text),
-                    pictures=tuple(
-                        pictures[f"{kind}_{text}"]
-                        for kind in ("head_map", "mass", "loss")
-                        if f"{kind}_{text}" in pictures
-                    ),
                 )
                 for text in study.train_on
             ),
             Section(
-                "What it came to",
-                tables=_conclusions(result),
-                pictures=tuple(
-                    pictures[name] for name in ("shares", "decisions") if name in pictures
+                "Single documents",
+                charts=study_charts.of_documents(result),
+                tables=() if documents is None else (documents,),
+                folded=True,
+            ),
+            *([Section("Beside the paper", tables=(reported(results),))] if study.reported else []),
+            Section(
+                "What changed in heads nobody touched",
+                tables=tuple(
+                    tables.transitions(results, text, name)
+                    for text in study.train_on
+                    for name in (text,)
                 ),
+                folded=True,
             ),
-            *(
-                [Section("Beside the paper", tables=(reported(result.results),))]
-                if study.reported
-                else []
-            ),
-            Section("Training", tables=(tables.training(result.results),), folded=True),
+            Section("Training", tables=(tables.training(results),), folded=True),
             Section(
                 "The plan",
                 tables=(tables.planned(Plan.load(result.folder / PLAN)),),
@@ -86,13 +69,53 @@ def study_page(result: StudyResult) -> Page:
             ),
             Section("The arms", tables=(_arms(result),), folded=True),
         ),
-        facts={
-            **prepared.versions,
-            "device": prepared.device,
-            "seeds": ", ".join(map(str, study.seeds)),
-            "every figure": "study.json and cells/*/cell.json",
-        },
+        facts=_facts(result, prepared),
+        command="headsurgeon study study.yaml --output DIR",
     )
+
+
+def _figures(result: StudyResult) -> tuple[KeyFigure, ...]:
+    """The numbers at the top: size, what was operated on, what came of it, and what it cost."""
+    results = result.results
+    stock = untouched(results)
+    shape = next(iter(stock.heads.values())).mass().shape
+    trained = [cell for cell in results.cells if cell.trained is not None]
+    found = [
+        KeyFigure(
+            f"{len(stock.operated)} of {shape[0] * shape[1]}",
+            "heads operated on",
+            f"{shape[0]} layers × {shape[1]} heads",
+        )
+    ]
+    for each in result.shares[:2]:
+        if each.value is not None:
+            said, _, interval = share(each).partition(" [")
+            found.append(KeyFigure(said, f"recovered, {each.arm}", f"[{interval}"))
+    if trained:
+        tokens = [c.trained.tokens + c.trained.calibration_tokens for c in trained if c.trained]
+        seconds = sum(cell.seconds for cell in results.cells)
+        found += [
+            KeyFigure(f"{max(tokens):,}", "tokens per arm", f"{sum(tokens):,} in all"),
+            KeyFigure(f"{seconds / 60:.0f}", "minutes of computing", f"{len(results.cells)} cells"),
+        ]
+    return tuple(found)
+
+
+def _facts(result: StudyResult, prepared: Prepared) -> dict[str, str]:
+    study = result.results.study
+    windows = study.windows
+    return {
+        **prepared.versions,
+        "device": prepared.device,
+        "weights (SHA-256)": prepared.model,
+        **({"weights of the twin (SHA-256)": prepared.twin} if prepared.twin else {}),
+        "plan (SHA-256)": prepared.plan,
+        **{f"test windows of {text}": sha for text, sha in prepared.windows.items()},
+        "windows": f"{windows.length} tokens, {windows.test} of test, seed {windows.seed}",
+        "seeds": ", ".join(map(str, study.seeds)),
+        "training": ", ".join(f"{name} {value}" for name, value in study.train.items()),
+        "every figure": "study.json and cells/*/cell.json",
+    }
 
 
 def _answers(result: StudyResult) -> list[str]:

@@ -100,6 +100,37 @@ def recovered(results: StudyResults, trained_on: str) -> Table:
     )
 
 
+def transitions(results: StudyResults, trained_on: str, text: str) -> Table:
+    """Which untouched heads fell sick or woke, and how many drifted, for every arm."""
+    rows = []
+    for arm in results.study.every_arm:
+        for cell in results.of(arm.name, trained_on):
+            found = cell.drift.get(text)
+            if found is None:
+                continue
+            moved = found["transitions"].get("untouched", {})
+            zones = [found["zones"][name] for name in ("watched", "outside")]
+            rows.append(
+                (
+                    cell.arm,
+                    "–" if cell.seed is None else str(cell.seed),
+                    str(moved.get("healthy → sick", 0)),
+                    str(moved.get("sick → healthy", 0)),
+                    *(
+                        f"{zone['drifted']} of {zone['could_drift']} ({zone['heads']})"
+                        for zone in zones
+                    ),
+                )
+            )
+    return Table(
+        key=f"transitions_{trained_on}_{text}",
+        title=f"Heads nobody touched, on {text}",
+        columns=("arm", "seed", "fell sick", "woke", "watched drifted", "outside drifted"),
+        rows=tuple(rows),
+        note="Drifted: mass moved by more than 0.05, of those that could change (of all).",
+    )
+
+
 def shares(found: Sequence[Share]) -> Table:
     """The recovered share of every arm."""
     rows = tuple((each.arm, each.text, share(each), number(each.gap)) for each in found)

@@ -19,6 +19,7 @@ from headsurgeon.operation import Learner, Patient
 from headsurgeon.planning import Plan
 from headsurgeon.scores import difference
 from headsurgeon.study.cell_parts import Recovered, Trained
+from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.keys import key_of
 from headsurgeon.study.material import checked_windows, load_model, threads
 from headsurgeon.study.parts import UNTOUCHED, Arm
@@ -112,6 +113,7 @@ def _computed(
         trained = _trained(study, folder, opened, on_step)
     before, nulls = _stock(study, prepared, folder, arm, learner, texts)
     learner.merge()
+    keep_attention(learner.model, opened.tokenizer, study, texts, cell, heads, folder)
     scores = score(learner.model, texts, heads, statistics=study.windows.statistics)
     result: dict[str, Any] = {
         "scored": scores.scored,
@@ -145,6 +147,7 @@ def _as_it_is(
         model, tokenizer = load_model(study, arm.model, device)
         texts = checked_windows(study, prepared, tokenizer)
         statistics = study.windows.statistics
+        keep_attention(model, tokenizer, study, texts, cell, heads, folder)
         scores = score(model, texts, heads, statistics=statistics, modes=("zero", "mean"))
         scored, tables = scores.scored, scores.heads
     if arm.method == "ablate":

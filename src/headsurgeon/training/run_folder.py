@@ -85,6 +85,7 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
         "identity": this_run,
         "slice_parameters": sum(tensor.numel() for tensor in learner.trainable().values()),
         "frozen_key_values": [str(head) for head in learner.frozen_key_values],
+        "slopes": list(learner.layout.slopes),
         "plan": learner.plan.to_yaml(),
         "result": None,
     }

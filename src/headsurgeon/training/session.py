@@ -21,6 +21,7 @@ from headsurgeon.training.checkpoint import (
     save_checkpoint,
 )
 from headsurgeon.training.contexts import Stop
+from headsurgeon.training.cost import COST, Cost, peak_of_process
 from headsurgeon.training.dev_evaluation import DevEvaluation
 from headsurgeon.training.log import cut_back, dev_loss_at, keep, start_entry
 from headsurgeon.training.losses import Term, backward
@@ -179,6 +180,15 @@ class Session:
         )
         write_result(self.folder, run.figures(), patch.name)
         return run
+
+    def _write_cost(self) -> None:
+        device = self.learner.model.device
+        on_cuda = device.type == "cuda"
+        Cost(
+            seconds=round(time.monotonic() - self.started, 1),
+            peak_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else peak_of_process(),
+            memory="of the GPU" if on_cuda else "of the process",
+        ).save(self.folder / COST)
 
     def _step(self) -> None:
         """One optimiser step; abandoned without effect when the user asks to stop meanwhile."""

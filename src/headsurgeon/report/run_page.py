@@ -1,0 +1,246 @@
+"""The page of a run: what it operated on, how its heads and its losses moved, and what it cost."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headsurgeon.errors import InputError
+from headsurgeon.evaluation.redistribution import ZONES, Redistribution
+from headsurgeon.evaluation.sweep import Sweep
+from headsurgeon.models.catalogue import is_planted
+from headsurgeon.planning.plan import Plan
+from headsurgeon.report import charts
+from headsurgeon.report import dynamics_tables as tables
+from headsurgeon.report.charts import Level
+from headsurgeon.report.data import Chart, Curve, KeyFigure, Page, Section, Table
+from headsurgeon.report.run_heads import heads_of_run
+from headsurgeon.report.study_tables import planned
+from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
+from headsurgeon.training.cost import COST, Cost
+from headsurgeon.training.recorded import redistribution, sweep
+from headsurgeon.training.run_file import RunFile, read_run_file
+
+_COLUMNS = 6
+
+
+def run_page(folder: Path, name: str = "") -> Page:
+    """The page of a run, finished or not.
+
+    Args:
+        folder: what `operate` wrote, or a pass or a cell.
+        name: what the run is called; by default as its folder.
+
+    Raises:
+        InputError: no run lies there, or it has not been evaluated yet.
+        OutputError: one of its files was altered.
+    """
+    name = name or folder.resolve().name
+    run, losses = read_run_file(folder), sweep(folder)
+    try:
+        moved = redistribution(folder)
+    except InputError:
+        # heads were not measured while it ran
+        moved = None
+    plan = Plan.from_yaml(run.plan)
+    heads = heads_of_run(folder, name)
+    return Page(
+        title=f"{name}: {run.model}",
+        lead=tuple(_found(run, losses, moved, plan)),
+        notice=PLANTED if is_planted(run.model) else NOT_PLANTED,
+        figures=_figures(folder, run, losses, plan),
+        heads=() if heads is None else (heads,),
+        sections=(
+            Section("Loss", charts=_losses(run, losses), tables=(tables.sweep_table([losses]),)),
+            *([] if moved is None else _of_heads(moved, plan)),
+            Section("The plan", tables=(planned(plan),), folded=True),
+            Section("Training settings", tables=(_settings(run),), folded=True),
+        ),
+        facts=facts_of(run),
+        command=command_of(run),
+    )
+
+
+def facts_of(run: RunFile) -> dict[str, str]:
+    """Versions, hashes and texts of a run."""
+    identity = run.identity
+    train, dev = identity["train"], identity["dev"]
+    return {
+        **(run.environment[-1] if run.environment else {}),
+        "weights (SHA-256)": _shown(identity.get("fingerprint")),
+        "training text": f"{train['corpus']}, {train['split']} split, {train['windows']} windows",
+        "training tokens (SHA-256)": str(train.get("tokens", "")),
+        "dev text": f"{dev['corpus']}, {dev['split']} split, {dev['windows']} windows",
+        "start": f"{_shown(identity.get('init'))}, {_shown(identity.get('output_start'))}, seed "
+        f"{_shown(identity.get('init_seed'))}",
+        "precision": _shown(identity.get("dtype")),
+        "attention": _shown(identity.get("attention")),
+        "every figure": "run.json and log.jsonl",
+    }
+
+
+def command_of(run: RunFile) -> str:
+    """What repeats the run, with every setting; the plan stands in `run.json`."""
+    settings = run.identity["settings"]
+    words = ["headsurgeon operate", quoted(run.model), "--plan plan.yaml"]
+    words += [f"--corpus {quoted(str(run.identity['train']['corpus']))}", "--output DIR"]
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value not in (None, [], "", ()):
+            said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"--{option} {quoted(said)}")
+    return " ".join(words)
+
+
+def quoted(word: str) -> str:
+    """A word as a shell reads it."""
+    return shlex.quote(word)
+
+
+def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan) -> list[str]:
+    best, train = losses.minimum, run.identity["train"]
+    said = [
+        f"{len(plan.operated)} heads (rule {plan.rule}) were operated on and trained on "
+        f"{train['corpus']}; everything else stayed as it was."
+    ]
+    against = estimated(best.change)
+    words = "that is better" if best.change.below_zero else "that is NOT clearly better"
+    if best.change.above_zero:
+        words = "that is WORSE"
+    said.append(
+        f"The loss on dev text was lowest at step {best.step}: {best.loss:.4f} nats per token, "
+        f"{against} against the untouched model; {words}. The step was chosen on this text, which "
+        "flatters it; test text, and the same training without reinitialising, decide (see "
+        "headsurgeon evaluate and headsurgeon study)."
+    )
+    if moved is not None:
+        last = moved.group(moved.mask("operated"))
+        others = moved.group(moved.mask("outside") | moved.mask("watched"))
+        said.append(
+            f"{last.left_sick} of the {last.heads} operated heads left the sick class, as "
+            "untrained ones do; of the heads nobody touched "
+            f"{others.newly_sick} fell sick and {others.left_sick} woke."
+        )
+    if run.result is None:
+        said.append("The run has NOT come to its end; the command that began it resumes it.")
+    return said
+
+
+def _figures(folder: Path, run: RunFile, losses: Sweep, plan: Plan) -> tuple[KeyFigure, ...]:
+    best = losses.minimum
+    value, _, interval = estimated(best.change).partition(" ")
+    found = [
+        KeyFigure(str(len(plan.operated)), "heads operated on", f"rule {plan.rule}"),
+        KeyFigure(value, "dev loss against untouched", interval),
+    ]
+    result = run.result or {}
+    if "tokens" in result:
+        found.append(
+            KeyFigure(f"{result['tokens']:,}", "tokens trained", f"{result['steps']:,} steps")
+        )
+    found += cost_figures(folder)
+    return tuple(found)
+
+
+def cost_figures(folder: Path) -> list[KeyFigure]:
+    """Time and memory of a run, where it says so."""
+    if not (folder / COST).is_file():
+        return []
+    cost = Cost.load(folder / COST)
+    return [
+        KeyFigure(f"{cost.seconds / 60:.1f}", "minutes", "of the session that finished it"),
+        KeyFigure(f"{cost.peak_bytes / 2**30:.1f} GiB", "peak memory", cost.memory),
+    ]
+
+
+def _losses(run: RunFile, losses: Sweep) -> tuple[Chart, ...]:
+    per_step = run.identity["settings"]
+    tokens = per_step["batch_size"] * per_step["accumulation"] * per_step["length"]
+    counted = tuple(step * tokens for step in losses.steps)
+    drawn = []
+    for curve in (losses.dev, *losses.probes):
+        line = Curve(curve.name, curve.name, counted, tuple(curve.loss.tolist()))
+        drawn.append(
+            charts.loss_chart(
+                f"Loss on {curve.name}",
+                [line],
+                [Level("untouched", curve.untouched)] if curve.untouched == curve.untouched else [],
+                f"{curve.corpus}, {curve.split} split.",
+            )
+        )
+    return tuple(drawn)
+
+
+def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
+    """What became of the operated heads, and of those nobody touched."""
+    operated = moved.mask("operated")
+    first, last = moved.mass_before, moved.mass[-1]
+    null = np.array([h.statistics.get("null_mass", np.nan) for h in plan.heads])
+    shown = [
+        charts.mass_chart(
+            f"Mass of the {int(operated.sum())} operated heads",
+            {"untouched": first[operated], f"step {moved.steps[-1]}": last[operated]},
+            null,
+            plan.limits,
+            "Dev windows that were measured while it ran. Yellow: the null, which untrained heads "
+            "show as well.",
+        ),
+        charts.mass_chart(
+            "Mass of all heads",
+            {"untouched": first[moved.attends], f"step {moved.steps[-1]}": last[moved.attends]},
+            null,
+            plan.limits,
+            "The same of every head of the model.",
+        ),
+    ]
+    found = [Section("Heads operated on", charts=tuple(shown))]
+    if len(moved.steps) > 1:
+        lines: dict[str, list[float]] = {
+            zone: [group.mean_could for group in moved.zones[zone]]
+            for zone in ZONES
+            if zone != "operated" and moved.zones[zone][0].could_change
+        }
+        drift = charts.lines_chart(
+            "Drift by zone",
+            moved.steps,
+            lines,
+            "mean |change of mass|",
+            "Heads that nobody touched and that can change, against the untouched model.",
+        )
+        drawn = [drift] if lines else []
+        courses = [c for c in moved.columns if c.could_change]
+        steps = [step for step in moved.steps if step > 0]
+        courses = sorted(courses, key=lambda c: -c.mean_could[-1] if c.mean_could else 0.0)
+        columns = {f"H{c.head} {c.zone}": c.mean_could for c in courses[:_COLUMNS] if c.mean_could}
+        if len(steps) > 1 and columns:
+            drawn.append(
+                charts.lines_chart(
+                    "Drift by column",
+                    steps,
+                    columns,
+                    "mean |change of mass|",
+                    f"The {len(columns)} columns that moved most, of those that can change.",
+                )
+            )
+        shown_tables = (
+            tables.zone_table(moved),
+            tables.column_table(moved),
+            tables.distance_table(moved),
+            tables.shape_table(moved),
+        )
+        found.append(Section("Heads nobody touched", charts=tuple(drawn), tables=shown_tables))
+    return found
+
+
+def _settings(run: RunFile) -> Table:
+    rows = tuple((name, _shown(value)) for name, value in run.identity["settings"].items())
+    return Table("settings", "Every setting", ("name", "value"), rows, align=("left", "left"))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value is None else str(value)
