@@ -334,7 +334,13 @@ def test_operate_has_an_option_for_every_training_setting() -> None:
 def test_the_version_is_the_packages() -> None:
     from importlib.metadata import version
 
-    assert run("--version").stdout == f"headsurgeon {version('headsurgeon')}\n"
+    lines = run("--version").stdout.splitlines()
+    assert lines[0] == f"headsurgeon {version('headsurgeon')}"
+    # what a bug report needs, of packages that are not imported for it
+    for name in ("torch", "transformers", "numpy"):
+        assert f"{name} {version(name)}" in lines
+    assert lines[1].startswith("Python 3.")
+    assert "matplotlib" in lines[-1]
 
 
 def test_the_overview_loads_neither_torch_nor_transformers() -> None:

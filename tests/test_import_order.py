@@ -13,6 +13,7 @@ MAX_LINES = 400
 # A module imports from its own entry and from those before it.
 ORDER = [
     "errors",
+    "extras",
     "printable",
     "attention_kinds",
     "heads",

@@ -1,13 +1,13 @@
 """Single GGUF files: the model they stand for, and every way in which one can be unusable."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import headsurgeon as hs
-from headsurgeon.errors import ModelError, SettingsError, UnsupportedModel
-from headsurgeon.models import gguf
+from headsurgeon.errors import MissingPackage, ModelError, SettingsError, UnsupportedModel
 from headsurgeon.models.loading import load_config
 from tests.pico import tokens
 from tests.pico_families import pico_family
@@ -140,8 +140,8 @@ def test_an_architecture_without_a_layout_is_refused(
 def test_without_the_package_the_error_says_what_to_install(
     sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install \"headsurgeon\[gguf\]\""):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingPackage, match=r"pip install \"headsurgeon\[gguf\]\""):
         hs.load(str(sound))
 
 

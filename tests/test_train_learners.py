@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.errors import (
     Interrupted,
+    MissingPackage,
     ModelError,
     OutputError,
     SettingsError,
@@ -268,8 +269,7 @@ def test_other_adapters_than_lora_are_refused_by_name() -> None:
 
 def test_without_peft_the_words_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("headsurgeon.operation.lora.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r'pip install "headsurgeon\[lora\]"'):
+    with pytest.raises(MissingPackage, match=r'pip install "headsurgeon\[lora\]"'):
         open_lora(pico("bloom"), PLAN)
 
 

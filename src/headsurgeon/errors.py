@@ -10,6 +10,7 @@
     │   │   └── NothingToOperate   a rule that no head of the model fits
     │   ├── StudyError             a study that is malformed, or cannot be run as it is
     │   ├── PatchError             a patch that is damaged or made for another base
+    │   ├── MissingPackage         a feature whose optional package is not installed
     │   ├── SettingsError          settings out of range; lists all of them at once
     │   ├── NeedsConfirmation      an operation that would cost a lot; the message says how much
     │   └── OutputError            an output folder that holds something else
@@ -70,6 +71,10 @@ class StudyError(InputError):
 
 class PatchError(InputError):
     """A patch that is damaged, or made for another base; the message has both fingerprints."""
+
+
+class MissingPackage(InputError):
+    """A feature whose optional package is not installed; the message says what to run."""
 
 
 class SettingsError(InputError):

@@ -12,6 +12,7 @@ from headsurgeon.cli.console import out, show_next
 from headsurgeon.cli.examining import DIAGNOSIS, FILES, Examined, examine, write_examined
 from headsurgeon.cli.given_models import check_models, folder_names
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.extras import require
 from headsurgeon.own_files import check_own_files
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def diagnose(
         first_token_test=first_token_test,
         batch_size=batch_size,
     )
+    if series or revisions or len(models) > 1:
+        require("matplotlib", "the figure of several models")
     if series or revisions:
         _follow(models, revisions, output, examined_as, loading)
         return

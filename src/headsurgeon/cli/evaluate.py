@@ -13,6 +13,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.ablation_evaluation import evaluate_ablation
 from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
 from headsurgeon.cli.given_models import check_models
+from headsurgeon.cli.like_lm_eval import GivenModels, check_like, evaluate_like
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.cli.patch_evaluation import evaluate_patches
@@ -63,6 +64,16 @@ def evaluate(
             metavar="FILE", help="Also write every figure to a JSON file.", show_default=False
         ),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lm-eval",
+            help="Score as lm-evaluation-harness does: whole documents in rolling windows of "
+            "--length, --count of them, first token included; --split all takes them all.",
+            rich_help_panel=options.TEXT,
+            show_default=False,
+        ),
+    ] = None,
     split: options.Split = "test",
     batch_size: options.BatchSize = None,
 ) -> None:
@@ -83,12 +94,18 @@ def evaluate(
         check_replaceable(output, "evaluation")
     for path in patches or ():
         read_patch(path)
+    if like is not None:
+        check_like(like, reading, plan)
     if baseline is not None:
         check_models([baseline], loading)
     planned = None if plan is None else Plan.load(plan)
     loaded, tokenizer = open_model(model, loading)
     if patches:
         check_operable(loaded)
+    if like is not None:
+        given = GivenModels(loaded, tokenizer, model, patches or [], baseline)
+        evaluate_like(given, corpus, split, reading, loading, batch_size, output)
+        return
 
     def read(its: "PreTrainedTokenizerBase") -> "Windows | Texts":
         return read_windows(corpus, its, split=split, **asdict(reading))

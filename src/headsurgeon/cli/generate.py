@@ -10,6 +10,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, heading, out, table
 from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.extras import command
 from headsurgeon.own_files import check_own_files, writing
 
 if TYPE_CHECKING:
@@ -162,9 +163,7 @@ def _show(output: Path, generation: "Generation", names: Sequence[str]) -> None:
     console.print()
     console.print(NOTICE)
     if not generation.languages_by:
-        console.print(
-            'languages were not told apart: pip install "headsurgeon[generation]"', soft_wrap=True
-        )
+        console.print(f"languages were not told apart: {command('py3langid')}", soft_wrap=True)
     for each in generation.models:
         if each.unused:
             unused = ", ".join(f"{name} {value}" for name, value in each.unused.items())

@@ -17,6 +17,7 @@ from headsurgeon.cli.options import Debug
 from headsurgeon.cli.signals import Terminated, terminable
 from headsurgeon.cli.signature import extend
 from headsurgeon.errors import HeadsurgeonError, HeadsurgeonWarning, Interrupted
+from headsurgeon.extras import explained
 from headsurgeon.printable import printable
 
 INTERRUPTED = 130
@@ -59,6 +60,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(error, OSError) and error.filename and error.errno in _PATHS:
                 message = f"{os.fspath(error.filename)}: {error.strerror}; give another path"
                 raise _told(message, 2, error if debug else None) from error
+            missing = explained(error) if isinstance(error, ModuleNotFoundError) else None
+            if missing is not None:
+                raise _told(str(missing), missing.exit_code, error if debug else None) from error
             hint = "" if debug else "; run again with --debug for the traceback"
             message = f"unexpected failure: {_named(error)}{hint}"
             raise _told(message, 1, error if debug else None) from error

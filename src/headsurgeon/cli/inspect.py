@@ -13,6 +13,7 @@ from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file, check_own_picture
 from headsurgeon.cli.planted import planted_remark
 from headsurgeon.errors import CorpusError, OutputError, SettingsError
+from headsurgeon.extras import require
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _check(output: Path | None, length: int, attention: str) -> None:
     if output is not None:
         if output.suffix.lower() != ".png":
             raise OutputError(f"{output}: expected a file that ends in .png")
+        require("matplotlib", "a picture")
         check_file(output, "head.png")
         check_own_picture(output)
 

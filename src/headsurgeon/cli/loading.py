@@ -7,6 +7,7 @@ from headsurgeon.cli.console import busy
 from headsurgeon.cli.option_texts import memory_limits
 from headsurgeon.cli.options import FrozenLoading, Loading
 from headsurgeon.errors import SettingsError
+from headsurgeon.extras import installed, require
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +20,16 @@ AUTO = "auto"
 
 def quieten() -> None:
     """Keeps the progress bars and remarks of the libraries below off the terminal."""
-    import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     # it says once per layer and batch that inputs are rounded to fp16
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if installed("datasets"):
+        import datasets
+
+        datasets.disable_progress_bars()
 
 
 def open_model(spec: str, loading: Loading) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -54,6 +57,7 @@ def open_model(spec: str, loading: Loading) -> "tuple[PreTrainedModel, PreTraine
 def _few_bits(name: str) -> "BitsAndBytesConfig":
     if name not in ("8bit", "4bit"):
         raise SettingsError(f"--quantise: expected 8bit or 4bit, got {name!r}")
+    require("bitsandbytes", "--quantise")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_8bit=name == "8bit", load_in_4bit=name == "4bit")

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from headsurgeon.cli.guard import guarded
 from headsurgeon.cli.signature import grouped
-from headsurgeon.files import package_version
+from headsurgeon.cli.versions import versions
 from headsurgeon.printable import PLAIN, printable
 
 EXAMPLES: dict[str, str] = {
@@ -33,6 +33,8 @@ EXAMPLES: dict[str, str] = {
     "figures": "headsurgeon figures runs/first --format svg,pdf",
     "merge": "headsurgeon merge zoo:bloom-mini-collapsed "
     "--patch runs/first/patch.safetensors --output repaired",
+    "push": "headsurgeon push repaired OWNER/NAME",
+    "export-heads": "headsurgeon export-heads runs/sick --format json --output runs/heads",
     "study": "headsurgeon study twins-quick --output study --jobs 2",
     "report": "headsurgeon report study",
     "watch": "headsurgeon watch runs/first",
@@ -71,7 +73,7 @@ class Commands(TyperGroup):
 
 def _version(asked: bool) -> bool:
     if asked:
-        typer.echo(f"headsurgeon {package_version()}")
+        typer.echo(versions())
         raise typer.Exit
     return asked
 
@@ -93,7 +95,10 @@ def headsurgeon(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+            "--version",
+            help="Show the versions that a bug report needs, and exit.",
+            callback=_version,
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
@@ -105,7 +110,8 @@ def headsurgeon(
 
 
 for _name in EXAMPLES:
-    _command = getattr(import_module(f"headsurgeon.cli.{_name}"), _name)
+    _function = _name.replace("-", "_")
+    _command = getattr(import_module(f"headsurgeon.cli.{_function}"), _function)
     app.command(_name, epilog=f"Example: [bold]{EXAMPLES[_name]}[/bold]")(
         guarded(grouped(_command))
     )

@@ -1,7 +1,8 @@
 """`headsurgeon merge`: a plain checkpoint that `from_pretrained` loads."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +10,8 @@ from headsurgeon.cli import options
 from headsurgeon.cli.console import busy, out, python_text
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file, check_folder
-from headsurgeon.errors import OutputError
+from headsurgeon.errors import InputError, OutputError
+from headsurgeon.files import shorten
 
 
 def merge(
@@ -24,6 +26,15 @@ def merge(
         typer.Option(
             metavar="FILE",
             help="Also write one patch in place of several: on the same model it gives the same.",
+            show_default=False,
+        ),
+    ] = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Figures for the model's card, written by evaluate --output; several may be "
+            "given. What runs say of their training is read beside their patches.",
             show_default=False,
         ),
     ] = None,
@@ -42,11 +53,13 @@ def merge(
     from headsurgeon.operation import apply_patches, read_patch
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
+    from headsurgeon.operation.model_card import CARD, Told
 
     check_folder(output, MARKER)
     check_output(output)
     for path in patches:
         read_patch(path)
+    told = Told(runs_of(patches), [read_evaluation(path) for path in evaluation or ()])
     if patch_output is not None:
         check_file(patch_output, "patch.safetensors")
         if patch_output.exists():
@@ -57,7 +70,7 @@ def merge(
     as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
         patient = apply_patches(loaded, patches)
-        write_checkpoint(patient, own_tokenizer, output, patches, as_stored)
+        write_checkpoint(patient, own_tokenizer, output, patches, as_stored, told)
         if patch_output is not None:
             patient.save(patch_output)
     written = "each tensor in the precision it was stored in" if as_stored else precision
@@ -67,12 +80,57 @@ def merge(
         soft_wrap=True,
     )
     console.print(f"checked: {patient.checked}", soft_wrap=True)
+    console.print(f"its card: {output / CARD}", soft_wrap=True)
     if patch_output is not None:
         console.print(f"one patch for all of it: {patch_output}", soft_wrap=True)
     console.print(
         f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
         soft_wrap=True,
     )
+
+
+def runs_of(patches: "Sequence[Path]") -> list[dict[str, Any]]:
+    """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
+
+    Raises:
+        InputError: a `run.json` that cannot be read.
+    """
+    from headsurgeon.files import read_json
+    from headsurgeon.training import TrainSettings
+    from headsurgeon.training.run_folder import RUN_NAME
+
+    usual = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    runs = []
+    for path in (patch.parent / RUN_NAME for patch in patches):
+        if path.is_file():
+            run = read_json(path, "run")
+            settings = run.get("identity", {}).get("settings", {})
+            changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
+            runs.append({**run, "changed": changed})
+    return runs
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """A file of figures, checked as far as a card shows it.
+
+    Raises:
+        InputError: it is no such file, or a figure is missing.
+    """
+    from headsurgeon.files import read_json
+    from headsurgeon.scores import Estimate, Evaluation
+
+    content = read_json(path, "evaluation")
+    try:
+        for found in content["evaluations"].values():
+            Evaluation.model_validate(found)
+        for change in content.get("differences", {}).values():
+            Estimate.model_validate(change)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the figures that headsurgeon evaluate --output writes: "
+            f"{shorten(str(error), 200)}"
+        ) from error
+    return content
 
 
 def own_dtype(model: str, trust_remote_code: bool = False) -> str:

@@ -12,6 +12,7 @@ from headsurgeon.errors import (
     NetworkError,
     causes_of,
 )
+from headsurgeon.extras import require
 
 # rows that are counted, not shares of a split whose size must be known first
 _COUNTED = re.compile(r"(\w+)\[(\d{0,15}):(\d{1,15})\]")
@@ -34,10 +35,12 @@ def rows_of(
         HeadsurgeonWarning: a slice of fewer rows than were asked for, or of a single one.
 
     Raises:
+        MissingPackage: `datasets` is not installed.
         CorpusError: no such data set, split or configuration, a slice without rows, or rows that
             cannot be read.
         NetworkError: the Hub was needed and could not be reached.
     """
+    require("datasets", f"hf:{name}")
     import datasets
 
     counted = _COUNTED.fullmatch(split)

@@ -6,7 +6,6 @@ can be measured, operated on and saved like any other checkpoint.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from transformers import (
 
 from headsurgeon.arch import layout_for
 from headsurgeon.errors import HeadsurgeonError, ModelError
+from headsurgeon.extras import require
 from headsurgeon.models.checks import check_complete
 from headsurgeon.models.gguf_unread import check_metadata, check_tensors
 from headsurgeon.models.unread import check_no_adapter, check_tied
@@ -70,11 +70,7 @@ def load_gguf(
 
 def gguf_config(path: Path) -> PretrainedConfig:
     """The configuration that a GGUF file describes; raises as `load_gguf` does."""
-    if find_spec("gguf") is None:
-        raise ModelError(
-            f"{path}: reading GGUF files takes the package gguf; "
-            'run: pip install "headsurgeon[gguf]"'
-        )
+    require("gguf", f"{path}: reading GGUF files")
     with _reading(path):
         check_no_adapter(str(path), (beside.name for beside in path.parent.iterdir()))
         with path.open("rb") as opened:

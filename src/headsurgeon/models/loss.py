@@ -93,6 +93,18 @@ def token_nll(
     return nll.view(len(tokens), -1)
 
 
+@torch.no_grad()
+def continuation_nll(
+    model: PreTrainedModel, tokens: Int[Tensor, "batch length"]
+) -> Float[Tensor, "batch predicted"]:
+    """As `token_nll`, of windows whose last token the model need not, or cannot, read."""
+    hidden: Tensor = model.base_model(input_ids=tokens[:, :-1], use_cache=False)[0]
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    labels = tokens[:, 1:].reshape(-1)
+    nll, _ = _scan(flat, language_model_head(model), labels, with_gradient=False)
+    return nll.view(len(tokens), -1)
+
+
 def _hidden_and_labels(
     model: PreTrainedModel, tokens: Int[Tensor, "batch length"]
 ) -> tuple[Float[Tensor, "predicted hidden"], Int[Tensor, " predicted"]]:

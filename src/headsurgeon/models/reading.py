@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 
 from headsurgeon.errors import HeadsurgeonError, ModelError, NetworkError, causes_of
+from headsurgeon.extras import command
 from headsurgeon.models.cached import CONFIG
 
 # read by transformers or tokenizers wherever they lie in a checkpoint folder
@@ -107,7 +108,7 @@ def explained(
                 f"them, since they change no weights: {reason}"
             )
         if "bitsandbytes" in reason:
-            reason = f'pip install "headsurgeon[quantised]": {reason}'
+            reason = f"{command('bitsandbytes')}: {reason}"
         return ModelError(f"{spec}: takes a library that is not installed: {reason}")
     named = reason or "no reason given"
     if not isinstance(error, OSError | ValueError | RuntimeError):

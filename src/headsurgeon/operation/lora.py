@@ -7,7 +7,6 @@ weights are kept and put back.
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,8 @@ from headsurgeon import files
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arch.layout import PARTS
 from headsurgeon.arguments import checked
-from headsurgeon.errors import SettingsError, StateError
+from headsurgeon.errors import StateError
+from headsurgeon.extras import require
 from headsurgeon.heads import HeadId
 from headsurgeon.models.address import Address
 from headsurgeon.models.fingerprint import combined
@@ -48,13 +48,10 @@ def open_lora(model: PreTrainedModel, plan: Plan, seed: int | None = None) -> "L
 
     Raises:
         UnsupportedModel, HeadError, PlanError, ModelError, StateError: as `operate`.
-        SettingsError: PEFT is not installed, or the seed is none.
+        MissingPackage: PEFT is not installed.
+        SettingsError: the seed is none.
     """
-    if find_spec("peft") is None:
-        raise SettingsError(
-            'LoRA takes the package peft; run: pip install "headsurgeon[lora]", or choose another '
-            "arm"
-        )
+    require("peft", "LoRA")
     layout = layout_of(model)
     checked_seed = check_seed(plan.seed if seed is None else seed)
     base_fingerprint = combined(checked_fingerprints(model, layout, plan))

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.errors import InputError, ModelError, OutputError, WriteError
-from headsurgeon.files import check_header, header, read_object, write_json
+from headsurgeon.files import check_header, header, read_object, write_json, write_text
 from headsurgeon.folders import (
     MANIFEST,
     check_claimable,
@@ -28,6 +28,7 @@ from headsurgeon.operation.files_beside_weights import (
     name_readable_class,
 )
 from headsurgeon.operation.merged_as_stored import write_as_stored
+from headsurgeon.operation.model_card import BASE_CARD, CARD, PLAN, Operated, Told, model_card
 from headsurgeon.operation.patient import Patient
 
 KIND = "merged_checkpoint"
@@ -66,6 +67,7 @@ def write_checkpoint(
     folder: Path,
     patches: Sequence[Path],
     as_stored: bool = False,
+    told: Told | None = None,
 ) -> None:
     """Writes the merged model of `patient`, for `from_pretrained`, with all that lay beside it.
 
@@ -76,6 +78,7 @@ def write_checkpoint(
         patches: files the slices come from, recorded beside the weights.
         as_stored: whether to copy the base's files and change nothing in them but the slices;
             otherwise the model is written in the precision it has.
+        told: what the card says of training and figures.
 
     Raises:
         OutputError: the folder holds something else, or is the model's own.
@@ -91,6 +94,7 @@ def write_checkpoint(
         with locked(folder, MARKER), staging(folder) as staged:
             check_output(folder)
             _write(staged, patient, tokenizer, source, as_stored)
+            _write_card(staged, patient, patches, as_stored, told or Told())
             _settle(staged)
             origin = _origin(patient, patches)
             write_json(staged / MARKER, origin | {MANIFEST: manifest_of(staged)})
@@ -121,6 +125,29 @@ def _write(
     if source is None or not has_tokenizer(staged):
         tokenizer.save_pretrained(staged)
     name_readable_class(staged)
+
+
+def _write_card(
+    staged: Path, patient: Patient, patches: Sequence[Path], as_stored: bool, told: Told
+) -> None:
+    """Puts the plan and a card there; what the base says of itself is true of the base alone."""
+    base_card = None
+    if (staged / CARD).is_file():
+        base_card = (staged / CARD).read_text(encoding="utf-8", errors="replace")
+        (staged / CARD).rename(staged / BASE_CARD)
+    precision = str(patient.model.dtype).removeprefix("torch.")
+    done = Operated(
+        plan=patient.plan,
+        seed=patient.seed,
+        init=patient.init,
+        output_start=patient.output_start,
+        patches=[patch.name for patch in patches],
+        fingerprint=patient.base_fingerprint,
+        precision="each tensor as it was stored" if as_stored else f"all of it in {precision}",
+    )
+    licences = sorted(path.name for path in staged.glob("LICEN[SC]E*"))
+    write_text(staged / CARD, model_card(done, told, base_card, next(iter(licences), None)))
+    write_text(staged / PLAN, patient.plan.to_yaml())
 
 
 def _origin(patient: Patient, patches: Sequence[Path]) -> dict[str, object]:

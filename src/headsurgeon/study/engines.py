@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from importlib.util import find_spec
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from headsurgeon.errors import OperationError, SettingsError
+from headsurgeon.extras import require
 from headsurgeon.study.results import Cell
 
 EngineName = Literal["local", "slurm", "ray"]
@@ -140,7 +140,7 @@ def _slurm(
     device: str,
     options: dict[str, Any],
 ) -> None:
-    _require("submitit", "slurm")
+    require("submitit", "engine slurm")
     import submitit
 
     told = dict(options)
@@ -169,7 +169,7 @@ def _ray(
     device: str,
     options: dict[str, Any],
 ) -> None:
-    _require("ray", "ray")
+    require("ray", "engine ray")
     import ray
 
     started = not ray.is_initialized()
@@ -186,10 +186,3 @@ def _ray(
     finally:
         if started:
             ray.shutdown()
-
-
-def _require(package: str, extra: str) -> None:
-    if find_spec(package) is None:
-        raise SettingsError(
-            f'engine {extra} needs {package}; run: pip install "headsurgeon[{extra}]"'
-        )

@@ -1,0 +1,139 @@
+"""`headsurgeon evaluate --like lm-eval`: the figures that lm-evaluation-harness would print."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
+from headsurgeon.cli.loading import open_model
+from headsurgeon.cli.options import FrozenLoading, Reading
+from headsurgeon.errors import SettingsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headsurgeon.data.rolling import RollingWindows
+    from headsurgeon.scores import Evaluation
+
+LIKE = "lm-eval"
+
+
+@dataclass(frozen=True)
+class GivenModels:
+    """What is to be scored: a model, the same with patches, another model."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    patches: Sequence[Path]
+    baseline: str | None
+
+
+def check_like(like: str, reading: Reading, plan: Path | None) -> None:
+    """Refuses what has no counterpart there.
+
+    Raises:
+        SettingsError: another tool than lm-eval, or options that it does not have.
+    """
+    if like != LIKE:
+        raise SettingsError(f"--like: expected {LIKE}, got {like!r}")
+    if plan is not None:
+        raise SettingsError("--like scores whole documents and ablates nothing: leave out --plan")
+    if reading.packing != "documents" or reading.seed != 0:
+        raise SettingsError(
+            "--like reads documents whole and in their order: leave out --packing and --seed"
+        )
+
+
+def evaluate_like(
+    given: GivenModels,
+    corpus: str,
+    split: str,
+    reading: Reading,
+    loading: FrozenLoading,
+    batch_size: int | None,
+    output: Path | None,
+) -> None:
+    """Scores the models on whole documents, prints the figures and writes them."""
+    from headsurgeon.data.rolling import rolling_windows
+    from headsurgeon.evaluation.rolling_loss import evaluate_rolling
+    from headsurgeon.files import header, write_json
+    from headsurgeon.models.weights import precision
+    from headsurgeon.operation import apply_patches
+    from headsurgeon.scores import difference
+
+    windows = rolling_windows(
+        corpus, given.tokenizer, split, reading.length, reading.count, reading.first_token
+    )
+
+    def scored(name: str, model: "PreTrainedModel") -> "Evaluation":
+        with busy(f"evaluating {name} as lm-eval does"):
+            return evaluate_rolling(
+                model,
+                windows,
+                batch_size=batch_size,
+                attention=loading.attention,  # type: ignore[arg-type]
+            )
+
+    results = {given.name: scored(given.name, given.model)}
+    if given.patches:
+        apply_patches(given.model, given.patches)
+        results["patched"] = scored("the patched model", given.model)
+    if given.baseline is not None:
+        other, its_tokenizer = open_model(given.baseline, loading)
+        if its_tokenizer.get_vocab() != given.tokenizer.get_vocab():
+            raise SettingsError(
+                f"{given.baseline} has another vocabulary, and its windows would be others: score "
+                "it in a run of its own and compare bits per byte"
+            )
+        results[f"{given.baseline} (baseline)"] = scored(given.baseline, other)
+    first, *others = results
+    changes = {f"{name} − {first}": difference(results[name], results[first]) for name in others}
+    if output is not None:
+        content = {
+            **header("evaluation"),
+            "like": LIKE,
+            "dtype": precision(given.model),
+            "evaluations": {name: result.model_dump() for name, result in results.items()},
+            "differences": {name: change.model_dump() for name, change in changes.items()},
+            "as_lm_eval": {name: as_lm_eval(result, windows) for name, result in results.items()},
+        }
+        write_json(output, content)
+    console = out()
+    rows = []
+    for name, result in results.items():
+        interval = result.interval()
+        there = [f"{value:.4f}" for value in as_lm_eval(result, windows).values()]
+        loss = [f"{result.nll:.4f}", bounds(interval.low, interval.high)]
+        rows.append([name, *loss, *there, result.attention])
+    console.print(
+        heading(
+            f"{corpus}, split {split}: {results[first].tokens} predicted tokens of "
+            f"{len(results[first].documents)} documents, rolling windows of {windows.length}, "
+            f"prefix {windows.first_token}"
+        )
+    )
+    names = ["word perplexity", "byte perplexity", "bits per byte"]
+    console.print(table(["model", "nats per token", "95 % interval", *names, "attention"], rows))
+    if changes:
+        console.print()
+        console.print(heading("difference, paired over documents; below 0 is better"))
+        console.print(facts({name: nats(change) for name, change in changes.items()}))
+    if output is not None:
+        console.print(f"\nwritten to {output}", soft_wrap=True)
+
+
+def as_lm_eval(result: "Evaluation", windows: "RollingWindows") -> dict[str, float]:
+    """Its three figures of loglikelihood_rolling tasks, each weighted over all documents."""
+    total = float(result.document_nll.sum())
+    return {
+        "word_perplexity": _exp(total / windows.words),
+        "byte_perplexity": _exp(total / windows.bytes),
+        "bits_per_byte": total / windows.bytes / math.log(2),
+    }
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
