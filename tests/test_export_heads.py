@@ -62,13 +62,13 @@ def test_roles_are_sinks_where_heads_are_sick_and_say_what_they_were_measured_on
 ) -> None:
     run("export-heads", sick, "--output", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "roles.json").read_text())
-    assert content["kind"] == "cache-roles"
+    assert content["kind"] == "cache_roles"
     assert content["measured_on"]["count"] == 24
     named = np.array(content["roles"])
     assert np.array_equal(named == "sink", diagnosis.is_sick)
     healthy = ~diagnosis.is_sick
     share = np.array(content["elsewhere"])
-    assert np.array_equal(named[healthy] == "retrieval-like", share[healthy] > 0.5)
+    assert np.array_equal(named[healthy] == "retrieval_like", share[healthy] > 0.5)
 
 
 def test_attention_on_first_and_nearest_tokens_is_not_elsewhere(diagnosis: Diagnosis) -> None:

@@ -14,6 +14,9 @@ MAX_LINES = 400
 ORDER = [
     "errors",
     "extras",
+    "private_names",
+    "private_torch",
+    "private_transformers",
     "printable",
     "attention_kinds",
     "heads",

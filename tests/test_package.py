@@ -69,6 +69,29 @@ def test_the_installed_version_is_that_of_the_project_file() -> None:
     assert version("headsurgeon") == project["version"]
 
 
+def test_the_citation_is_of_this_version() -> None:
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {version('headsurgeon')}" in lines
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    allowed = [*project["dependencies"], *extras["report"], *extras["datasets"], *extras["test"]]
+    bounds = {bound.partition(",")[0].replace(">=", "==") for bound in allowed if ">=" in bound}
+    lines = (ROOT / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    assert {line for line in lines if not line.startswith("#")} == bounds
+
+
+def test_versions_that_were_tried_are_within_those_that_are_allowed() -> None:
+    from headsurgeon import private_torch, private_transformers
+
+    lines = (ROOT / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    for listed in (private_torch, private_transformers):
+        (lowest,) = (line.partition("==")[2] for line in lines if line.startswith(listed.PACKAGE))
+        assert listed.TESTED[0].startswith(lowest)
+
+
 # --- faces ---------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ def export_heads(
         float,
         typer.Option(
             metavar="SHARE",
-            help="A healthy head with more attention elsewhere than this is retrieval-like.",
+            help="A healthy head with more attention elsewhere than this is retrieval_like.",
         ),
     ] = 0.5,
 ) -> None:
@@ -75,7 +75,7 @@ def export_heads(
     check_folder(output, ROLES_FILE)
     share = cache.elsewhere(found)
     content = {
-        **header("cache-roles"),
+        **header("cache_roles"),
         "model": found.stats.provenance.model,
         "measured_on": found.stats.provenance.model_dump(mode="json"),
         "limit": limit,
@@ -83,12 +83,13 @@ def export_heads(
         "roles": [[role or None for role in row] for row in named.tolist()],
         "elsewhere": [[round(value, 6) for value in row] for row in share.tolist()],
     }
+    # made before anything is written, since it may be refused
+    heads = key_value_heads or found.stats.shape[1]
+    gates = cache.as_gates(cache.per_key_value_head(share, heads)) if form == "tsv" else ""
     with writing(output, ROLES_FILE) as staged:
         if form == "json":
             write_json(staged / SCORES, cache.as_scores(cache.per_document(found)))
         else:
-            heads = key_value_heads or found.stats.shape[1]
-            gates = cache.as_gates(cache.per_key_value_head(share, heads))
             write_text(staged / GATES, gates)
             write_json(staged / CONFIG, {"sink_size": sink_size, "recent_size": recent_size})
         write_json(staged / ROLES_FILE, content)

@@ -64,11 +64,20 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if missing is not None:
                 raise _told(str(missing), missing.exit_code, error if debug else None) from error
             hint = "" if debug else "; run again with --debug for the traceback"
-            message = f"unexpected failure: {_named(error)}{hint}"
+            message = f"unexpected failure: {_named(error)}{_blamed(error)}{hint}"
             raise _told(message, 1, error if debug else None) from error
 
     extend(run, command, {"debug": (Debug, False)})
     return run
+
+
+def _blamed(error: BaseException) -> str:
+    """Whether the failure may come from a release that took a private name away, and of what."""
+    if not isinstance(error, ImportError | AttributeError | TypeError):
+        return ""
+    from headsurgeon.private_names import broken
+
+    return "".join(f"; {sentence}" for sentence in broken())
 
 
 def _noted(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import SettingsError
 
-Role = Literal["sink", "streaming", "retrieval-like"]
+Role = Literal["sink", "streaming", "retrieval_like"]
 ROLES: tuple[Role, ...] = get_args(Role)
 # share of attention elsewhere from which on a head is taken to need its whole past
 LIMIT = 0.5
@@ -35,7 +35,7 @@ def elsewhere(diagnosis: Diagnosis) -> Float[np.ndarray, "layer head"]:
 
 
 def roles(diagnosis: Diagnosis, limit: float = LIMIT) -> Shaped[np.ndarray, "layer head"]:
-    """`sink` where the head is sick, else `streaming` up to the limit, `retrieval-like` above.
+    """`sink` where the head is sick, else `streaming` up to the limit, `retrieval_like` above.
 
     Empty in layers without attention.
 
@@ -45,7 +45,7 @@ def roles(diagnosis: Diagnosis, limit: float = LIMIT) -> Shaped[np.ndarray, "lay
     if not 0.0 < limit < 1.0:
         raise SettingsError(f"limit: expected a fraction above 0 and below 1, got {limit}")
     share = elsewhere(diagnosis)
-    named = np.where(share > limit, "retrieval-like", "streaming").astype(object)
+    named = np.where(share > limit, "retrieval_like", "streaming").astype(object)
     named[diagnosis.is_sick] = "sink"
     named[np.isnan(share)] = ""
     return named
@@ -64,7 +64,7 @@ def per_key_value_head(
         raise SettingsError(
             f"--key-value-heads: expected a number that divides {heads}, got {key_value_heads}"
         )
-    return scores.reshape(layers, key_value_heads, -1).max(axis=-1)
+    return np.asarray(scores.reshape(layers, key_value_heads, -1).max(axis=-1))
 
 
 def as_scores(scores: Float[np.ndarray, "window layer head"]) -> dict[str, list[float]]:

@@ -1,0 +1,62 @@
+"""Names of other packages that promise nothing: whether they are there, and who is to blame.
+
+`private_torch.py` and `private_transformers.py` list them; a test holds the lists complete.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A name and what takes it.
+
+    Attributes:
+        path: dotted, beginning with the package.
+        use: what it is used for, and where.
+        optional: whether something else does the same where it is missing.
+    """
+
+    path: str
+    use: str
+    optional: bool = False
+
+
+def broken() -> list[str]:
+    """What the installed versions lack, one sentence each; imports torch and transformers."""
+    from headsurgeon import private_torch, private_transformers
+
+    return [
+        sentence
+        for listed in (private_torch, private_transformers)
+        for sentence in missing(listed.PACKAGE, listed.NAMES, listed.TESTED)
+    ]
+
+
+def missing(package: str, names: Sequence[PrivateName], tested: tuple[str, str]) -> Iterator[str]:
+    """A sentence for each name that cannot be found and is not optional."""
+    for name in names:
+        if not name.optional and not _found(name.path):
+            use = name.use.partition(" (")[0]
+            yield (
+                f"{package} {version(package)} has no {name.path}, which {use} "
+                f"takes; headsurgeon was tested with {package} {tested[0]} to {tested[1]}: install "
+                "one of these, and report it with headsurgeon --version"
+            )
+
+
+def _found(path: str) -> bool:
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:length]))
+        except ImportError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False

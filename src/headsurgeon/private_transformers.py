@@ -1,0 +1,45 @@
+"""Every name of transformers that is private, or public without a promise, and is used here.
+
+Nothing here imports transformers until it is asked.
+"""
+
+from headsurgeon.private_names import PrivateName
+
+PACKAGE = "transformers"
+# the versions that the test suite ran on: lowest and newest
+TESTED = ("5.0.0", "5.24.0")
+NAMES: tuple[PrivateName, ...] = (
+    PrivateName(
+        "transformers.AttentionInterface._global_mapping",
+        "measuring beside the attention that runs (measurement/attention_interface.py)",
+    ),
+    PrivateName(
+        "transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS",
+        "masks of an attention of our own (measurement/attention_interface.py)",
+    ),
+    PrivateName(
+        "transformers.masking_utils.AttentionMaskInterface",
+        "masks of an attention of our own (attention/fast_passes.py)",
+    ),
+    PrivateName(
+        "transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS",
+        "telling the library's attention from changed ones (arch/identity.py)",
+    ),
+    PrivateName(
+        "transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING",
+        "telling the library's models from changed ones (arch/identity.py)",
+    ),
+    *(
+        PrivateName(
+            f"transformers.modeling_gguf_pytorch_utils.{name}",
+            "what a GGUF file holds and the reader leaves out (models/gguf_unread.py)",
+        )
+        for name in ("TENSOR_PROCESSORS", "TensorProcessor", "get_gguf_hf_weights_map")
+    ),
+    PrivateName("transformers.utils.SAFE_WEIGHTS_INDEX_NAME", "names of weight files"),
+    PrivateName("transformers.utils.SAFE_WEIGHTS_NAME", "names of weight files"),
+    PrivateName("transformers.utils.hub.cached_file", "stored tensors (models/stored.py)"),
+    PrivateName(
+        "transformers.utils.quantization_config.QuantizationConfigMixin", "models in few bits"
+    ),
+)
