@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import wheel
 from machine import RESULTS
 from targets import FORWARD, TARGETS, Figure, Results, Target, row, spread
 
@@ -12,7 +13,7 @@ from headsurgeon import files
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLOT = DOCS / "images" / "benchmarks.png"
-NAMES = ("measuring", "training", "memory", "sizes", "startup")
+NAMES = ("measuring", "training", "memory", "sizes", "startup", "wheel")
 ARMS = {
     "ours": "ours",
     "ours-checkpointed": "ours, gradient checkpointing",
@@ -210,6 +211,7 @@ def main() -> None:
             share_rows(results),
         ),
         memory=table(["T", "layers", "head", "arm", "MB above the weights"], memory_rows(results)),
+        wheel=wheel.section(results["wheel"]),
     )
     files.write_text(DOCS / "benchmarks.md", text)
 

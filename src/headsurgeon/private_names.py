@@ -14,7 +14,7 @@ class PrivateName:
     """A name and what takes it.
 
     Attributes:
-        path: dotted, beginning with the package.
+        path: dotted, beginning with the package; with () behind a class, of what it makes.
         use: what it is used for, and where.
         optional: whether something else does the same where it is missing.
     """
@@ -55,8 +55,10 @@ def _found(path: str) -> bool:
         except ImportError:
             continue
         for part in parts[length:]:
-            if not hasattr(found, part):
+            name = part.removesuffix("()")
+            if not hasattr(found, name):
                 return False
-            found = getattr(found, part)
+            found = getattr(found, name)
+            found = found() if part.endswith("()") else found
         return True
     return False

@@ -33,6 +33,15 @@ NAMES: tuple[PrivateName, ...] = (
     ),
     PrivateName("torch.utils._pytree.tree_leaves", "memory estimate"),
     PrivateName("torch.UntypedStorage._cdata", "memory estimate"),
+    *(
+        PrivateName(
+            f"torch.nn.Module().{name}",
+            "finding parts, weights and hooks of a model (arch/, operation/)",
+        )
+        for name in ("_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks")
+    ),
+    PrivateName("torch.Tensor._cdata", "telling one tensor from another (operation/slices.py)"),
+    PrivateName("torch.Tensor._version", "noticing changed weights (operation/slices.py)"),
     PrivateName("torch.nn.Module._apply", "slices that move with a model (operation/slices.py)"),
     PrivateName("torch.nn.Module._save_to_state_dict", "slices under the names of the weights"),
     PrivateName("torch.nn.Module._load_from_state_dict", "slices under the names of the weights"),

@@ -13,6 +13,22 @@ NAMES: tuple[PrivateName, ...] = (
         "transformers.AttentionInterface._global_mapping",
         "measuring beside the attention that runs (measurement/attention_interface.py)",
     ),
+    *(
+        PrivateName(
+            f"transformers.PretrainedConfig().{name}",
+            "choosing the attention that runs (measurement/attention_interface.py)",
+        )
+        for name in ("_attn_implementation", "_attn_implementation_internal")
+    ),
+    PrivateName(
+        "transformers.PretrainedConfig()._commit_hash",
+        "which commit of the Hub a model is (models/origin.py)",
+        optional=True,
+    ),
+    PrivateName(
+        "transformers.PreTrainedModel._keys_to_ignore_on_load_unexpected",
+        "stored tensors that a model leaves out on purpose (models/unread.py)",
+    ),
     PrivateName(
         "transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS",
         "masks of an attention of our own (measurement/attention_interface.py)",

@@ -102,12 +102,13 @@ def evaluate_like(
         }
         write_json(output, content)
     console = out()
-    rows = []
+    rows, theirs = [], []
     for name, result in results.items():
         interval = result.interval()
-        there = [f"{value:.4f}" for value in as_lm_eval(result, windows).values()]
-        loss = [f"{result.nll:.4f}", bounds(interval.low, interval.high)]
-        rows.append([name, *loss, *there, result.attention])
+        spread = bounds(interval.low, interval.high)
+        rows.append([name, f"{result.nll:.4f}", spread, result.attention])
+        there = as_lm_eval(result, windows)
+        theirs.append([name, *(f"{value:.6g}" for value in there.values())])
     console.print(
         heading(
             f"{corpus}, split {split}: {results[first].tokens} predicted tokens of "
@@ -115,8 +116,9 @@ def evaluate_like(
             f"prefix {windows.first_token}"
         )
     )
+    console.print(table(["model", "nats per token", "95 % interval", "attention"], rows))
     names = ["word perplexity", "byte perplexity", "bits per byte"]
-    console.print(table(["model", "nats per token", "95 % interval", *names, "attention"], rows))
+    console.print(table(["as lm-eval says it", *names], theirs))
     if changes:
         console.print()
         console.print(heading("difference, paired over documents; below 0 is better"))
