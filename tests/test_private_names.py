@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 import pytest
 
-from headsurgeon import private_names, private_torch, private_transformers
-from headsurgeon.private_names import PrivateName, broken, missing
+from headsurgeon import private_torch, private_transformers
+from headsurgeon.cli import versions
+from headsurgeon.private_names import PrivateName, missing
 from tests.clinic import run
 from tests.test_import_order import FILES, SOURCE
 
@@ -17,7 +18,7 @@ OTHERS = {"_exit"}
 
 
 def test_nothing_is_missing_in_the_versions_that_are_installed() -> None:
-    assert broken() == []
+    assert versions.broken() == []
 
 
 def used_names(tree: ast.Module) -> Iterator[str]:
@@ -66,7 +67,7 @@ def test_a_command_that_fails_for_it_says_so(monkeypatch: pytest.MonkeyPatch) ->
         raise AttributeError("module 'torch' has no attribute 'x'")
 
     monkeypatch.setattr("headsurgeon.models.catalogue.ZOO", property(lambda self: fail()))
-    monkeypatch.setattr(private_names, "broken", lambda: ["torch 9 has no torch.x"])
+    monkeypatch.setattr(versions, "broken", lambda: ["torch 9 has no torch.x"])
     said = run("zoo")
     assert said.exit_code == 1
     assert "torch 9 has no torch.x" in said.stderr

@@ -24,17 +24,6 @@ class PrivateName:
     optional: bool = False
 
 
-def broken() -> list[str]:
-    """What the installed versions lack, one sentence each; imports torch and transformers."""
-    from headsurgeon import private_torch, private_transformers
-
-    return [
-        sentence
-        for listed in (private_torch, private_transformers)
-        for sentence in missing(listed.PACKAGE, listed.NAMES, listed.TESTED)
-    ]
-
-
 def missing(package: str, names: Sequence[PrivateName], tested: tuple[str, str]) -> Iterator[str]:
     """A sentence for each name that cannot be found and is not optional."""
     for name in names:

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
+from headsurgeon.cli import versions
 from headsurgeon.cli.console import err
 from headsurgeon.cli.options import Debug
 from headsurgeon.cli.signals import Terminated, terminable
@@ -75,9 +76,7 @@ def _blamed(error: BaseException) -> str:
     """Whether the failure may come from a release that took a private name away, and of what."""
     if not isinstance(error, ImportError | AttributeError | TypeError):
         return ""
-    from headsurgeon.private_names import broken
-
-    return "".join(f"; {sentence}" for sentence in broken())
+    return "".join(f"; {sentence}" for sentence in versions.broken())
 
 
 def _noted(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

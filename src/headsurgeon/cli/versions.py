@@ -35,3 +35,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return _ABSENT
+
+
+def broken() -> list[str]:
+    """Private names that the installed versions lack, one sentence each; imports torch."""
+    from headsurgeon import private_torch, private_transformers
+    from headsurgeon.private_names import missing
+
+    return [
+        sentence
+        for listed in (private_torch, private_transformers)
+        for sentence in missing(listed.PACKAGE, listed.NAMES, listed.TESTED)
+    ]
