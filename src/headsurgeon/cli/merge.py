@@ -125,7 +125,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             Evaluation.model_validate(found)
         for change in content.get("differences", {}).values():
             Estimate.model_validate(change)
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (InputError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(
             f"{path}: not the figures that headsurgeon evaluate --output writes: "
             f"{shorten(str(error), 200)}"
