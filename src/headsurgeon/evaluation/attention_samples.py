@@ -29,7 +29,7 @@ class AttentionSamples(Result):
             (255 is 1), in base64.
     """
 
-    kind: ClassVar[str] = "attention-samples"
+    kind: ClassVar[str] = "attention_samples"
 
     model: str
     corpus: str
