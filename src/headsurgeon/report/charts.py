@@ -60,7 +60,7 @@ def loss_chart(title: str, curves: Sequence[Curve], levels: Sequence[Level], cap
 def mass_chart(
     title: str,
     models: Mapping[str, Float[np.ndarray, " head"]],
-    null: Float[np.ndarray, " head"],
+    null: Float[np.ndarray, " untrained"],
     limits: Thresholds,
     caption: str,
 ) -> Chart:
