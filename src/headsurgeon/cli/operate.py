@@ -16,6 +16,7 @@ from headsurgeon.cli.operation_dry_run import show_dry_run
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.page import show_page
 from headsurgeon.cli.progress import training_bar
+from headsurgeon.cli.tensorboard import Wanted, check_tensorboard, relaying, send_runs
 from headsurgeon.cli.training_options import (
     DEFAULT_TOKENS,
     TRAINING,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from headsurgeon.operation import Patient
-    from headsurgeon.training import Run
+    from headsurgeon.training import Run, StepEvent
 
 
 def operate(
@@ -94,6 +95,7 @@ def operate(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    tensorboard: Wanted = False,
     *,
     training: Training,  # type: ignore[valid-type]  # made of the fields of TrainSettings
 ) -> None:
@@ -108,6 +110,7 @@ def operate(
     from headsurgeon.operation import operate as open_up
     from headsurgeon.planning import Plan
 
+    check_tensorboard(tensorboard)
     settings = settings_of(preset, vars(training))
     corpus = option_texts.mixed_corpus(corpora, weights)
     if repeating.passes is not None:
@@ -125,6 +128,8 @@ def operate(
             probes=probe or (),
             anchor=anchor_corpus,
         )
+        if tensorboard:
+            send_runs(output, sorted(output.glob("pass-*")))
         return
     plan = _only(plans or (), repeating)
     check_folder(output, "run.json")
@@ -148,7 +153,11 @@ def operate(
     patient.reopen()
     probes = probe_windows(probe or (), tokenizer, settings)
     anchor = anchor_windows(anchor_corpus, tokenizer, settings)
-    run = _train(patient, tokenizer, corpus, output, settings, probes=probes, anchor=anchor)
+    run = _train(
+        *(patient, tokenizer, corpus, output, settings, tensorboard),
+        probes=probes,
+        anchor=anchor,
+    )
     _show_run(patient, run, model, corpus, settings)
     show_page(output)
 
@@ -171,6 +180,7 @@ def _train(
     corpus: str,
     output: Path,
     settings: TrainSettings,
+    tensorboard: bool,
     **further: Any,
 ) -> "Run":
     from headsurgeon.evaluation.sampling_attention import keep_attention_of_run
@@ -178,7 +188,13 @@ def _train(
 
     with busy(f"reading {corpus}"):
         windows = training_windows(corpus, tokenizer, settings)
-    with training_bar(f"training {len(patient.heads)} heads") as on_step:
+    bar = training_bar(f"training {len(patient.heads)} heads")
+    with relaying(output, tensorboard) as relay, bar as show:
+
+        def on_step(event: "StepEvent") -> None:
+            show(event)
+            relay()
+
         run = train(patient, *windows, output=output, settings=settings, on_step=on_step, **further)
     keep_attention_of_run(patient, tokenizer, windows[1], output)
     return run

@@ -13,6 +13,7 @@ from headsurgeon.cli.loading import quieten
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.signature import grouped
 from headsurgeon.cli.study_terminal import run_and_show
+from headsurgeon.cli.tensorboard import Wanted, check_tensorboard
 from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.printable import printable
 
@@ -68,6 +69,7 @@ def study(
         list[str] | None,
         typer.Option(metavar="NAME=SPEC", help="The corpus of a text, in place of the study's."),
     ] = None,
+    tensorboard: Wanted = False,
     presets: Annotated[bool, typer.Option("--list", help="Name the presets and end.")] = False,
 ) -> None:
     """Runs arms × texts × seeds: the paper's method, controls and rivals, with intervals.
@@ -86,6 +88,7 @@ def study(
         return
     if not study or output is None:
         raise SettingsError("expected a STUDY and --output DIR; --list names the presets")
+    check_tensorboard(tensorboard)
     if study in command_presets():
         _run_commands(study, variant, output, model)
         return
@@ -96,7 +99,13 @@ def study(
     check_folder(output, STUDY)
     quieten()
     result, _ = run_and_show(
-        loaded, output, engine=engine, jobs=jobs, device=device, options=_options(option or [])
+        loaded,
+        output,
+        engine=engine,
+        jobs=jobs,
+        device=device,
+        options=_options(option or []),
+        tensorboard=tensorboard,
     )
     console = out()
     console.print()

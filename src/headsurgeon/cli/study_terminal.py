@@ -9,6 +9,7 @@ from rich.status import Status
 from rich.text import Text
 
 from headsurgeon.cli.console import err, head_map, heading, out, table
+from headsurgeon.cli.tensorboard import send_runs
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run_and_show(
     jobs: int = 1,
     device: str = "cpu",
     options: dict[str, str | int] | None = None,
+    tensorboard: bool = False,
 ) -> tuple["StudyResult", "Page"]:
     """Runs a study, says how it gets on, writes its page, and prints what is on it."""
     from headsurgeon.report.folder_page import PAGE
@@ -32,7 +34,7 @@ def run_and_show(
     from headsurgeon.report.study_page import study_page
     from headsurgeon.study import run_study
 
-    terminal = StudyTerminal(output)
+    terminal = StudyTerminal(output, tensorboard)
     try:
         result = run_study(
             study,
@@ -59,8 +61,8 @@ def run_and_show(
 class StudyTerminal:
     """Shows how a study gets on: a line for all that is done, the verdicts, and a bar of cells."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
         self._status: Status | None = None
         self._bar: Progress | None = None
         self._step = ("", 0.0)
@@ -76,6 +78,9 @@ class StudyTerminal:
         """All is prepared, and so many cells are to be computed."""
         self._finish_step()
         self._show_verdicts()
+        if self.tensorboard:
+            # what was done before
+            send_runs(self.folder, sorted(self.folder.glob("cells/*/")))
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
@@ -89,13 +94,15 @@ class StudyTerminal:
 
     def finished(self, task: "Task") -> None:
         """One more is done."""
-        from headsurgeon.study.results import CellResult, cell_file
+        from headsurgeon.study.results import CellResult, cell_file, folder_of
 
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
         if task.what != "cell":
             _show_done(str(task), None)
             return
+        if self.tensorboard:
+            send_runs(self.folder, [folder_of(self.folder, task.cell)])
         cell = CellResult.load(cell_file(self.folder, task.cell))
         if cell.status == "done":
             _show_done(str(task), cell.seconds)
