@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import headsurgeon as hs
 from headsurgeon.errors import CorpusError, HeadsurgeonError, ModelError
-from headsurgeon.models.catalogue import is_planted
+from headsurgeon.models.planted import is_planted
 from tests.char_tokenizer import char_tokenizer
 from tests.clinic import checkpoint, sick_bloom
 

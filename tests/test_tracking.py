@@ -1,6 +1,7 @@
 """What a run logs reaches a sink, each step once, also of runs resumed, ended, or in cells."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from headsurgeon.diagnosis import Diagnosis
-from headsurgeon.models.catalogue import ZOO, is_planted
+from headsurgeon.models.catalogue import ZOO
+from headsurgeon.models.planted import is_planted
 from tests.clinic import run
 
 TWINS = ("bloom-mini", "bloom-mini-collapsed")

@@ -7,8 +7,9 @@ computed again when the file is read.
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from pydantic import BeforeValidator, GetCoreSchemaHandler, ValidationError, model_validator
@@ -21,6 +22,14 @@ from headsurgeon.records import Record, fault_of
 
 Loaded = TypeVar("Loaded", bound="Result")
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class ShownInNotebooks:
+    """What a notebook shows as a head map and a table."""
+
+    def _repr_html_(self) -> str | None:
+        # how results look comes after all results, and is asked for only where a notebook is
+        return cast("str | None", import_module("headsurgeon.report.notebook").as_html(self))
 
 
 class Result(Record):

@@ -42,7 +42,7 @@ def summary(examined: Examined) -> dict[str, Any]:
     import numpy as np
 
     from headsurgeon.diagnosis.band import code_band
-    from headsurgeon.models.catalogue import is_planted
+    from headsurgeon.models.planted import is_planted
 
     diagnosis, loss = examined.diagnosis, examined.loss
     stats = diagnosis.stats

@@ -3,7 +3,7 @@
 
 def planted_remark(model: str) -> str:
     """A sentence for a model whose collapse was planted; empty for others."""
-    from headsurgeon.models.catalogue import is_planted
+    from headsurgeon.models.planted import is_planted
     from headsurgeon.report.wording import PLANTED_SHORT
 
     return PLANTED_SHORT if is_planted(model) else ""

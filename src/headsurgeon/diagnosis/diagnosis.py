@@ -24,7 +24,7 @@ from headsurgeon.errors import SettingsError
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import NO_ATTENTION, SICK, STATISTICS, VERDICTS, HeadId, Verdict
 from headsurgeon.records import Seed
-from headsurgeon.results import Array, Result
+from headsurgeon.results import Array, Result, ShownInNotebooks
 
 if TYPE_CHECKING:
     import pandas
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SWEEP: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
-class Diagnosis(Result):
+class Diagnosis(ShownInNotebooks, Result):
     """Verdicts with their uncertainty; `diagnosis.json` holds it with the statistics.
 
     Attributes:

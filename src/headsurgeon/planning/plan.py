@@ -13,6 +13,7 @@ from headsurgeon.errors import HeadError, InputError, PlanError
 from headsurgeon.files import header, read_text, write_text
 from headsurgeon.heads import STATISTICS, VERDICTS, HeadId, Verdict
 from headsurgeon.records import Exact, Finite, HeadName, Record, RuleName, Seed, StartName
+from headsurgeon.results import ShownInNotebooks
 from headsurgeon.yaml_lines import Location, load_yaml
 
 Role = Literal["operate", "watch"]
@@ -90,7 +91,7 @@ class _Fields(Exact):
     notes: tuple[str, ...] = ()
 
 
-class Plan(Record, _Fields):
+class Plan(ShownInNotebooks, Record, _Fields):
     """Which heads will be operated on, and why; as a file it is YAML that a person can edit.
 
     Attributes:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -24,6 +24,7 @@ TENSORBOARD = "tensorboard"
 _CELL = 16
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Who takes numbers and pictures over steps."""
 

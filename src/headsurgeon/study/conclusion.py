@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsurgeon.files import header, write_json
+from headsurgeon.results import ShownInNotebooks
 from headsurgeon.study.decision_rule import Decision, Share, decisions_of, shares_of
 from headsurgeon.study.results import StudyResults, load_results
 
@@ -11,7 +12,7 @@ RESULT = "study.json"
 
 
 @dataclass(frozen=True, eq=False)
-class StudyResult:
+class StudyResult(ShownInNotebooks):
     """What a study came to; `study.json` holds the same.
 
     Attributes:

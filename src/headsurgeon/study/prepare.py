@@ -17,8 +17,8 @@ from headsurgeon.evaluation import ablation_cost
 from headsurgeon.files import package_version
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
-from headsurgeon.models.catalogue import is_planted
 from headsurgeon.models.fingerprint import combined, fingerprints
+from headsurgeon.models.planted import is_planted
 from headsurgeon.planning import Plan
 from headsurgeon.planning.planning import plan
 from headsurgeon.planning.rules import Cost

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError, OutputError
 from headsurgeon.records import Finite
-from headsurgeon.results import Result
+from headsurgeon.results import Result, ShownInNotebooks
 from headsurgeon.training.run_file import LOG_NAME, RUN_NAME, read_run_file
 
 Count = Annotated[int, Field(ge=0)]
@@ -17,7 +17,7 @@ Place = Annotated[Path, BeforeValidator(lambda value: Path(value) if type(value)
 _SAVED = {"full": "weights.safetensors", "lora": "adapter_model.safetensors"}
 
 
-class Run(Result):
+class Run(ShownInNotebooks, Result):
     """A training run that used up its budget, and where its files are.
 
     Attributes:
