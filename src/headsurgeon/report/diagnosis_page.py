@@ -9,7 +9,7 @@ from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.diagnosis.series import HeadSeries
 from headsurgeon.errors import InputError
 from headsurgeon.files import package_version, read_json
-from headsurgeon.models.catalogue import is_planted
+from headsurgeon.models.planted import is_planted
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import charts, study_before
 from headsurgeon.report.data import KeyFigure, Page, Section, Table

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from headsurgeon.models.catalogue import is_planted
+from headsurgeon.models.planted import is_planted
 from headsurgeon.passes.result import PASSES, Pass, Passes
 from headsurgeon.report.data import KeyFigure, Page, Section, Table
 from headsurgeon.report.run_heads import heads_of_run

@@ -9,7 +9,7 @@ import numpy as np
 from headsurgeon.errors import InputError
 from headsurgeon.evaluation.redistribution import ZONES, Redistribution
 from headsurgeon.evaluation.sweep import Sweep
-from headsurgeon.models.catalogue import is_planted
+from headsurgeon.models.planted import is_planted
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import charts
 from headsurgeon.report import dynamics_tables as tables
