@@ -65,7 +65,7 @@ def said(drawing: Drawing) -> str:
 
 def test_a_watched_run_and_a_diagnosis_give_all_seven_with_what_was_planted() -> None:
     found = paper_figures(Wanted(material(), {"pico": PLANTED}, {}))
-    assert [each.name for each in found] == [*NAMES, *DRIFTS]
+    assert [each.name for each in found] == [*NAMES, *DRIFTS, "head-map"]
     for each in found:
         assert isinstance(each, Drawing)
         assert PLANTED in each.caption
@@ -75,7 +75,7 @@ def test_a_watched_run_and_a_diagnosis_give_all_seven_with_what_was_planted() ->
 
 def test_what_cannot_be_drawn_is_named_with_what_is_missing() -> None:
     found = paper_figures(Wanted(Material(), {}, {}))
-    assert [each.name for each in found] == [*NAMES, *DRIFTS]
+    assert [each.name for each in found] == [*NAMES, *DRIFTS, "head-map"]
     assert all(isinstance(each, Lacking) and each.reason.startswith("it needs") for each in found)
     unwatched = planted(FIRST, run="r").replace(watched=())
     reasons = {
@@ -89,11 +89,12 @@ def test_what_cannot_be_drawn_is_named_with_what_is_missing() -> None:
 
 def test_published_values_are_laid_under_those_of_bloom_and_say_where_they_are_from() -> None:
     found = paper_figures(Wanted(bloom(), {}, {"bigscience/bloom-1b7": "1b7"}))
-    assert [each.name for each in found] == [*NAMES, *DRIFTS]
+    assert [each.name for each in found] == [*NAMES, *DRIFTS, "head-map"]
     for each in found:
         assert isinstance(each, Drawing)
-        assert "read off the paper's figure" in each.caption
-        assert "read off the paper's figure" in said(each).replace("\n", " ")
+        laid_under = each.name != "head-map"
+        assert ("read off the paper's figure" in each.caption) == laid_under
+        assert ("read off the paper's figure" in said(each).replace("\n", " ")) == laid_under
     three_way = said(next(each for each in found if each.name == "three-way"))  # type: ignore[arg-type]
     for counted in ("76 of 258", "64 of 258", "56 of 258", "9 of 18", "169 can"):
         assert counted in three_way
@@ -142,7 +143,7 @@ def test_names_of_others_are_drawn_as_they_are_written(tmp_path: Path) -> None:
     captions = (tmp_path / "captions.txt").read_text(encoding="utf-8")
     assert not [char for char in captions if char != "\n" and not char.isprintable()]
     # each by its own name, in this folder and not above it
-    assert len(list(tmp_path.iterdir())) == 4 + 2 * 3 + 2
+    assert len(list(tmp_path.iterdir())) == 4 + 2 * 3 + 1 + 2
     assert {path.name for path in tmp_path.parent.glob("*.svg")} == set()
 
 
@@ -171,7 +172,12 @@ def test_a_run_is_drawn_beside_its_files_and_again(home: Path) -> None:
     place = home / "runs/first/figures"
     assert {path.suffix for path in place.glob("*-*.*")} == {".png", ".svg"}
     listed = json.loads((place / "figures.json").read_text())
-    assert [each["name"] for each in listed["figures"]] == ["bimodal", *NAMES[2:], *DRIFTS]
+    assert [each["name"] for each in listed["figures"]] == [
+        "bimodal",
+        *NAMES[2:],
+        *DRIFTS,
+        "head-map",
+    ]
     assert list(listed["lacking"]) == ["cross-scale"]
     assert "cross-scale" in shown.stdout
     # what dynamics wrote is the same material

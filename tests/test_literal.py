@@ -26,14 +26,10 @@ from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import ModelError
 from headsurgeon.printable import printable
 from headsurgeon.report import (
-    Bar,
-    Curve,
     MassPanel,
     Page,
     Section,
     Table,
-    interval_bars,
-    loss_curves,
     mass_histogram,
     render,
 )
@@ -187,16 +183,6 @@ def test_a_name_in_a_figure_is_neither_formula_nor_failure(name: str) -> None:
         "attention": attention_figure(np.eye(2), [name, "b"], title=name, footnote=name),
         "histogram": mass_histogram(
             [MassPanel.of(name, values, values)], title=name, footnote=name
-        ),
-        "curves": loss_curves(
-            [Curve(name, name, (1, 2), (2.0, 1.0))], level=(name, 1.5), title=name, footnote=name
-        ),
-        "bars": interval_bars(
-            [Bar(name, name, 1.0, 0.5, 1.5)],
-            axis=name,
-            references=((0.0, name),),
-            title=name,
-            footnote=name,
         ),
     }
     with warnings.catch_warnings():

@@ -57,8 +57,13 @@ def diagnosis(model: str = "pico") -> hs.Diagnosis:
 
 def plan(model: str = "pico") -> hs.Plan:
     heads = (
-        PlannedHead(HeadId(0, 1), "operate", "dead", {"first_token_mass": 0.97}, 0.01),
-        PlannedHead(HeadId(1, 2), "watch", "", {}, None),
+        PlannedHead(
+            id=HeadId(0, 1),
+            verdict="dead",
+            statistics={"first_token_mass": 0.97},
+            ablation_cost=0.01,
+        ),
+        PlannedHead(id=HeadId(1, 2), role="watch"),
     )
     return hs.Plan(model=model, rule="sick", heads=heads)
 

@@ -1,7 +1,6 @@
 """Figures are real pictures that say what they must; a page stands alone and escapes its text."""
 
 import io
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,18 +14,13 @@ from matplotlib.image import imread
 
 from headsurgeon.heads import HeadId
 from headsurgeon.report import (
-    Bar,
-    Curve,
     HeadView,
     MassPanel,
     head_map,
-    interval_bars,
-    loss_curves,
     mass_histogram,
     write_png,
 )
-from headsurgeon.report.figures import spread
-from headsurgeon.report.style import png
+from headsurgeon.report.style import png, spread
 from tests.pictures import coloured
 
 NOTE = "The collapse of this model was PLANTED."
@@ -56,24 +50,10 @@ def figures() -> dict[str, Figure]:
             title="mass",
             footnote=NOTE,
         ),
-        "curves": loss_curves(
-            [Curve("surgery", "surgery", (0, 10), (3.0, 2.0)), Curve("x", "new", (0,), (1.0,))],
-            level=("untouched", 2.5),
-            title="loss",
-            footnote=NOTE,
-        ),
-        "bars": interval_bars(
-            [Bar("surgery", "surgery", 0.4, 0.3, 0.5), Bar("none", "x", *[math.nan] * 3)],
-            axis="share",
-            references=((0.0, "untouched"), (1.0, "ceiling")),
-            percent=True,
-            title="share",
-            footnote=NOTE,
-        ),
     }
 
 
-@pytest.mark.parametrize("name", ["head map", "histogram", "curves", "bars"])
+@pytest.mark.parametrize("name", ["head map", "histogram"])
 def test_every_figure_is_a_png_with_its_data_in_colour_and_carries_its_footnote(
     name: str, tmp_path: Path
 ) -> None:
@@ -101,7 +81,7 @@ def test_drawing_changes_no_global_setting() -> None:
 
 
 def test_the_same_figure_gives_the_same_bytes() -> None:
-    assert png(figures()["bars"]) == png(figures()["bars"])
+    assert png(figures()["histogram"]) == png(figures()["histogram"])
 
 
 def test_the_head_map_marks_verdicts_borderline_heads_and_slopes() -> None:
@@ -133,14 +113,6 @@ def test_the_histogram_shows_the_null(null: tuple[float, float], words: str) -> 
     mass = np.array([0.1, 0.9])
     figure = mass_histogram([MassPanel.of("a", mass, np.array(null))], title="t")
     assert f"untrained heads: {words}" in f"{texts(figure)}\n"
-
-
-def test_a_bar_without_a_value_says_undefined_and_one_without_interval_draws_no_whisker() -> None:
-    assert "undefined" in texts(figures()["bars"])
-    lone = interval_bars([Bar("a", "x", -0.5, math.nan, math.nan)], axis="change", title="t")
-    assert "−0.5000" in texts(lone)
-    assert "[" not in texts(lone)
-    png(lone)
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headsurgeon import extras
 from headsurgeon.cli.study_terminal import StudyTerminal
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import MissingPackage
 from headsurgeon.report import tracking
 from headsurgeon.report.tracking import Relay, TensorBoard, head_picture, send_log
 from headsurgeon.study.engines import Task
@@ -83,8 +84,8 @@ def test_the_picture_has_a_square_of_its_colour_for_each_head() -> None:
 def test_a_missing_package_is_named_with_its_command_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r'pip install "headsurgeon\[tensorboard\]"'):
+    monkeypatch.setattr(extras, "installed", lambda package: False)
+    with pytest.raises(MissingPackage, match=r'pip install "headsurgeon\[tensorboard\]"'):
         TensorBoard(tmp_path)
     words = ("operate", "no-model", "--plan", "p", "--corpus", "text:x", "--output", tmp_path / "o")
     for shown in (
@@ -119,7 +120,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Kept]:
         return made[folder.name]
 
     monkeypatch.setattr(tracking, "TensorBoard", sink)
-    monkeypatch.setattr(tracking, "require_tensorboard", lambda: None)
+    monkeypatch.setattr(extras, "installed", lambda package: True)
     return made
 
 

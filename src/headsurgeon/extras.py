@@ -18,7 +18,7 @@ EXTRAS: dict[str, str] = {
     "py3langid": "generation",
     "submitit": "slurm",
     "ray": "ray",
-    "tensorboard": "tensorboard",
+    "tensorboardX": "tensorboard",
 }
 
 

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError
+from headsurgeon.extras import installed
 from headsurgeon.files import HEADER, header, read_json, shorten, write_json
 from headsurgeon.records import Record, fault_of
 
@@ -28,6 +29,9 @@ class ShownInNotebooks:
     """What a notebook shows as a head map and a table."""
 
     def _repr_html_(self) -> str | None:
+        if not installed("jinja2"):
+            # whose markupsafe escapes; a notebook then shows the text
+            return None
         # how results look comes after all results, and is asked for only where a notebook is
         return cast("str | None", import_module("headsurgeon.report.notebook").as_html(self))
 

@@ -23,12 +23,12 @@ def check_tensorboard(wanted: bool) -> None:
     """Names the package that is missing, before anything is loaded.
 
     Raises:
-        SettingsError: it is wanted and not installed.
+        MissingPackage: it is wanted and not installed.
     """
     if wanted:
-        from headsurgeon.report.tracking import require_tensorboard
+        from headsurgeon.extras import require
 
-        require_tensorboard()
+        require("tensorboardX", "--tensorboard")
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from .data import HeadView as HeadView
 from .data import Page as Page
 from .data import Section as Section
 from .data import Table as Table
-from .figures import interval_bars as interval_bars
-from .figures import loss_curves as loss_curves
 from .head_map_figure import head_map as head_map
 from .mass_figure import MassPanel as MassPanel
 from .mass_figure import mass_histogram as mass_histogram

@@ -16,7 +16,6 @@ from headsurgeon.evaluation.redistribution import Redistribution, Zone
 from headsurgeon.evaluation.sweep import REPORTED_SPLITS, Sweep
 from headsurgeon.paper.figure_data import READ_OFF
 from headsurgeon.printable import printable
-from headsurgeon.report.figures import spread
 from headsurgeon.report.style import (
     INK,
     LINE_COLOURS,
@@ -26,6 +25,7 @@ from headsurgeon.report.style import (
     label_axes,
     new_figure,
     quiet,
+    spread,
     styled,
 )
 

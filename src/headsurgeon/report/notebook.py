@@ -8,15 +8,14 @@ import numpy as np
 from markupsafe import Markup
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.diagnosis.verdicts import Thresholds, verdicts_at
 from headsurgeon.errors import HeadsurgeonError
-from headsurgeon.evaluation.redistribution import Redistribution
 from headsurgeon.heads import NO_ATTENTION
 from headsurgeon.models.planted import is_planted
 from headsurgeon.planning.plan import Plan
 from headsurgeon.printable import printable
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.head_map_svg import head_map_svg
+from headsurgeon.report.logged_view import bare_view, mass_view
 from headsurgeon.report.wording import PLANTED_SHORT, sentence, shares_in_words
 from headsurgeon.study.conclusion import StudyResult
 from headsurgeon.study.results import PREPARED, Prepared, stock_file
@@ -70,7 +69,7 @@ def _(result: Plan) -> Markup:
         )
         for head in result.heads
     ]
-    view = _view(f"plan for {result.model}", mass, verdicts, result.limits)
+    view = bare_view(f"plan for {result.model}", mass, verdicts, result.limits)
     return _shown(
         f"Plan for {result.model}: {len(result.operated)} heads to operate on, rule {result.rule}",
         # without the model it is not known which heads there are besides
@@ -93,7 +92,8 @@ def _(result: Run) -> Markup:
     # the folder may be gone, and heads need not have been measured
     with suppress(HeadsurgeonError):
         found = redistribution(result.folder)
-        picture = _of_heads(found)
+        view = mass_view(f"{found.run}, step {found.steps[-1]}", found, found.mass[-1])
+        picture = head_map_svg(view, found.operated, found.watched)
         note = PLANTED_SHORT if is_planted(found.model) else ""
     title = f"Run {result.folder.name}: heads at its last evaluation"
     return _shown(
@@ -125,29 +125,6 @@ def _(result: StudyResult) -> Markup:
         picture,
         _table(("contrast", "text", "outcome", "in words"), rows),
         " ".join(part for part in said if part),
-    )
-
-
-def _of_heads(found: Redistribution) -> Markup:
-    mass = found.mass[-1]
-    # the log has no entropy here: sick or not is what can be said
-    limits = Thresholds(sink=found.sick_mass, dead=max(found.sick_mass, Thresholds().dead))
-    verdicts = verdicts_at(mass, np.full(mass.shape, np.inf), limits)
-    verdicts = np.where(found.attends, verdicts, NO_ATTENTION)
-    view = _view(f"{found.run}, step {found.steps[-1]}", mass, verdicts, limits)
-    return head_map_svg(view, found.operated, found.watched)
-
-
-def _view(title: str, mass: np.ndarray, verdicts: np.ndarray, limits: Thresholds) -> HeadView:
-    nothing = np.full(mass.shape, np.nan)
-    return HeadView(
-        title,
-        mass,
-        verdicts,
-        np.zeros(mass.shape, dtype=bool),
-        np.zeros(mass.shape),
-        nothing,
-        limits,
     )
 
 

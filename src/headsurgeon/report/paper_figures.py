@@ -17,6 +17,8 @@ from headsurgeon.report.change_figures import ChangePanel, change_map, watched_m
 from headsurgeon.report.comparison import model_maps
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.dynamics_figures import column_lines, sweep_figure
+from headsurgeon.report.head_map_figure import head_map
+from headsurgeon.report.logged_view import mass_view
 from headsurgeon.report.mass_figure import MassPanel, mass_histogram
 from headsurgeon.report.material import Material
 
@@ -78,10 +80,10 @@ Draw = Callable[[Wanted], "Iterator[Drawing | Lacking]"]
 
 
 def paper_figures(wanted: Wanted) -> "list[Drawing | Lacking]":
-    """All seven in the paper's order; those of single runs once for each."""
+    """All seven in the paper's order, and the head map; those of single runs once for each."""
     drawing: tuple[Draw, ...] = (
         *(_bimodal, _cross_scale, _three_way, _two_phenomena),
-        *(_sub_epoch, _frozen_drift, _column_drift),
+        *(_sub_epoch, _frozen_drift, _column_drift, _before_and_after),
     )
     return [each for draw in drawing for each in draw(wanted)]
 
@@ -277,6 +279,30 @@ def _column_drift(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
             figure,
             _of_run(wanted, words, change.model, under),
         )
+
+
+def _before_and_after(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
+    name, changes = "head-map", wanted.material.changes
+    if not changes:
+        yield Lacking(name, _NO_HEADS)
+        return
+    shown = _alike(changes)[: MOST_RUNS - 1]
+    views = [mass_view("untouched", shown[0], shown[0].mass_before)]
+    views += [
+        mass_view(f"{each.run}, step {each.steps[-1]}", each, each.mass[-1]) for each in shown
+    ]
+    models = [each.model for each in shown]
+    figure = head_map(
+        views,
+        shown[0].operated,
+        title="Attention on the first token, before and after",
+        footnote=_below(wanted, models),
+    )
+    words = (
+        f"Mass on the first token before and at the end of {_list(shown)}; outlined: operated on. "
+        "A light cell alone proves nothing: an untrained head is light, too."
+    )
+    yield Drawing(name, figure, wanted.caption(words, *models))
 
 
 _BLACK = f" Black line: {READ_OFF}."

@@ -10,8 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from headsurgeon.diagnosis.crossings import COLLAPSED, Crossing
 from headsurgeon.diagnosis.series import HeadSeries
 from headsurgeon.heads import HeadId
-from headsurgeon.report.figures import spread
-from headsurgeon.report.style import INK, MUTED, SIZE, label_axes, new_figure, quiet, styled
+from headsurgeon.report.style import INK, MUTED, SIZE, label_axes, new_figure, quiet, spread, styled
 
 # Okabe & Ito 2008, as all figures
 _HEALTHY, _CROSSING, _SICK = "#B7BDC8", "#D55E00", "#0072B2"

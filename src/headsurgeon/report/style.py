@@ -6,7 +6,7 @@ matplotlib's object interface is used throughout, so drawing a figure changes no
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.resources import files
 from pathlib import Path
@@ -34,14 +34,6 @@ DPI: float = STYLE["figure.dpi"]
 SIZE: float = STYLE["font.size"]
 LINE_COLOURS: list[str] = STYLE["axes.prop_cycle"].by_key()["color"]
 FIELD = "#eef1f6"
-# Okabe & Ito 2008, "Color universal design": distinct under the common colour deficiencies.
-ROLES: dict[str, tuple[str, str]] = {
-    "paper": ("#0072B2", "o"),
-    "gradient_only": ("#D55E00", "s"),
-    "ceiling": ("#009E73", "^"),
-    "untouched": (MUTED, "D"),
-}
-_OTHERS = (("#CC79A7", "v"), ("#E69F00", "P"), ("#56B4E9", "X"))
 _CHARACTERS_PER_INCH = 15.5
 _UNKNOWN = "□"
 _Arguments = ParamSpec("_Arguments")
@@ -79,11 +71,6 @@ def drawable(text: str, font: FontProperties | None = None) -> str:
         char if char == "\n" or glyphs.get_char_index(ord(char)) else _UNKNOWN
         for char in printable(text, keep="\n")
     )
-
-
-def look(role: str, position: int = 0) -> tuple[str, str]:
-    """Colour and marker of a role; of an unknown one by its position in the plot."""
-    return ROLES.get(role, _OTHERS[position % len(_OTHERS)])
 
 
 def new_figure(width: float, height: float, title: str, footnote: str) -> Figure:
@@ -154,3 +141,17 @@ def write_png(figure: Figure, path: Path | str) -> bytes:
     content = png(figure)
     write_bytes(path, content)
     return content
+
+
+def spread(heights: Sequence[float], low: float, high: float) -> list[float]:
+    """Sorted label heights moved apart until none covers its neighbour, and kept within bounds."""
+    step = 0.062 * (high - low)
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + step) if placed else max(height, low))
+    over = max(0.0, placed[-1] - high) if placed else 0.0
+    for index in range(len(placed) - 1, -1, -1):
+        if over <= 0.0:
+            break
+        placed[index] = min(placed[index], high - step * (len(placed) - 1 - index))
+    return placed

@@ -7,19 +7,20 @@ nothing of sinks, and a run that is resumed or has ended is sent like one that g
 import json
 import math
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from headsurgeon.errors import SettingsError, WriteError
+from headsurgeon.errors import WriteError
+from headsurgeon.extras import require
 from headsurgeon.report.colours import colour
 from headsurgeon.training.run_file import LOG_NAME
 
 # the folder of event files in that of a run or study
 TENSORBOARD = "tensorboard"
+_PACKAGE = "tensorboardX"
 # pixels of a head's side
 _CELL = 16
 
@@ -45,10 +46,10 @@ class TensorBoard:
         """Begins anew: event files of an earlier session in `folder` are removed.
 
         Raises:
-            SettingsError: the package is not installed; says how to install it.
+            MissingPackage: the package is not installed; says how to install it.
             WriteError: the folder cannot be written.
         """
-        require_tensorboard()
+        require(_PACKAGE, "--tensorboard")
         from tensorboardX import SummaryWriter
 
         try:
@@ -70,18 +71,6 @@ class TensorBoard:
     def close(self) -> None:
         """See `Sink`."""
         self._writer.close()
-
-
-def require_tensorboard() -> None:
-    """Says that the package is missing before anything is loaded or trained.
-
-    Raises:
-        SettingsError: it is; says how to install it.
-    """
-    if find_spec("tensorboardX") is None:
-        raise SettingsError(
-            '--tensorboard needs tensorboardX; run: pip install "headsurgeon[tensorboard]"'
-        )
 
 
 class Relay:
