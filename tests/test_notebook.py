@@ -28,7 +28,8 @@ class Tags(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.text = ""
-        self.feed(html)
+        # as a text of its own kind, which no part of it escapes
+        self.feed(str(html))
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self.tags.add(tag)
