@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import BloomForCausalLM
+from transformers import BloomForCausalLM, PreTrainedModel
 
 from headsurgeon import operate
+from headsurgeon.arch import layout_of
 from headsurgeon.attention.choice import attending
 from headsurgeon.heads import HeadId
 from headsurgeon.models.loss import next_token_loss
@@ -36,7 +37,7 @@ class Arm:
     optimizer: torch.optim.Optimizer
 
 
-def ours(model: BloomForCausalLM, plan: Plan, head: bool, checkpointed: bool = False) -> Arm:
+def ours(model: PreTrainedModel, plan: Plan, head: bool, checkpointed: bool = False) -> Arm:
     """Slices, fast attention and the loss in blocks, as `headsurgeon.train` puts them together."""
     patient = operate(model, plan)
     model.train()
@@ -51,7 +52,7 @@ def ours(model: BloomForCausalLM, plan: Plan, head: bool, checkpointed: bool = F
     inner = _step(loss, slices, optimizer)
 
     def step(batch: Tensor) -> None:
-        with attending(model, "fast"), gradient_checkpointing(model, checkpointed):
+        with attending(model, training=True), gradient_checkpointing(model, checkpointed):
             inner(batch)
 
     name = "ours-checkpointed" if checkpointed else "ours"
@@ -88,24 +89,43 @@ def paper(model: BloomForCausalLM, plan: Plan, head: bool) -> Arm:
     return _plain("paper", model, head, meant)
 
 
-def lora(model: BloomForCausalLM, plan: Plan, head: bool) -> Arm:
+def lora(model: PreTrainedModel, plan: Plan, head: bool) -> Arm:
     """PEFT's LoRA on the attention projections of the same layers, with as many parameters."""
     from peft import LoraConfig, get_peft_model
 
-    layers = sorted({place.layer for place in plan.operated})
-    per_layer = len(plan.operated) / len(layers) * 4 * model.config.hidden_size * 64
-    # A and B of query_key_value [3h, h] and dense [h, h]
-    rank = round(per_layer / (6 * model.config.hidden_size))
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        target_modules=["query_key_value", "dense"],
-        layers_to_transform=layers,
-        layers_pattern="h",
-        task_type="CAUSAL_LM",
-    )
+    names, rank = _for_as_many(model, plan)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, task_type="CAUSAL_LM")
     get_peft_model(model, config)
     return _plain("lora", model, head)
+
+
+def shira(model: PreTrainedModel, plan: Plan, head: bool) -> Arm:
+    """PEFT's SHiRA on the same projections: scattered entries of the weights, as many of them."""
+    from peft import ShiraConfig, get_peft_model
+
+    names, rank = _for_as_many(model, plan)
+    config = ShiraConfig(r=rank, target_modules=names, task_type="CAUSAL_LM", random_seed=0)
+    get_peft_model(model, config)
+    return _plain("shira", model, head)
+
+
+def _for_as_many(model: PreTrainedModel, plan: Plan) -> tuple[list[str], int]:
+    """Names of the attention projections of the plan's layers, and the rank for as many values."""
+    layout = layout_of(model)
+    layers = sorted({place.layer for place in plan.operated})
+    paths = [
+        path
+        for layer in layers
+        for path in dict.fromkeys(
+            part.path(layer) for part in (layout.query, layout.key, layout.value, layout.output)
+        )
+    ]
+    wanted = operate(model, plan)
+    count = sum(slice_.numel() for slice_ in wanted.slices())
+    wanted.revert()
+    # a rank adds a row and a column to each
+    per_rank = sum(sum(model.get_submodule(path).weight.shape) for path in paths)
+    return paths, max(1, round(count / per_rank))
 
 
 def full(model: BloomForCausalLM, plan: Plan, head: bool) -> Arm:
@@ -123,7 +143,7 @@ ARMS: dict[str, Callable[[BloomForCausalLM, Plan, bool], Arm]] = {
 }
 
 
-def _plain(name: str, model: BloomForCausalLM, head: bool, meant: int | None = None) -> Arm:
+def _plain(name: str, model: PreTrainedModel, head: bool, meant: int | None = None) -> Arm:
     """AdamW on whatever is trainable, and the model's own loss."""
     model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -138,7 +158,7 @@ def _plain(name: str, model: BloomForCausalLM, head: bool, meant: int | None = N
     return Arm(name, _step(loss, trainable, optimizer), meant or count, optimizer)
 
 
-def _headless(model: BloomForCausalLM, batch: Tensor) -> Tensor:
+def _headless(model: PreTrainedModel, batch: Tensor) -> Tensor:
     """Something to go backward from where the language-model head is left out."""
     hidden: Tensor = model.base_model(input_ids=batch, use_cache=False)[0]
     return hidden.square().mean()

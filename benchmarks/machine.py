@@ -1,9 +1,14 @@
 """What a benchmark ran on, and how its results are written."""
 
 import datetime
+import json
 import os
 import platform
+import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,13 @@ from headsurgeon import files
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 0
+# ends with the process that started it, however that ends
+_SPIN = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    sum(range(100_000))
+"""
 
 
 def machine() -> dict[str, Any]:
@@ -36,8 +48,33 @@ def use_all_cores() -> None:
     torch.manual_seed(SEED)
 
 
+@contextmanager
+def busy_cores(busy: bool = True) -> Iterator[None]:
+    """While open, one process that only counts runs for each core; nothing unless `busy`."""
+    count = (os.cpu_count() or 1) if busy else 0
+    others = [subprocess.Popen([sys.executable, "-c", _SPIN]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def results_file() -> Path:
+    """Where the results of this kind of processor are kept."""
+    return RESULTS / f"{re.sub('[^a-z0-9]+', '-', _processor().lower()).strip('-')}.json"
+
+
+def results() -> dict[str, Any]:
+    """Every part that this kind of processor has results of."""
+    path = results_file()
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 def write(name: str, content: dict[str, Any]) -> None:
-    """Writes `results/NAME.json`, saying where and when it was measured."""
+    """Writes part NAME of `results/PROCESSOR.json`, saying where and when it was measured."""
     complete = {
         **files.header("benchmark"),
         "command": " ".join(["python", *(Path(word).name for word in sys.argv[:1]), *sys.argv[1:]]),
@@ -47,7 +84,14 @@ def write(name: str, content: dict[str, Any]) -> None:
         **content,
     }
     RESULTS.mkdir(exist_ok=True)
-    files.write_json(RESULTS / f"{name}.json", complete)
+    files.write_json(results_file(), {**results(), name: complete})
+
+
+def keep(name: str, row: dict[str, Any], marks: tuple[str, ...]) -> None:
+    """Puts a row into part NAME, in place of the one with the same marks; no row spans two runs."""
+    rows = results().get(name, {}).get("rows", [])
+    others = [other for other in rows if any(other[mark] != row[mark] for mark in marks)]
+    write(name, {"rows": [*others, row]})
 
 
 def _processor() -> str:

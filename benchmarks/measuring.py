@@ -1,6 +1,7 @@
 """Measuring heads: ours against `output_attentions=True`, and against a plain forward pass.
 
 python benchmarks/measuring.py --lengths 512 2048 4096 --layers 4
+python benchmarks/measuring.py --busy --lengths 2048 --layers 3
 """
 
 import argparse
@@ -11,12 +12,12 @@ from typing import Any
 
 import torch
 from flops import count
-from machine import use_all_cores, write
+from machine import busy_cores, keep, use_all_cores
 from shares import product_rate, shares
 from subject import HEADS, HIDDEN, bloom, tokens
 from timing import alternate, medians, ratio
 from torch import Tensor
-from transformers import BloomForCausalLM
+from transformers import PreTrainedModel
 
 import headsurgeon as hs
 from headsurgeon.arch import layout_of
@@ -25,11 +26,11 @@ from headsurgeon.attention.tiled_attention import tiled_attention
 from headsurgeon.attention.tiled_statistics import tiled_statistics
 
 
-def with_maps(model: BloomForCausalLM, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
+def with_maps(model: PreTrainedModel, batch: Tensor, head: bool) -> list[tuple[Tensor, Tensor]]:
     """As a user would write it: mass on position 0 and entropy of every head, from the maps."""
     run = model if head else model.base_model
     found = run(batch, output_attentions=True, use_cache=False).attentions
-    return [_mass_and_entropy(maps) for maps in found]
+    return [mass_and_entropy(maps) for maps in found]
 
 
 def attention_with_maps(
@@ -47,11 +48,11 @@ def attention_with_maps(
     maps = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     joined = maps.view(batch * heads, rows, -1)
     context = torch.bmm(joined, value.reshape(batch * heads, rows, width))
-    return context, _mass_and_entropy(maps)
+    return context, mass_and_entropy(maps)
 
 
-def whole(layers: int, length: int, head: bool, rounds: int) -> dict[str, Any]:
-    """Whole forward passes."""
+def whole(layers: int, length: int, head: bool, rounds: int, busy: bool = False) -> dict[str, Any]:
+    """Whole forward passes; if `busy`, beside a process on every core that takes its share."""
     model = bloom(layers, head)
     batch = tokens(length)
 
@@ -65,10 +66,11 @@ def whole(layers: int, length: int, head: bool, rounds: int) -> dict[str, Any]:
     }
     if not head:
         arms["plain"] = plain
-    with torch.no_grad():
+    with torch.no_grad(), busy_cores(busy):
         seconds = alternate(arms, rounds)
+    part = "forward with head" if head else "forward without head"
     row = {
-        "part": "forward with head" if head else "forward without head",
+        "part": f"{part}, busy cores" if busy else part,
         "length": length,
         "layers": layers,
         "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
@@ -120,7 +122,8 @@ def _limits(
         }
 
 
-def _mass_and_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:
+def mass_and_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The two statistics that a user would take first, of maps [batch, head, row, key]."""
     mass = maps[..., 0].mean((0, 2))
     entropy = torch.special.entr(maps).sum(-1).mean((0, 2))
     return mass, entropy
@@ -131,20 +134,24 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--busy", action="store_true", help="the rows on busy cores alone")
     parser.add_argument("--no-head", action="store_true", help="leave the large head out")
     options = parser.parse_args()
     use_all_cores()
-    rows = []
+    wanted: list[tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]] = []
     for length in options.lengths:
-        rows.append(attention(length, options.rounds))
-        rows.append(whole(options.layers, length, False, options.rounds))
+        if options.busy:
+            wanted.append((whole, (options.layers, length, False, options.rounds, True)))
+            continue
+        wanted.append((attention, (length, options.rounds)))
+        wanted.append((whole, (options.layers, length, False, options.rounds)))
+    # the logits of 4,096 tokens would take 4 GB, and say nothing about attention
+    for length in [] if options.no_head or options.busy else options.lengths:
+        if length <= 2048:
+            wanted.append((whole, (options.layers, length, True, max(2, options.rounds // 2))))
+    for row_of, given in wanted:
+        keep("measuring", row_of(*given), ("part", "length"))
         gc.collect()
-    if not options.no_head:
-        # the logits of 4,096 tokens would take 4 GB, and say nothing about attention
-        for length in [length for length in options.lengths if length <= 2048]:
-            rows.append(whole(options.layers, length, True, max(2, options.rounds // 2)))
-            gc.collect()
-    write("measuring", {"rows": rows})
 
 
 if __name__ == "__main__":

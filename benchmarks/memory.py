@@ -7,10 +7,14 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from machine import use_all_cores, write
+import torch
+from machine import keep, use_all_cores
+from torch import Tensor
+from transformers import PreTrainedModel
 
 MEASURING = ("measure-ours", "measure-maps")
 CASES = ("512:24", "2048:8", "512:24:head")
@@ -22,7 +26,6 @@ def one(arm: str, length: int, layers: int, head: bool) -> dict[str, int]:
 
     Two steps, because AdamW's moments exist from the end of the first one on.
     """
-    import torch
     from arms import ARMS
     from measuring import with_maps
     from subject import bloom, plan, tokens
@@ -32,21 +35,30 @@ def one(arm: str, length: int, layers: int, head: bool) -> dict[str, int]:
     use_all_cores()
     model = bloom(layers, head)
     batch = tokens(length)
+
+    def measured() -> None:
+        if arm == "measure-ours":
+            hs.measure(model, batch)
+        elif arm == "measure-maps":
+            with torch.no_grad():
+                with_maps(model, batch, head)
+        else:
+            step = ARMS[arm](model, plan(layers), head).step
+            step(batch)
+            step(batch)
+
+    return peak_beyond(model, batch, measured)
+
+
+def peak_beyond(model: PreTrainedModel, batch: Tensor, run: Callable[[], None]) -> dict[str, int]:
+    """Resident size with the model loaded, and how far beyond it `run` gets, in bytes."""
     # libraries set their threads and workspaces up once, which is not the method's doing
     with torch.no_grad():
         model.base_model(batch[:, :16], use_cache=False)
     # making the model may have taken more than keeping it does
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     loaded = _peak()
-    if arm == "measure-ours":
-        hs.measure(model, batch)
-    elif arm == "measure-maps":
-        with torch.no_grad():
-            with_maps(model, batch, head)
-    else:
-        step = ARMS[arm](model, plan(layers), head).step
-        step(batch)
-        step(batch)
+    run()
     return {"loaded": loaded, "above": _peak() - loaded}
 
 
@@ -91,11 +103,8 @@ def main() -> None:
         for arm in TRAINING
         for length, layers, *head in shapes
     ]
-    rows = []
     for process in wanted:
-        rows.append(fresh(*process))
-        # what is measured stays, should the rest be interrupted
-        write("memory", {"rows": rows})
+        keep("memory", fresh(*process), ("arm", "length", "layers", "head"))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""Writes docs/benchmarks.md and its plot from benchmarks/results/*.json."""
+"""Writes docs/benchmarks.md and its plot from the results of every processor, side by side."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import wheel
 from machine import RESULTS
+from shares import KINDS
 from targets import FORWARD, TARGETS, Figure, Results, Target, row, spread
 
 from headsurgeon import files
 
 DOCS = Path(__file__).parents[1] / "docs"
 PLOT = DOCS / "images" / "benchmarks.png"
-NAMES = ("measuring", "training", "memory", "sizes", "startup", "wheel")
+# the results of each processor, by its short name
+Everywhere = dict[str, Results]
 ARMS = {
     "ours": "ours",
     "ours-checkpointed": "ours, gradient checkpointing",
@@ -37,24 +41,53 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def target_rows(results: Results) -> list[list[str]]:
-    """Every target: wanted, measured, met."""
+def named(name: str) -> str:
+    """A processor's name, short enough for a column."""
+    words = re.sub(r"\(.*?\)|Processor", "", name.partition(",")[0]).split()
+    return " ".join(words)
 
-    def line(target: Target) -> list[str]:
-        wanted = f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}"
+
+def target_rows(everywhere: Everywhere) -> list[list[str]]:
+    """Every target: wanted, and on each processor what was measured and whether it is met."""
+
+    def on(results: Results, target: Target) -> str:
         try:
-            met = "yes" if target.met(results) else "**no**"
-        except StopIteration:
-            return [target.claim, wanted, "not measured", "–"]
-        return [target.claim, wanted, text_of(target.figure(results), target.unit), met]
+            figure = text_of(target.figure(results), target.unit)
+            return figure if target.met(results) else f"**{figure}**"
+        except (StopIteration, KeyError):
+            return "not measured"
 
-    return [line(target) for target in TARGETS]
+    return [
+        [
+            target.claim,
+            f"{'≥' if target.at_least else '≤'} {target.limit:g}{target.unit}",
+            *(on(results, target) for results in everywhere.values()),
+        ]
+        for target in TARGETS
+    ]
+
+
+def missed_rows(everywhere: Everywhere) -> list[list[str]]:
+    """The targets that are missed, where, by how much, and what stands in the way."""
+    rows = []
+    for processor, results in everywhere.items():
+        for target in TARGETS:
+            try:
+                if target.met(results):
+                    continue
+                figure = text_of(target.figure(results), target.unit)
+                why = target.why(results) if target.why else "–"
+            except (StopIteration, KeyError):
+                continue
+            wanted = f"{target.limit:g}{target.unit}"
+            rows.append([processor, target.claim, f"{figure}, wanted {wanted}", why])
+    return rows
 
 
 def measuring_rows(results: Results) -> list[list[str]]:
     """Ratios and seconds of every part and length."""
     rows = []
-    for found in results["measuring"]["rows"]:
+    for found in rows_of(results, "measuring"):
         plain = found.get("ours_over_plain")
         seconds = found["seconds"]
         rows.append(
@@ -77,12 +110,13 @@ def measuring_rows(results: Results) -> list[list[str]]:
 def training_rows(results: Results) -> list[list[str]]:
     """Speed-ups, what FLOP counting predicts, and the share of it that is reached."""
     rows = []
-    for found in results["training"]["rows"]:
+    for found in rows_of(results, "training"):
         for arm, against in found["against"].items():
             rows.append(
                 [
                     f"{found['length']}, {found['layers']} layers, "
-                    f"{'with' if found['head'] else 'without'} head",
+                    f"{'with' if found['head'] else 'without'} head"
+                    f"{', busy cores' if found['busy'] else ''}",
                     ARMS[arm],
                     text_of(spread(against["speedup"])),
                     f"{against['predicted']:.2f}×",
@@ -99,10 +133,10 @@ def training_rows(results: Results) -> list[list[str]]:
 
 def share_rows(results: Results) -> list[list[str]]:
     """Where the time of ours goes."""
-    measured = [(f"measuring, {found['part']}", found) for found in results["measuring"]["rows"]]
+    measured = [(f"measuring, {found['part']}", found) for found in rows_of(results, "measuring")]
     trained = [
         (f"training, {'with' if found['head'] else 'without'} head", found)
-        for found in results["training"]["rows"]
+        for found in rows_of(results, "training")
     ]
     return [
         [
@@ -112,6 +146,7 @@ def share_rows(results: Results) -> list[list[str]]:
             f"{100 * found['floor_seconds'] / found['seconds']['ours']:.0f} %",
         ]
         for what, found in (*measured, *trained)
+        if not found.get("busy") and "busy" not in found.get("part", "")
     ]
 
 
@@ -126,12 +161,95 @@ def memory_rows(results: Results) -> list[list[str]]:
             {**ARMS, **names}[found["arm"]],
             f"{found['above'] / 2**20:,.0f}",
         ]
-        for found in results["memory"]["rows"]
+        for found in rows_of(results, "memory")
     ]
 
 
-def plot(results: Results) -> None:
-    """Cost against T: seconds per layer of a measured forward pass, and peak memory."""
+def peer_rows(results: Results) -> list[list[str]]:
+    """Every other library: its time over ours, and memory beside it."""
+    rows = []
+    for found in rows_of(results, "peers"):
+        marks = {key: found[key] for key in ("kind", "shape", "length")}
+        kept = [
+            other for other in rows_of(results, "peers memory") if marks.items() <= other.items()
+        ]
+        above = kept[0]["above"] if kept else {}
+        for name, seconds in found["seconds"].items():
+            over = text_of(spread(found["over_ours"][name])) if name != "ours" else "1"
+            memory = f"{above[name] / 2**20:,.0f}" if name in above else "–"
+            shape = f"{found['shape']}, {found['layers']} layers, T = {found['length']}"
+            what = f"{found['kind']}, {shape}{', beside other work' if found['beside'] else ''}"
+            rows.append([what, name, over, f"{seconds:.2f}", memory])
+    return rows
+
+
+def growth_rows(results: Results) -> list[list[str]]:
+    """Every curve with its exponent."""
+    return [
+        [
+            found["curve"],
+            ", ".join(f"{point}: {seconds:.2f}" for point, seconds in found["seconds"].items()),
+            f"{found['exponent']:.2f}",
+            f"{found['last_exponent']:.2f}",
+        ]
+        for found in rows_of(results, "growth")
+    ]
+
+
+def long_rows(results: Results) -> list[list[str]]:
+    """Long windows: memory and time per token."""
+    return [
+        [
+            f"{found['length']:,}",
+            f"{found['above'] / 2**20:,.0f}",
+            f"{found['above'] / found['length'] / 1024:.1f}",
+            f"{1e3 * found['seconds'] / found['length']:.2f}",
+            f"{found['flop'] / found['length'] / 1e6:,.0f}",
+            f"{found['flop'] / found['seconds'] / 1e9:.0f}",
+        ]
+        for found in rows_of(results, "long windows")
+    ]
+
+
+def large_rows(results: Results) -> list[list[str]]:
+    """What the largest models would need."""
+    giga = 1e9
+    return [
+        [
+            found["model"],
+            f"{found['weights'] / giga:,.0f}",
+            f"{found['layer_weights'] / giga:.1f}",
+            f"{found['hidden_states'] / giga:.1f}",
+            f"{found['flop'] / 1e15:.0f}",
+            f"{found['heads']:,}",
+            f"{found['slices'] / giga:.1f}",
+            f"{found['training'] / giga:,.0f}",
+        ]
+        for found in rows_of(results, "large")
+    ]
+
+
+def rows_of(results: Results, part: str) -> list[dict[str, Any]]:
+    """The rows of a part, none where it has not been measured."""
+    return list(results.get(part, {}).get("rows", []))
+
+
+def together(
+    everywhere: Everywhere, columns: list[str], rows: Callable[[Results], list[list[str]]]
+) -> str:
+    """One table of all processors, or a sentence where nobody has measured it."""
+    lines = [
+        [processor, *line] for processor, results in everywhere.items() for line in rows(results)
+    ]
+    return table(["processor", *columns], lines) if lines else "Not measured yet."
+
+
+def plot(everywhere: Everywhere) -> None:
+    """Cost against T: seconds per layer of a measured forward pass, and peak memory.
+
+    Of the processor that has been measured at most lengths.
+    """
+    results = max(everywhere.values(), key=lambda results: len(rows_of(results, "measuring")))
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     colours = {"maps": "#b3462d", "ours": "#1f6f8b", "plain": "#8a8a8a"}
     labels = {
@@ -139,7 +257,7 @@ def plot(results: Results) -> None:
         "ours": "headsurgeon",
         "plain": "forward pass without statistics",
     }
-    rows = [found for found in results["measuring"]["rows"] if found["part"] == FORWARD]
+    rows = [found for found in rows_of(results, "measuring") if found["part"] == FORWARD]
     lengths = [found["length"] for found in rows]
     for arm, label in labels.items():
         seconds = [found["seconds"][arm] / found["layers"] for found in rows]
@@ -165,17 +283,18 @@ def plot(results: Results) -> None:
 
 
 def main() -> None:
-    results: dict[str, dict[str, Any]] = {
-        name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES
-    }
-    plot(results)
-    machine = results["training"]["machine"]
+    everywhere: Everywhere = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        everywhere[named(next(iter(results.values()))["machine"]["processor"])] = results
+    plot(everywhere)
     template = (Path(__file__).parent / "benchmarks.md.template").read_text(encoding="utf-8")
     text = template.format(
-        machine=", ".join(f"{key} {value}" for key, value in machine.items()),
-        date=results["training"]["date"],
-        targets=table(["what", "wanted", "measured", "met"], target_rows(results)),
-        measuring=table(
+        machines="\n".join(_machine(name, results) for name, results in everywhere.items()),
+        targets=table(["what", "wanted", *everywhere], target_rows(everywhere)),
+        missed=table(["processor", "what", "measured", "why"], missed_rows(everywhere)),
+        measuring=together(
+            everywhere,
             [
                 "part",
                 "T",
@@ -185,9 +304,15 @@ def main() -> None:
                 "maps / products alone",
                 "s: maps / ours / plain",
             ],
-            measuring_rows(results),
+            measuring_rows,
         ),
-        training=table(
+        peers=together(
+            everywhere,
+            ["what", "arm", "time / ours", "s", "MB above the weights"],
+            peer_rows,
+        ),
+        training=together(
+            everywhere,
             [
                 "T and shape",
                 "against",
@@ -199,21 +324,60 @@ def main() -> None:
                 "GFLOP/s, theirs / ours",
                 "trainable, theirs / ours",
             ],
-            training_rows(results),
+            training_rows,
         ),
-        shares=table(
+        shares=together(
+            everywhere,
+            ["what", "T", *KINDS, "everything else", "products alone, at the speed of a large one"],
+            share_rows,
+        ),
+        memory=together(
+            everywhere, ["T", "layers", "head", "arm", "MB above the weights"], memory_rows
+        ),
+        long=together(
+            everywhere,
             [
-                "what",
                 "T",
-                *results["training"]["rows"][0]["shares"],
-                "products alone, at the speed of a large one",
+                "MB above the weights",
+                "kB per token",
+                "ms per token",
+                "counted MFLOP per token",
+                "GFLOP/s",
             ],
-            share_rows(results),
+            long_rows,
         ),
-        memory=table(["T", "layers", "head", "arm", "MB above the weights"], memory_rows(results)),
-        wheel=wheel.section(results["wheel"]),
+        growth=together(
+            everywhere,
+            ["what grows", "seconds of one core", "exponent", "between the last two"],
+            growth_rows,
+        ),
+        wheel=next(
+            (wheel.section(each["wheel"]) for each in everywhere.values() if "wheel" in each),
+            "Not measured yet.",
+        ),
+        large=table(
+            [
+                "model",
+                "weights, bf16, GB",
+                "one layer, GB",
+                "hidden states, fp32, GB",
+                "PFLOP of a diagnosis",
+                "heads of pass 1",
+                "slice parameters, 10⁹",
+                "pass 1 above the weights, GB",
+            ],
+            next((rows for rows in map(large_rows, everywhere.values()) if rows), []),
+        ),
     )
     files.write_text(DOCS / "benchmarks.md", text)
+
+
+def _machine(name: str, results: Results) -> str:
+    """A line on a processor: what it is, with what, and when each part was measured."""
+    newest = max(results.values(), key=lambda part: str(part["date"]))
+    facts = ", ".join(f"{key} {value}" for key, value in newest["machine"].items())
+    dates = ", ".join(f"{part} {found['date'][:10]}" for part, found in results.items())
+    return f"- **{name}**: {facts}; measured: {dates}."
 
 
 if __name__ == "__main__":

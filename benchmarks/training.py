@@ -5,13 +5,12 @@ python benchmarks/training.py --case 512:24 --case 2048:8 --case 512:24:head
 
 import argparse
 import gc
-import json
 from functools import partial
 from typing import Any
 
 from arms import ARMS
 from flops import count
-from machine import RESULTS, use_all_cores, write
+from machine import busy_cores, keep, use_all_cores
 from shares import product_rate, shares
 from subject import HIDDEN, bloom, plan, tokens
 from timing import alternate, medians, ratio
@@ -22,7 +21,9 @@ CASES = ("512:24", "2048:8", "512:24:head")
 LONG_CASES = ("4096:4", "2048:8:head")
 
 
-def case(length: int, layers: int, head: bool, names: list[str], rounds: int) -> dict[str, Any]:
+def case(
+    length: int, layers: int, head: bool, names: list[str], rounds: int, busy: bool = False
+) -> dict[str, Any]:
     """One shape: every arm on its own model, one window of `length` tokens a step."""
     wanted = plan(layers)
     batch = tokens(length)
@@ -32,7 +33,8 @@ def case(length: int, layers: int, head: bool, names: list[str], rounds: int) ->
         arms[name] = partial(arm.step, batch)
         operations[name] = count(arms[name])
         trainable[name] = arm.trainable
-    seconds = alternate(arms, rounds)
+    with busy_cores(busy):
+        seconds = alternate(arms, rounds)
     # no step can be faster than its matrix products at the speed of a large one
     floor = operations["ours"] / product_rate(length, HIDDEN)
     against = {}
@@ -49,6 +51,7 @@ def case(length: int, layers: int, head: bool, names: list[str], rounds: int) ->
         "length": length,
         "layers": layers,
         "head": head,
+        "busy": busy,
         "operated_layers": len({place.layer for place in wanted.operated}),
         "operated_heads": len(wanted.operated),
         "tflop": {name: value / 1e12 for name, value in operations.items()},
@@ -72,23 +75,20 @@ def main() -> None:
         help="shapes to run again; without this all of the published ones",
     )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="what to compare ours with")
+    parser.add_argument("--busy", action="store_true", help="beside a process on every core")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     use_all_cores()
-    rows = []
     for text in options.case or (*CASES, *LONG_CASES):
         length, layers, *head = text.split(":")
         arms = options.arms or (["paper"] if text in LONG_CASES else list(COMPARED))
-        rows.append(case(int(length), int(layers), bool(head), arms, options.rounds))
+        shape = int(length), int(layers), bool(head)
+        keep(
+            "training",
+            case(*shape, arms, options.rounds, options.busy),
+            ("length", "layers", "head", "busy"),
+        )
         gc.collect()
-    write("training", {"rows": [*_others(rows), *rows] if options.case else rows})
-
-
-def _others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of an earlier run whose shapes have not been run again; no ratio spans two runs."""
-    shapes = [(row["length"], row["head"]) for row in rows]
-    earlier = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))["rows"]
-    return [row for row in earlier if (row["length"], row["head"]) not in shapes]
 
 
 if __name__ == "__main__":
