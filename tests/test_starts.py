@@ -68,6 +68,7 @@ def changed(model: PreTrainedModel, before: dict[str, Tensor], head: HeadId) -> 
         ("gradient_matched", {"query", "key", "value"}),
         ("induction", {"query", "key", "value"}),
         ("induction_gradient_matched", {"query", "key", "value"}),
+        ("canonical", {"query", "key", "value"}),
     ],
 )
 def test_a_start_changes_its_parts_of_the_operated_heads_and_nothing_else(
@@ -194,7 +195,7 @@ def test_induction_heads_look_behind_earlier_places_of_the_present_token() -> No
     half = tokens(8, 16)
     text = torch.cat([half, half], dim=1)
     seen = {}
-    for init in ("xavier_uniform_head", "induction"):
+    for init in ("xavier_uniform_head", "induction", "canonical"):
         model = pico("bloom", hidden=64)
         operate(model, plan("L2H3", init=init), seed=0, calibration=text)
         mass = 0.0
@@ -204,6 +205,7 @@ def test_induction_heads_look_behind_earlier_places_of_the_present_token() -> No
             mass += sum(attention[t, t - 15] for t in range(16, 32)) / 16
         seen[init] = mass / len(text)
     assert seen["induction"] > 3.0 * seen["xavier_uniform_head"]
+    assert seen["canonical"] > 3.0 * seen["xavier_uniform_head"]
 
 
 @pytest.mark.parametrize(

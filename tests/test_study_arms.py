@@ -40,6 +40,7 @@ STARTS: Mapping[str, set[str]] = {
     "gradient_matched": QKVO,
     "induction": QKVO,
     "induction_gradient_matched": QKVO,
+    "canonical": QKVO,
     "muon": QKVO,
     "rates": QKVO,
     "reinit_balance": QKVO,

@@ -14,7 +14,7 @@ from headsurgeon.starts.head_tensors import HeadTensors, StartContext
 # of the mean variance of what is inverted: directions that hardly occur stay small
 _RIDGE = 1e-3
 # directions in which an induction head compares tokens, if it is as wide
-_COMPARED = 16
+COMPARED = 16
 # how far the score of a repeated token stands above that of any other
 _MATCH = 6.0
 
@@ -47,7 +47,7 @@ def gradient_matched(heads: Sequence[HeadTensors], context: StartContext) -> Non
     (arXiv:2201.05125) and LoRA-One (arXiv:2502.01235).
     """
     xavier_uniform_head(heads, context)
-    _match_values(heads, context)
+    match_values(heads, context)
 
 
 def induction(heads: Sequence[HeadTensors], context: StartContext) -> None:
@@ -66,10 +66,11 @@ def induction_gradient_matched(heads: Sequence[HeadTensors], context: StartConte
     """Queries and keys as in `induction`, then values as in `gradient_matched`."""
     xavier_uniform_head(heads, context)
     _look_for_repetitions(heads, context)
-    _match_values(heads, context)
+    match_values(heads, context)
 
 
-def _match_values(heads: Sequence[HeadTensors], context: StartContext) -> None:
+def match_values(heads: Sequence[HeadTensors], context: StartContext) -> None:
+    """Values for which the output's first gradient is largest, with Q and K as they are."""
     seen = context.seen
     attended = seen.attended(context.layer)
     width = context.layout.head_dim
@@ -79,7 +80,7 @@ def _match_values(heads: Sequence[HeadTensors], context: StartContext) -> None:
         if "value" not in head.weights:
             continue
         read = attended.values_read(head.id.head).flatten(0, 1)
-        whitening = _inverse_root(read.T @ read / len(read))
+        whitening = inverse_root(read.T @ read / len(read))
         left, _, _ = torch.linalg.svd(whitening @ (read.T @ gradient / len(read)))
         weight = (whitening @ left[:, :width]).T
         values = read @ weight.T
@@ -104,21 +105,21 @@ def _look_for_repetitions(heads: Sequence[HeadTensors], context: StartContext) -
     flat = vectors.flatten(0, 1)
     centred = vectors - flat.mean(dim=0)
     spread = centred.flatten(0, 1)
-    whitened = centred @ _inverse_root(spread.T @ spread / len(spread))
-    repeated = _repetitions(seen.tokens)
+    whitened = centred @ inverse_root(spread.T @ spread / len(spread))
+    repeated = repetitions(seen.tokens)
     for head in heads:
-        drawn = torch.empty(layout.hidden, min(_COMPARED, layout.head_dim))
+        drawn = torch.empty(layout.hidden, min(COMPARED, layout.head_dim))
         basis, _ = torch.linalg.qr(drawn.normal_(generator=context.noise))
         targets = whitened @ basis.to(whitened)
         query, query_bias = _regression(inputs, targets[:, 1:])
         key, key_bias = _regression(inputs, targets[:, :-1])
         scores = (inputs @ query.T + query_bias) @ (inputs @ key.T + key_bias).transpose(1, 2)
-        size = sqrt(_MATCH / (_gap(scores, repeated) * layout.scale))
+        size = sqrt(_MATCH / (gap(scores, repeated) * layout.scale))
         for part, weight, bias in (("query", query, query_bias), ("key", key, key_bias)):
-            _put(head, part, weight * size, bias * size)
+            put(head, part, weight * size, bias * size)
 
 
-def _put(head: HeadTensors, part: str, weight: Tensor, bias: Tensor) -> None:
+def put(head: HeadTensors, part: str, weight: Tensor, bias: Tensor) -> None:
     """Writes the first rows of a part, the others become zero."""
     for blocks, values in ((head.weights, weight), (head.biases, bias)):
         for name, block in blocks.items():
@@ -127,13 +128,13 @@ def _put(head: HeadTensors, part: str, weight: Tensor, bias: Tensor) -> None:
                 block[: len(values)].copy_(values)
 
 
-def _repetitions(tokens: Int[Tensor, "window row"]) -> Tensor:
+def repetitions(tokens: Int[Tensor, "window row"]) -> Tensor:
     """Whether the token before key j is the one at query t, for t and j from 1 on, j ≤ t."""
     same = tokens[:, 1:, None] == tokens[:, None, :-1]
     return same & torch.ones_like(same[0]).tril()
 
 
-def _gap(scores: Float[Tensor, "window row key"], repeated: Tensor) -> float:
+def gap(scores: Float[Tensor, "window row key"], repeated: Tensor) -> float:
     """How far scores of repetitions stand above the rest; at least a tenth of their deviation."""
     visible = torch.ones_like(scores[0], dtype=torch.bool).tril().expand_as(scores)
     rest = scores[visible & ~repeated]
@@ -156,7 +157,7 @@ def _regression(
     return weight, centre - weight @ mean
 
 
-def _inverse_root(covariance: Float[Tensor, "hidden hidden"]) -> Float[Tensor, "hidden hidden"]:
+def inverse_root(covariance: Float[Tensor, "hidden hidden"]) -> Float[Tensor, "hidden hidden"]:
     """(C + λI)^(−1/2), λ a thousandth of the mean variance."""
     values, vectors = torch.linalg.eigh(covariance)
     ridge = _RIDGE * values.clamp(min=0.0).mean() + 1e-12

@@ -3,6 +3,7 @@
 To add one, write a function and enter it here; docs/add_a_start.md shows how.
 """
 
+from headsurgeon.starts.canonical import canonical
 from headsurgeon.starts.choosing import ChosenStart, Number, Start, choose_start
 from headsurgeon.starts.fitted import (
     gradient_matched,
@@ -39,6 +40,7 @@ INITS: dict[str, Start] = {
     "gradient_matched": Start(gradient_matched, calibrated=True),
     "induction": Start(induction, calibrated=True),
     "induction_gradient_matched": Start(induction_gradient_matched, calibrated=True),
+    "canonical": Start(canonical, calibrated=True),
 }
 
 OUTPUT_STARTS: dict[str, Start] = {

@@ -59,6 +59,11 @@ READY: Mapping[str, Mapping[str, Any]] = {
         "calibration": 32,
         "about": "both of these starts",
     },
+    "canonical": {
+        "init": "canonical",
+        "calibration": 32,
+        "about": "both, Q and K in the directions in which repetitions are clearest",
+    },
     "muon": {"train": {"optimizer": "muon"}, "about": "the paper's start, torch.optim.Muon"},
     "rates": {"train": {"output_rate": 8.0}, "about": "output columns at 8 times the rate"},
     "balance": {
