@@ -4,7 +4,8 @@
 
 Builds nothing: `make dist` has. Runs `--version`, `--help`, `zoo` and `diagnose` on both twins with
 a text file, far from the source tree; checks that what is missing is told by the command that
-brings it, and that all data of the package is inside. Writes the part `wheel` of benchmarks/results.
+brings it, and that all data of the package is inside. Writes its part
+of benchmarks/results.
 """
 
 import argparse

@@ -31,6 +31,10 @@ NAMES: tuple[PrivateName, ...] = (
         "torch.utils._python_dispatch.is_traceable_wrapper_subclass",
         "telling packed weights from ordinary ones (models/weights.py)",
     ),
+    PrivateName(
+        "torch.utils._python_dispatch.is_in_torch_dispatch_mode",
+        "sharing heads out over threads (attention/head_threads.py)",
+    ),
     PrivateName("torch.utils._pytree.tree_leaves", "memory estimate"),
     PrivateName("torch.UntypedStorage._cdata", "memory estimate"),
     *(
