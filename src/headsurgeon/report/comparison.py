@@ -33,7 +33,8 @@ def model_maps(
     # room beside each map for its layer numbers
     widths = [sum(view.mass.shape[1] + 2 for view in row) for row in rows]
     heights = [max(len(view.mass) for view in row) for row in rows]
-    cell = float(np.clip(11.0 / max(widths), 0.24, 0.5))
+    # neither wider nor taller than a page
+    cell = float(np.clip(min(11.0 / max(widths), 8.5 / max(heights)), 0.24, 0.5))
     width = max(7.0, max(widths) * cell + 1.4)
     figure = new_figure(
         width, sum(heights) * cell + 1.5 * len(rows) + 0.9, title, f"{legend(views)}.\n{footnote}"

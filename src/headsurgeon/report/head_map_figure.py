@@ -51,11 +51,13 @@ def head_map(
 
 
 def legend(views: Sequence[HeadView]) -> str:
-    """What the marks mean."""
-    without = any((view.verdicts == NO_ATTENTION).any() for view in views)
+    """What the marks mean; of verdicts other than sick those that are there."""
     limits = views[0].thresholds
-    key = f"S sink (mass > {limits.sink:g}), D dead (mass > {limits.dead:g}), E low entropy"
-    return f"{key}, ? borderline" + (", · no attention" if without else "")
+    key = [f"S sink (mass > {limits.sink:g})", f"D dead (mass > {limits.dead:g})"]
+    for verdict, words in (("low-entropy", "E low entropy"), (NO_ATTENTION, "· no attention")):
+        key += [words] if any((view.verdicts == verdict).any() for view in views) else []
+    key += ["? borderline"] if any(view.borderline.any() for view in views) else []
+    return ", ".join(key)
 
 
 def colour_scale(figure: Figure, panels: Sequence[Axes], limit: float | None = None) -> None:

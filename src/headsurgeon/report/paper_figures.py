@@ -145,8 +145,8 @@ def _cross_scale(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
         footnote=_below(wanted, models),
     )
     words = (
-        "Mass on the first token of every head, layer 0 at the bottom. One panel per model; with "
-        "a single model there is no scale to compare."
+        "Mass on the first token of every head, one panel per text, layer 0 at the bottom; a "
+        "single model is no comparison of scales."
         if len(set(models)) == 1
         else "Mass on the first token of every head, one panel per model, layer 0 at the bottom."
     )
