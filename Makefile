@@ -48,8 +48,8 @@ check: $(VENV)/.installed-check
 
 # About an hour and a half on two cores, and 20 GB of memory. Nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
-	for part in startup.py sizes.py measuring.py "measuring.py --busy --lengths 2048 --layers 3" \
-		training.py "training.py --busy --case 512:8 --arms paper" memory.py peers.py growth.py \
+	for part in startup.py sizes.py measuring.py training.py \
+		"training.py --busy --case 512:8 --arms paper" memory.py peers.py growth.py \
 		large.py report.py; do \
 		$(BIN)/python benchmarks/$$part || exit 1; \
 	done

@@ -1,7 +1,7 @@
 """Measuring heads: ours against `output_attentions=True`, and against a plain forward pass.
 
 python benchmarks/measuring.py --lengths 512 2048 4096 --layers 4
-python benchmarks/measuring.py --busy --lengths 2048 --layers 3
+python benchmarks/measuring.py --parts forward busy --lengths 2048 --layers 3
 """
 
 import argparse
@@ -75,14 +75,15 @@ def whole(layers: int, length: int, head: bool, rounds: int, busy: bool = False)
         "layers": layers,
         "maps_over_ours": ratio(seconds["maps"], seconds["ours"]),
         "seconds": medians(seconds),
-        **_limits(arms["ours"], seconds, length),
     }
+    if not busy:
+        row |= _limits(arms["ours"], seconds, length)
     if not head:
         row["ours_over_plain"] = ratio(seconds["ours"], seconds["plain"])
     return row
 
 
-def attention(length: int, rounds: int) -> dict[str, Any]:
+def attention(_: int, length: int, rounds: int) -> dict[str, Any]:
     """One layer's attention between its projections, statistics included."""
     width = HIDDEN // HEADS
     query, key, value = (torch.randn(1, HEADS, length, width) for _ in range(3))
@@ -129,29 +130,30 @@ def mass_and_entropy(maps: Tensor) -> tuple[Tensor, Tensor]:
     return mass, entropy
 
 
+PARTS: dict[str, Callable[[int, int, int], dict[str, Any]]] = {
+    "attention": attention,
+    "forward": lambda layers, length, rounds: whole(layers, length, False, rounds),
+    "head": lambda layers, length, rounds: whole(layers, length, True, max(2, rounds // 2)),
+    "busy": lambda layers, length, rounds: whole(layers, length, False, rounds, busy=True),
+}
+MARKS = ("part", "length")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--busy", action="store_true", help="the rows on busy cores alone")
-    parser.add_argument("--no-head", action="store_true", help="leave the large head out")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     use_all_cores()
-    wanted: list[tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]] = []
     for length in options.lengths:
-        if options.busy:
-            wanted.append((whole, (options.layers, length, False, options.rounds, True)))
-            continue
-        wanted.append((attention, (length, options.rounds)))
-        wanted.append((whole, (options.layers, length, False, options.rounds)))
-    # the logits of 4,096 tokens would take 4 GB, and say nothing about attention
-    for length in [] if options.no_head or options.busy else options.lengths:
-        if length <= 2048:
-            wanted.append((whole, (options.layers, length, True, max(2, options.rounds // 2))))
-    for row_of, given in wanted:
-        keep("measuring", row_of(*given), ("part", "length"))
-        gc.collect()
+        for part in options.parts:
+            # the logits of 4,096 tokens would take 4 GB, and say nothing about attention
+            if part == "head" and length > 2048:
+                continue
+            keep("measuring", PARTS[part](options.layers, length, options.rounds), MARKS)
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def measuring_rows(results: Results) -> list[list[str]]:
                 str(found["layers"]),
                 text_of(spread(found["maps_over_ours"])),
                 text_of(spread(plain)) if plain else "–",
-                f"{found['at_most']:.2f}×",
+                f"{found['at_most']:.2f}×" if "at_most" in found else "–",
                 " / ".join(
                     f"{seconds[arm]:.2f}" if arm in seconds else "–"
                     for arm in ("maps", "ours", "plain")
