@@ -41,8 +41,11 @@ def _found(path: str) -> bool:
     for length in range(len(parts), 0, -1):
         try:
             found = import_module(".".join(parts[:length]))
-        except ImportError:
-            continue
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == parts[0]:
+                continue
+            # something else that the package needs is missing, and its own message says so
+            return True
         for part in parts[length:]:
             name = part.removesuffix("()")
             if not hasattr(found, name):
