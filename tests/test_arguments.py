@@ -168,7 +168,10 @@ WRONG: dict[str, tuple[Call, str]] = {
         lambda c: hs.run_study("x", "out", jobs=2.0),
         "jobs: expected a whole number",
     ),
-    "write_report": (lambda c: hs.write_report(None), "folder: expected Path or text, got None"),
+    "write_report": (
+        lambda c: hs.write_report(None),
+        "folders: expected a list of Path or text, got tuple of NoneType",
+    ),
     "redistribution": (lambda c: hs.redistribution(3), "run: expected Path or text, got 3"),
     "sweep": (lambda c: hs.sweep(c.plan), "run: expected Path or text, got Plan"),
     "Plan.load": (lambda c: hs.Plan.load(b"x"), "path: expected"),

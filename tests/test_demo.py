@@ -18,9 +18,9 @@ from headsurgeon.study.material import scored_windows
 from headsurgeon.study.merged import merge_cell
 from headsurgeon.study.spec import PRESETS
 from tests.clinic import run
-from tests.pictures import coloured
 from tests.planted import PLANTED
 from tests.studies import pico_study, with_arms
+from tests.test_page import data
 
 ARMS = ("paper", "gradient_only", "ceiling", "untrained", "ablate_mean")
 TRAIN = {"max_tokens": 1024, "learning_rate": 1e-2}
@@ -115,20 +115,15 @@ def _tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_figures_are_pictures_and_the_page_shows_every_table(demo: Finished) -> None:
-    pictures = sorted(path.name for path in (demo.folder / "figures").iterdir())
-    assert pictures == [
-        "decisions.png",
-        "head_map_code.png",
-        "loss_code.png",
-        "mass_code.png",
-        "shares.png",
-    ]
-    for name in pictures:
-        assert coloured(demo.folder / "figures" / name), name
-    page = (demo.folder / "study.html").read_text(encoding="utf-8")
+def test_the_page_shows_every_table_the_heads_and_their_attention(demo: Finished) -> None:
+    page = (demo.folder / "report.html").read_text(encoding="utf-8")
     for table in demo.record["tables"].values():
         assert table["title"] in page.replace("&#39;", "'").replace("&lt;", "<")
+    (paper, *_) = data(page)["models"]
+    assert paper["name"] == "paper, code"
+    assert paper["stats"]["mass"]["moves"]
+    assert [sample["name"] for sample in paper["samples"]] == ["untouched", "trained"]
+    assert {head for sample in paper["samples"] for head in sample["maps"]} >= {"L0H2", "L1H3"}
 
 
 def test_the_same_command_again_computes_nothing_and_says_the_same(

@@ -51,7 +51,7 @@ def write_report(*folders: Path | str, output: Path | str | None = None) -> Path
     if not 1 <= len(folders) <= _MOST:
         raise InputError(f"expected 1 to {_MOST} folders, got {len(folders)}")
     paths = [Path(folder) for folder in folders]
-    first = paths[0] if paths[0].is_dir() else paths[0].parent
+    first = paths[0].parent if _there(paths[0]) else paths[0]
     return write_page(page_of(paths), first / PAGE if output is None else output)
 
 
@@ -61,7 +61,7 @@ def page_of(folders: Sequence[Path]) -> Page:
     if len(pages) == 1:
         return pages[0]
     names = _names(folders)
-    section = side_by_side([f for f in folders if (f / RUN_NAME).is_file()])
+    section = side_by_side([folder for folder in folders if _there(folder / RUN_NAME)])
     return Page(
         title=f"{len(pages)} results: {', '.join(names)}",
         lead=tuple(
@@ -96,7 +96,7 @@ def page_of(folders: Sequence[Path]) -> Page:
 
 
 def _of_one(folder: Path) -> Page:
-    if folder.is_file():
+    if _there(folder):
         return _of_file(folder)
     kinds: dict[str, Callable[[Path], Page]] = {
         STUDY: _of_study,
@@ -109,12 +109,20 @@ def _of_one(folder: Path) -> Page:
         PLAN: lambda path: diagnosis_page.of_plan(Plan.load(path / PLAN)),
     }
     for name, page in kinds.items():
-        if (folder / name).is_file():
+        if _there(folder / name):
             return page(folder)
     raise InputError(
         f"{shorten(str(folder), 300)}: expected a folder that holds one of {', '.join(kinds)}, or "
         "a plan, a diagnosis or a series"
     )
+
+
+def _there(path: Path) -> bool:
+    """Whether it is a file; a name that the system cannot have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _of_file(path: Path) -> Page:
