@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.report.data import Bar, Chart, Curve, Table
-from headsurgeon.report.svg_plane import WIDTH, Plane, text
+from headsurgeon.report.svg_plane import WIDTH, Plane, text, ticks
 
 # lines that have a colour of their own; more are drawn thin and grey
 COLOURS = 6
@@ -165,7 +165,10 @@ def interval_chart(
     plane = Plane(
         (low - pad, 0.0), (high + pad, 1.0), top + row * len(bars) + 30, left=10, right=10, top=top
     )
-    parts = [plane.axes("", "", y_ticks=())]
+    named = ticks(plane.low[0], plane.high[0], 5)
+    if percent:
+        named = [(value, f"{100 * value:.0f} %".replace("-", "−")) for value, _ in named]
+    parts = [plane.axes("", "", named, ())]
     for place, said in references:
         at = plane.x(place)
         parts.append(plane.upright(place, "axis dash"))

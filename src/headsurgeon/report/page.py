@@ -24,7 +24,8 @@ from headsurgeon.report.quantised import ALPHABET
 
 _SCALES = {
     "sequential": SEQUENTIAL,
-    "sequential_dark": SEQUENTIAL[::-1],
+    # the darkest would be lost on a dark ground
+    "sequential_dark": SEQUENTIAL[-2::-1],
     "diverging": DIVERGING,
     "diverging_dark": DIVERGING_DARK,
 }

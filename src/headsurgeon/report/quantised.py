@@ -5,7 +5,9 @@ character, where it is small; heads that keep what they are take two characters 
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from jaxtyping import Float
@@ -56,7 +58,7 @@ def pack(
             shown = np.round(low + step * whole, 9)
             whole += (values > limit) & (shown <= limit)
             whole -= (values <= limit) & (shown > limit)
-    return Packed(low, step, "".join(_series(list(column)) for column in whole.T))
+    return Packed(low, step, "".join(_series(column) for column in whole.T.tolist()))
 
 
 def unpack(packed: Packed, moments: int) -> Float[np.ndarray, "moment head"]:
@@ -81,39 +83,20 @@ def unpack(packed: Packed, moments: int) -> Float[np.ndarray, "moment head"]:
     return np.asarray(packed.low + packed.step * whole)
 
 
-def _series(values: list[float]) -> str:
+def _series(values: Iterable[float]) -> str:
+    """The moments of one head."""
     written: list[str] = []
-    last: float | None = None
     known: int | None = None
-    run = 0
-
-    def end_run() -> None:
-        nonlocal run
-        if run == 1:
-            written.append(ALPHABET[_NONE if last is None or last != last else _SMALL])
-        elif run:
-            written.append(ALPHABET[_SAME] + ALPHABET[run - 1])
-        run = 0
-
-    for value in values:
-        missing = not math.isfinite(value)
-        if last is not None and (value == last or (missing and last != last)):
-            run += 1
-            if run == _BASE:
-                end_run()
-            continue
-        end_run()
-        if missing:
+    for value, run in groupby(int(value) if math.isfinite(value) else None for value in values):
+        if value is None:
             written.append(ALPHABET[_NONE])
-        elif known is None or abs(int(value) - known) > _SMALL:
-            written.append(_whole(int(value)))
+        elif known is None or abs(value - known) > _SMALL:
+            written.append(ALPHABET[_WHOLE] + ALPHABET[value // _BASE] + ALPHABET[value % _BASE])
         else:
-            written.append(ALPHABET[int(value) - known + _SMALL])
-        known = known if missing else int(value)
-        last = math.nan if missing else value
-    end_run()
+            written.append(ALPHABET[value - known + _SMALL])
+        known = known if value is None else value
+        more = len(list(run)) - 1
+        while more > 0:
+            written.append(ALPHABET[_SAME] + ALPHABET[min(more, _BASE) - 1])
+            more -= _BASE
     return "".join(written)
-
-
-def _whole(value: int) -> str:
-    return ALPHABET[_WHOLE] + ALPHABET[value // _BASE] + ALPHABET[value % _BASE]

@@ -152,8 +152,13 @@ def cost_figures(folder: Path) -> list[KeyFigure]:
     cost = Cost.load(folder / COST)
     return [
         KeyFigure(f"{cost.seconds / 60:.1f}", "minutes", "of the session that finished it"),
-        KeyFigure(f"{cost.peak_bytes / 2**30:.1f} GiB", "peak memory", cost.memory),
+        memory_figure(cost),
     ]
+
+
+def memory_figure(cost: Cost) -> KeyFigure:
+    """The most memory that was taken."""
+    return KeyFigure(f"{cost.peak_bytes / 2**30:.1f} GiB", "peak memory", cost.memory)
 
 
 def _losses(run: RunFile, losses: Sweep) -> tuple[Chart, ...]:

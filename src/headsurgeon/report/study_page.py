@@ -4,11 +4,16 @@ from headsurgeon.planning.plan import Plan
 from headsurgeon.report import study_before, study_charts
 from headsurgeon.report import study_tables as tables
 from headsurgeon.report.data import KeyFigure, Page, Section, Table
+from headsurgeon.report.run_page import memory_figure
 from headsurgeon.report.study_heads import heads_of_study
 from headsurgeon.report.study_reported import reported
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, sentence, share, shares_in_words
 from headsurgeon.study.conclusion import StudyResult
-from headsurgeon.study.results import PLAN, PREPARED, Prepared, untouched
+from headsurgeon.study.results import PLAN, PREPARED, Prepared, folder_of, untouched
+from headsurgeon.training.cost import COST, Cost
+
+# shares that stand in a sentence; all are in a table
+_SAID = 4
 
 
 def study_page(result: StudyResult) -> Page:
@@ -98,6 +103,11 @@ def _figures(result: StudyResult) -> tuple[KeyFigure, ...]:
             KeyFigure(f"{max(tokens):,}", "tokens per arm", f"{sum(tokens):,} in all"),
             KeyFigure(f"{seconds / 60:.0f}", "minutes of computing", f"{len(results.cells)} cells"),
         ]
+    places = [folder_of(result.folder, cell.cell) / COST for cell in trained]
+    costs = [Cost.load(place) for place in places if place.is_file()]
+    if costs:
+        peak = max(costs, key=lambda cost: cost.peak_bytes)
+        found.append(memory_figure(peak))
     return tuple(found)
 
 
@@ -121,7 +131,7 @@ def _facts(result: StudyResult, prepared: Prepared) -> dict[str, str]:
 def _answers(result: StudyResult) -> list[str]:
     """The answers, one sentence each, and what is not known yet."""
     sentences = [sentence(each) for each in result.decisions]
-    known = shares_in_words(result.shares)
+    known = shares_in_words(result.shares[:_SAID])
     sentences += [known] if known else []
     missing, failed = result.results.missing, result.results.failed
     if missing:

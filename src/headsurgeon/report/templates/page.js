@@ -99,6 +99,7 @@
   const build = () => {
     const [layers, heads] = state.model.shape, order = columns(), grid = $("grid");
     grid.style.setProperty("--heads", heads);
+    grid.className = heads <= 12 ? "few" : "";
     grid.setAttribute("aria-rowcount", layers + 1);
     grid.setAttribute("aria-colcount", heads + 1);
     const top = make("div", { role: "row", class: "row" }, make("span", { role: "columnheader", class: "corner" }, "head"));
