@@ -107,7 +107,7 @@ $(VENV)/.installed-smollm2: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-dist: $(VENV)/.installed
-	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,quantised,lora,dist]"
+	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,browser,quantised,lora,dist]"
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -263,7 +263,7 @@ def _losses(curves: Sequence[Curve], levels: Sequence[Level]) -> Table:
     )
 
 
-def _sweep(models: Mapping[str, Float[np.ndarray, " head"]], limits: Thresholds) -> Table:
+def _sweep(models: Mapping[str, Float[np.ndarray, " _"]], limits: Thresholds) -> Table:
     """How many heads would be sick at other limits."""
     chosen = sorted({*_SWEEP, limits.sink, limits.dead})
     rows = tuple(

@@ -141,7 +141,10 @@ def _recovered(cell: CellResult) -> Mapping[str, str]:
             for words, holds in (
                 ("it did not leave the sick class on every text", head in found.left_sick),
                 ("it looks like a head that was not trained", head in found.unlike_null),
-                ("ablating the operated heads does not cost more than before", found.functional),
+                (
+                    "ablating the operated heads does not cost more than before on every text",
+                    found.functional,
+                ),
             )
             if not holds
         ]

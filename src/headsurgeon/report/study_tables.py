@@ -182,8 +182,9 @@ def planned(plan: Plan) -> Table:
         (
             str(head.id),
             head.role,
-            head.verdict,
-            *(f"{head.statistics[name]:.3f}" for name in names),
+            head.verdict or "–",
+            # a plan may be written by hand
+            *(f"{head.statistics[name]:.3f}" if name in head.statistics else "–" for name in names),
             "–" if head.ablation_cost is None else number(head.ablation_cost),
         )
         for head in plan.heads

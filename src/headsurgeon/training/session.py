@@ -179,9 +179,13 @@ class Session:
             anchor_tokens=self.anchor_tokens,
         )
         write_result(self.folder, run.figures(), patch.name)
+        self._write_cost()
         return run
 
     def _write_cost(self) -> None:
+        if self.progress.step == self.first_step and (self.folder / COST).exists():
+            # the run had come to its end before
+            return
         device = self.learner.model.device
         on_cuda = device.type == "cuda"
         Cost(
