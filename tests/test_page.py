@@ -54,7 +54,7 @@ def moments(
         operated=(HeadId(1, 2),),
         watched=(HeadId(0, 2),),
         cannot_change=np.arange(layers)[:, None] + np.zeros((1, heads)) < 1,
-        recovered={"L1H2": "Not recovered: it looks like a head that was not trained."},
+        recovered={"L1H2": "not recovered: it looks like a head that was not trained."},
     )
 
 

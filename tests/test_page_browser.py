@@ -107,7 +107,7 @@ def test_arrow_keys_move_and_enter_opens_a_head(opened: Browser, shown: Path) ->
     said = opened.text("#head")
     assert said.startswith("L1H2")
     assert f"{values(shown, 'mass')[-1, HEADS + 2]:.3f}" in said
-    assert "Not recovered: it looks like a head that was not trained." in said
+    assert "not recovered: it looks like a head that was not trained." in said
     assert "head=L1H2" in opened.driver.current_url
     opened.press(keys["home"])
     assert opened.run("return document.activeElement.dataset.head") == str(HEADS)

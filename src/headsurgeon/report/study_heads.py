@@ -132,7 +132,7 @@ def _recovered(cell: CellResult) -> Mapping[str, str]:
     for head in found.heads:
         if head in found.recovered:
             said[head] = (
-                "Recovered: it left the sick class, differs from the same head reinitialised and "
+                "recovered: it left the sick class, differs from the same head reinitialised and "
                 "not trained, and ablating the operated heads costs more than before, on all texts."
             )
             continue
@@ -148,5 +148,5 @@ def _recovered(cell: CellResult) -> Mapping[str, str]:
             )
             if not holds
         ]
-        said[head] = f"Not recovered: {'; '.join(missing)}."
+        said[head] = f"not recovered: {'; '.join(missing)}."
     return said

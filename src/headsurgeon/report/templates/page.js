@@ -190,9 +190,9 @@
       "low-entropy": `Low entropy: ${shown(entropy?.(head, moment), 2)} nats is below ${low}, and its mass ${shown(value, 3)} is not above ${sink}.`,
       healthy: `Healthy: its mass ${shown(value, 3)} is not above ${sink}.`,
     }[verdict(head, moment)] || "This layer has no attention."];
-    if (none) lines.push(`An untrained head would have a mass of ${shown(none, 3)} here, so a low mass alone proves nothing.`);
+    if (none) lines.push(`An untrained head would have a mass of ${shown(none, 3)} here${isSick(head, moment) ? "" : ", so a low mass alone proves nothing"}.`);
     if (state.model.fixed.includes(head)) lines.push("It cannot change: neither it nor anything it reads was touched.");
-    if (state.model.recovered[nameOf(head)]) lines.push(state.model.recovered[nameOf(head)]);
+    if (state.model.recovered[nameOf(head)]) lines.push(`In the end: ${state.model.recovered[nameOf(head)]}`);
     for (const name of ["cost_zero", "cost_mean"]) {
       const cost = state.model.read[name]?.(head);
       if (Number.isFinite(cost)) lines.push(`Ablating it alone in the untouched model (${name.slice(5)}) costs ${shown(cost, 4)} nats per token.`);
