@@ -224,9 +224,9 @@
     $("head").replaceChildren(
       make("h3", {}, name, " ", make("small", {}, was === is ? is : `${was} → ${is}`), " ", make("small", {}, role(head))),
       ...why(head).map((line) => make("p", {}, line)),
+      ...(maps.length ? [make("div", { class: "maps" }, ...maps)] : []),
       ...stats.filter(([, stat]) => stat.moves).map(([key]) => curve(key, head)),
-      make("dl", {}, ...still.flatMap(([label, value]) => [make("dt", {}, label), make("dd", {}, value)])),
-      ...(maps.length ? [make("div", { class: "maps" }, ...maps)] : []));
+      make("dl", {}, ...still.flatMap(([label, value]) => [make("dt", {}, label), make("dd", {}, value)])));
   };
 
   // controls
