@@ -170,7 +170,7 @@ WRONG: dict[str, tuple[Call, str]] = {
     ),
     "write_report": (
         lambda c: hs.write_report(None),
-        "folders: expected a list of Path or text, got tuple of NoneType",
+        "folders: expected Path or text, got None",
     ),
     "redistribution": (lambda c: hs.redistribution(3), "run: expected Path or text, got 3"),
     "sweep": (lambda c: hs.sweep(c.plan), "run: expected Path or text, got Plan"),
@@ -209,9 +209,10 @@ def test_none_in_place_of_the_first_argument_is_refused_in_words(name: str) -> N
         for parameter in signature(function).parameters.values()
         if parameter.default is parameter.empty
     ]
-    given = {parameter.name: None for parameter in required}
+    several = [None for each in required if each.kind is each.VAR_POSITIONAL]
+    given = {each.name: None for each in required if each.kind is not each.VAR_POSITIONAL}
     with pytest.raises(SettingsError, match=f"{name}: {required[0].name}: expected .* got None"):
-        function(**given)
+        function(*several, **given)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

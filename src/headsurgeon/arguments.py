@@ -61,11 +61,12 @@ def checked(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
             return function(*args, **kwargs)
         for name, value in bound.arguments.items():
             hint = hints().get(name, Any)
-            hint = tuple[hint, ...] if name in several else hint  # type: ignore[valid-type]
-            fitted = _fitted(value, hint)
-            if fitted is _OTHER:
-                raise SettingsError(f"{function.__name__}: {name}: {_said(value, hint)}")
-            bound.arguments[name] = fitted
+            given = value if name in several else (value,)
+            fitted = tuple(_fitted(each, hint) for each in given)
+            for each, kept in zip(given, fitted, strict=True):
+                if kept is _OTHER:
+                    raise SettingsError(f"{function.__name__}: {name}: {_said(each, hint)}")
+            bound.arguments[name] = fitted if name in several else fitted[0]
         return function(*bound.args, **bound.kwargs)
 
     return call

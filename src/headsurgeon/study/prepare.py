@@ -31,6 +31,7 @@ from headsurgeon.study.material import (
     load_model,
     scored_windows,
 )
+from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
     PLAN,
@@ -103,6 +104,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         statistics=study.windows.statistics,
         modes=("zero", "mean"),
     )
+    keep_attention(model, tokenizer, study, texts, Cell(UNTOUCHED), chosen.operated, folder)
     for name, condition in scores.conditions.items():
         diagnose(condition.stats, limits).save(stock_file(folder, name))
     twin = None
