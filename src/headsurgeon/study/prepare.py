@@ -23,6 +23,7 @@ from headsurgeon.planning import Plan
 from headsurgeon.planning.planning import plan
 from headsurgeon.planning.rules import Cost
 from headsurgeon.study.heads import sick_on_all
+from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.keys import key_of
 from headsurgeon.study.material import (
     diagnosed_windows,
@@ -31,7 +32,6 @@ from headsurgeon.study.material import (
     load_model,
     scored_windows,
 )
-from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
     PLAN,
