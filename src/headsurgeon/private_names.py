@@ -29,9 +29,10 @@ def missing(package: str, names: Sequence[PrivateName], tested: tuple[str, str])
     for name in names:
         if not name.optional and not _found(name.path):
             use = name.use.partition(" (")[0]
+            known = " to ".join(dict.fromkeys(tested))
             yield (
                 f"{package} {version(package)} has no {name.path}, which {use} "
-                f"takes; headsurgeon was tested with {package} {tested[0]} to {tested[1]}: install "
+                f"takes; headsurgeon was tested with {package} {known}: install "
                 "one of these, and report it with headsurgeon --version"
             )
 

@@ -7,7 +7,7 @@ from headsurgeon.private_names import PrivateName
 
 PACKAGE = "torch"
 # the versions that the test suite ran on: lowest and newest
-TESTED = ("2.9.0", "2.14.1")
+TESTED = ("2.13.0", "2.13.0")
 NAMES: tuple[PrivateName, ...] = (
     PrivateName(
         "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu",

@@ -7,7 +7,7 @@ from headsurgeon.private_names import PrivateName
 
 PACKAGE = "transformers"
 # the versions that the test suite ran on: lowest and newest
-TESTED = ("5.0.0", "5.24.0")
+TESTED = ("5.21.1", "5.24.0")
 NAMES: tuple[PrivateName, ...] = (
     PrivateName(
         "transformers.AttentionInterface._global_mapping",
