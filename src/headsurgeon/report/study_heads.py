@@ -61,7 +61,7 @@ def heads_of_study(result: StudyResult) -> tuple[HeadMoments, ...]:
 
 def masses(
     cell: CellResult, text: str, chosen: Bool[np.ndarray, "layer head"] | None = None
-) -> Float[np.ndarray, " head"]:
+) -> Float[np.ndarray, " those"]:
     """The masses of a cell's heads on test windows of a text, all or those chosen."""
     mass = cell.heads[text].mass()
     return mass.ravel() if chosen is None else mass[chosen]
