@@ -9,7 +9,7 @@ from .diagnosis.verdicts import Thresholds as Thresholds
 from .errors import HeadsurgeonError as HeadsurgeonError
 from .evaluation.ablation import Ablation as Ablation
 from .evaluation.ablation import ablate as ablate
-from .evaluation.ablation import ablation_cost as ablation_cost
+from .evaluation.ablation_costs import ablation_cost as ablation_cost
 from .evaluation.completions import Generation as Generation
 from .evaluation.completions import Sampling as Sampling
 from .evaluation.completions import side_by_side as side_by_side

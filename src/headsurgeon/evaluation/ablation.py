@@ -16,7 +16,6 @@ from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.loss import evaluate
-from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
@@ -82,7 +81,7 @@ def ablate(
         raise SettingsError(
             f"expected some heads and mode zero or mean, got {head_ids} and {mode!r}"
         )
-    means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
+    means = mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
     score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
     baseline = baseline or score()
 
@@ -98,42 +97,6 @@ def ablate(
         baseline=baseline,
         ablated=ablated,
     )
-
-
-@checked
-def ablation_cost(
-    model: PreTrainedModel,
-    windows: Windows | Texts | Tensor,
-    *,
-    mode: AblationMode = "zero",
-    batch_size: int | None = None,
-    attention: AttentionChoice = "auto",
-) -> Callable[[Sequence[HeadId]], float]:
-    """A function from a set of heads to what ablating them together costs, nats per token.
-
-    `plan(cost=…)` writes its costs with it and rule `idle` chooses by it; the unablated loss is
-    computed once, and the layers below the lowest ablated head are not run again for the next set
-    that begins in the same layer. So the model must stay as it is. Under `mode` `zero` a head's
-    output is removed, under `mean` replaced by its average over the windows. `batch_size` is in
-    windows; by default about 4,096 tokens. `attention` is as for `evaluate`.
-
-    Raises:
-        SettingsError: another mode.
-    """
-    if mode not in get_args(AblationMode):
-        raise SettingsError(f"expected to ablate by zero or mean, got {mode!r}")
-    layout = layout_of(model)
-    means = _mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
-    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
-    baseline = score().nll
-    lower_layers = LowerLayers(model, layout)
-
-    def cost(heads: Sequence[HeadId]) -> float:
-        lowest = min((head.layer for head in heads), default=0)
-        with ablating(model, layout, heads, means), lower_layers.below(lowest):
-            return score().nll - baseline
-
-    return cost
 
 
 @contextmanager
@@ -173,7 +136,7 @@ def _overwrite(
     return hook
 
 
-def _mean_outputs(
+def mean_outputs(
     model: PreTrainedModel,
     layout: Layout,
     windows: Windows | Texts | Tensor,

@@ -1,12 +1,13 @@
 """The layers below an ablated one compute what they always did: they are run once, then skipped."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
 from headsurgeon.arch import Layout
+from headsurgeon.evaluation.block_forwards import replaced
 
 
 class LowerLayers:
@@ -23,18 +24,23 @@ class LowerLayers:
         self._outputs: list[Any] = []
 
     @contextmanager
-    def below(self, layer: int) -> Iterator[None]:
-        """While open, forward passes begin at `layer`, or note where a later one may begin."""
-        if layer == 0:
+    def below(self, layer: int, rising: bool = True) -> Iterator[None]:
+        """While open, forward passes begin at `layer` or below, wherever an earlier one ended.
+
+        They note where a later one may begin: at `layer`, unless a lower one is known already and
+        the layers asked about are not `rising`.
+        """
+        known = self._layer if self._layer <= layer else 0
+        with ExitStack() as stack:
+            if known:
+                stack.enter_context(_skipping(self._blocks[:known], self._outputs))
+            if layer == known or (known and not rising):
+                yield
+                return
+            outputs = stack.enter_context(_noting(self._blocks[layer - 1]))
             yield
-        elif layer == self._layer:
-            with _skipping(self._blocks[:layer], self._outputs):
-                yield
-        else:
-            with _noting(self._blocks[layer - 1]) as outputs:
-                yield
-            # only now: an interrupted pass must not be taken for a whole one
-            self._layer, self._outputs = layer, outputs
+        # only now: an interrupted pass must not be taken for a whole one
+        self._layer, self._outputs = layer, outputs
 
 
 @contextmanager
@@ -50,8 +56,6 @@ def _noting(block: nn.Module) -> Iterator[list[Any]]:
 @contextmanager
 def _skipping(blocks: list[nn.Module], outputs: list[Any]) -> Iterator[None]:
     """Every block returns what the last of them did; so only that needs to be kept."""
-    # accelerate puts its own forward on a module it moves about
-    before = {block: vars(block)["forward"] for block in blocks if "forward" in vars(block)}
     # the lowest block is the first to be called in each pass, and moves on to the next batch
     passes = iter(outputs)
     current: list[Any] = []
@@ -62,12 +66,5 @@ def _skipping(blocks: list[nn.Module], outputs: list[Any]) -> Iterator[None]:
 
     forwards: list[Callable[..., Any]] = [first]
     forwards += [lambda *inputs, **named: current[0]] * (len(blocks) - 1)
-    try:
-        for block, forward in zip(blocks, forwards, strict=True):
-            vars(block)["forward"] = forward
+    with replaced(blocks, forwards):
         yield
-    finally:
-        for block in blocks:
-            del vars(block)["forward"]
-        for block, forward in before.items():
-            vars(block)["forward"] = forward

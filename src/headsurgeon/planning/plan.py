@@ -34,7 +34,8 @@ _COMMENT = """\
 # A headsurgeon plan: which heads will be operated on, and why. It may be edited:
 # - heads: take lines out, or add some, such as `- {head: L5H14}`. role is `operate`, or `watch` for
 #   a head that is only followed. The numbers beside a head are what was measured when the plan was
-#   made; ablation_cost is the loss in nats per token that ablating the head alone costs now.
+#   made; ablation_cost is the loss in nats per token that ablating the head alone costs now, with
+#   cost_estimated: true an estimate of it.
 # - joint_cost: the same for all operated heads together, when the plan was made.
 # - ablation_mode: what those costs are of: zero (output removed) or mean (replaced by its average).
 # - init, output_start, seed: how the heads start.
@@ -57,6 +58,7 @@ class PlannedHead(Record):
         verdict: what the diagnosis said; empty if unknown.
         statistics: the head's numbers at that time, by name (`HEAD_STATISTICS`).
         ablation_cost: mean loss that ablating it alone costs now, nats per token; None if unknown.
+        cost_estimated: whether that is an estimate, from gradients, rather than the loss itself.
 
     Raises:
         PlanError: a number is not finite, or something that a plan cannot hold.
@@ -69,6 +71,7 @@ class PlannedHead(Record):
     verdict: VerdictName = ""
     statistics: Mapping[StatisticName, Finite] = {}
     ablation_cost: Finite | None = None
+    cost_estimated: bool = False
 
 
 class _Fields(Exact):
@@ -209,6 +212,7 @@ class _Entry(Exact):
     head: HeadName
     role: Role = "operate"
     verdict: Verdict | None = None
+    cost_estimated: bool = False
 
     _empty = model_validator(mode="before")(_without_null)
 
@@ -235,6 +239,7 @@ def _planned(line: Any) -> PlannedHead:
         verdict=line.verdict or "",
         statistics={name: entries[name] for name in HEAD_STATISTICS if name in entries},
         ablation_cost=line.ablation_cost,
+        cost_estimated=line.cost_estimated,
     )
 
 
@@ -245,6 +250,8 @@ def _entry(head: PlannedHead) -> dict[str, Any]:
     entry |= head.statistics
     if head.ablation_cost is not None:
         entry["ablation_cost"] = head.ablation_cost
+    if head.cost_estimated:
+        entry["cost_estimated"] = True
     return entry
 
 

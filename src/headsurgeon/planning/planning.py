@@ -13,8 +13,8 @@ from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import NothingToOperate, PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
-from headsurgeon.planning import AblationMode, Plan, PlannedHead, Role
-from headsurgeon.planning.rules import RULES, Cost, RuleOptions, SelectedHeads
+from headsurgeon.planning import AblationMode, Cost, Costs, PlainCosts, Plan, PlannedHead, Role
+from headsurgeon.planning.rules import RULES, RuleOptions, SelectedHeads
 from headsurgeon.records import snake_case
 from headsurgeon.starts import choose_init, choose_output_start
 
@@ -22,6 +22,8 @@ _QUANTISED = (
     "diagnosed in 8 or 4 bit, so without a fingerprint: to be carried out on the model of that "
     "name in bf16, fp16 or fp32"
 )
+# so many heads are ablated one by one for what an estimate of all takes
+_FEW = 3
 # What a plan tells about each head, besides verdict and ablation cost.
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")
 
@@ -37,7 +39,7 @@ def plan(
     column: int | None = None,
     watch: Iterable[str | HeadId | tuple[int, int]] = (),
     untouched: Diagnosis | None = None,
-    cost: Cost | None = None,
+    cost: Costs | Cost | None = None,
     max_cost: float = 0.05,
     ablation_mode: AblationMode = "zero",
     init: str = "xavier_uniform_head",
@@ -59,9 +61,12 @@ def plan(
         watch: heads to follow besides those that the rule watches; one that is operated on is
             not watched.
         untouched: for rule `newly_sick`: the diagnosis of the model before any operation.
-        cost: loss that ablating a set of heads together costs, nats per token. With it the plan
-            shows what each operated head and all of them together cost now; `idle` needs it.
-        max_cost: for rule `idle`: limit of the joint cost, nats per token.
+        cost: loss that ablating a set of heads together costs, nats per token: what
+            `ablation_cost` gives, or a function of one's own. With it the plan shows what each
+            operated head and all of them together cost now, and which costs of single heads are
+            estimates; `idle` needs it.
+        max_cost: for rule `idle`: limit of the joint cost, nats per token, and of the upper end of
+            its interval where `cost` has one.
         ablation_mode: how `cost` ablates heads, which the plan records: `zero` or `mean`.
         init: how Q, K and V start, a name in `starts.INITS`, perhaps with parameters; the plan
             records all of them.
@@ -82,6 +87,7 @@ def plan(
     """
     rule = snake_case(rule)
     start, output = choose_init(init), choose_output_start(output_start)
+    costs = PlainCosts(cost) if not (cost is None or isinstance(cost, Costs)) else cost
     options = RuleOptions(
         heads=None if heads is None else parse_heads(heads),
         band=band,
@@ -89,7 +95,7 @@ def plan(
         column=column,
         untouched=untouched,
         seed=seed,
-        cost=cost,
+        cost=costs,
         max_cost=max_cost,
         ablation_mode=ablation_mode,
     )
@@ -104,8 +110,8 @@ def plan(
     if layout is not None:
         _check_model(diagnosis, layout, None if model is None else model.config.model_type)
     selected = _watching(diagnosis, RULES[rule].select(diagnosis, options), parse_heads(watch))
-    if cost is not None:
-        selected = _with_costs(selected, cost)
+    if costs is not None:
+        selected = _with_costs(selected, costs)
     frozen = model is not None and quantised(model) is not None
     notes = (
         _measured_on(diagnosis),
@@ -231,10 +237,13 @@ def _watching(
     return replace(selected, watch=tuple(sorted(watched)))
 
 
-def _with_costs(selected: SelectedHeads, cost: Cost) -> SelectedHeads:
-    costs = {h: selected.costs[h] if h in selected.costs else cost([h]) for h in selected.operate}
-    joint = cost(selected.operate) if selected.joint_cost is None else selected.joint_cost
-    return replace(selected, costs=costs, joint_cost=joint)
+def _with_costs(selected: SelectedHeads, costs: Costs) -> SelectedHeads:
+    if selected.joint_cost is not None:
+        return selected
+    heads = selected.operate
+    estimated = costs.not_estimated is None and len(heads) > _FEW
+    singles = costs.estimates(heads) if estimated else {head: costs([head]) for head in heads}
+    return replace(selected, costs=singles, joint_cost=costs(heads), estimated=estimated)
 
 
 def _planned(
@@ -251,6 +260,7 @@ def _planned(
         verdict=diagnosis.verdict(head),
         statistics=numbers,
         ablation_cost=None if cost is None else _rounded(cost),
+        cost_estimated=cost is not None and selected.estimated,
     )
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis, heads_where
 from headsurgeon.errors import NothingToOperate, PlanError
 from headsurgeon.heads import NO_ATTENTION, HeadId
+from headsurgeon.planning.costs import Costs
+from headsurgeon.planning.idle_heads import find_idle
 from headsurgeon.planning.matching import nearest
-
-Cost = Callable[[Sequence[HeadId]], float]
-"""Loss that ablating a set of heads together costs, nats per token."""
+from headsurgeon.scores import Estimate
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,25 @@ class RuleOptions:
     column: int | None = None
     untouched: Diagnosis | None = None
     seed: int = 0
-    cost: Cost | None = None
+    cost: Costs | None = None
     max_cost: float = 0.05
     ablation_mode: str = "zero"
 
 
 @dataclass(frozen=True)
 class SelectedHeads:
-    """What a rule selects: heads to operate on, healthy heads to watch, remarks, known costs."""
+    """What a rule selects: heads to operate on, healthy heads to watch, remarks, known costs.
+
+    Attributes:
+        estimated: whether the costs of single heads are estimates.
+    """
 
     operate: tuple[HeadId, ...]
     watch: tuple[HeadId, ...] = ()
     notes: tuple[str, ...] = ()
     costs: Mapping[HeadId, float] = field(default_factory=dict)
     joint_cost: float | None = None
+    estimated: bool = False
 
 
 def sick(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
@@ -122,46 +128,48 @@ def matched(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
 def idle(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
     """Sick heads that do no work: as many as can be ablated together for at most `max_cost`.
 
-    Greedy: heads are tried in the order of what ablating each alone costs, and one that would take
-    the joint cost above the limit is left out. Once a head alone costs more than is left up to the
-    limit, it and all after it are left out untried. Single costs do not add up — heads stand in for
-    each other — so only the joint cost counts. It is a mean over the text it was measured on,
-    without an interval, and the heads were chosen by it: on other text the set costs more rather
-    than less. `heads` limits the choice to the sick ones among them.
+    See `idle_heads.find_idle`. Single costs do not add up — heads stand in for each other — so only
+    the joint cost counts. It is a mean over the text that it was measured on; so that it keeps to
+    the limit on other text, too, the upper end of its interval has to. `heads` limits the choice
+    to the sick ones among them.
     """
     if options.cost is None:
         raise PlanError("rule idle needs the cost of ablating heads; give the model and a corpus")
     sick_heads = [h for h in diagnosis.sick if options.heads is None or h in options.heads]
     limited = _within(sick_heads, options.layers)
     candidates = _some(limited, "no sick head among those heads and layers")
-    costs = {head: options.cost([head]) for head in candidates}
-    idle_heads: list[HeadId] = []
-    joint = 0.0
-    for head in sorted(candidates, key=lambda head: (np.nan_to_num(costs[head], nan=np.inf), head)):
-        if costs[head] > options.max_cost - joint:
-            break
-        # the first head alone is a set whose cost is known
-        together = options.cost([*idle_heads, head]) if idle_heads else costs[head]
-        if together <= options.max_cost:
-            idle_heads.append(head)
-            joint = together
-    if not idle_heads:
-        cheapest = min(candidates, key=lambda head: costs[head])
+    found = find_idle(candidates, options.cost, options.max_cost)
+    if found.cost is None:
+        cheapest = min(candidates, key=lambda head: found.singles[head])
         raise NothingToOperate(
             f"no sick head can be ablated for {options.max_cost:g} nats or less; the cheapest, "
-            f"{cheapest}, costs {costs[cheapest]:.4f}: raise --max-cost or choose another rule"
+            f"{cheapest}, costs {'about ' if found.estimated else ''}"
+            f"{found.singles[cheapest]:.4f}: raise --max-cost or choose another rule"
         )
-    left = [head for head in candidates if head not in idle_heads]
+    left = [head for head in candidates if head not in found.heads]
     names = ", ".join(map(str, left))
     notes = (
-        f"{len(idle_heads)} of {len(candidates)} sick heads are idle: ablating them together "
-        f"({options.ablation_mode}) costs "
-        f"{joint:.4f} nats, limit {options.max_cost:g}, on the text they were chosen by; "
+        f"{len(found.heads)} of {len(candidates)} sick heads are idle: ablating them together "
+        f"({options.ablation_mode}) costs {_in_words(found.cost, options.max_cost)}; "
         "evaluate --plan on other text tells what they cost there",
         *([f"left out, there being no room for what they do: {names}"] if left else []),
     )
     return SelectedHeads(
-        tuple(sorted(idle_heads)), (), notes, {h: costs[h] for h in idle_heads}, joint
+        tuple(sorted(found.heads)),
+        (),
+        notes,
+        {head: found.singles[head] for head in found.heads},
+        found.cost.value,
+        found.estimated,
+    )
+
+
+def _in_words(cost: Estimate, limit: float) -> str:
+    if not isfinite(cost.high):
+        return f"{cost.value:.4f} nats, limit {limit:g}, on the text they were chosen by"
+    return (
+        f"{cost.value:.4f} nats, its 95 % interval over documents ending at {cost.high:.4f} within "
+        f"the limit {limit:g}, on the text they were chosen by"
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,13 @@ from transformers import PreTrainedModel
 from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import PlanError, StudyError
-from headsurgeon.evaluation import ablation_cost
+from headsurgeon.evaluation import HighestCost, ablation_cost
 from headsurgeon.files import package_version
-from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.fingerprint import combined, fingerprints
 from headsurgeon.models.planted import is_planted
-from headsurgeon.planning import Plan
+from headsurgeon.planning import Costs, Plan
 from headsurgeon.planning.planning import plan
-from headsurgeon.planning.rules import Cost
 from headsurgeon.study.heads import sick_on_all
 from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.keys import key_of
@@ -92,7 +90,10 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
     mode = study.plan.ablation_mode
     tell(f"ablating sick heads ({mode}) on {len(prices[0])} windows per text")
     chosen = choose(
-        study, diagnoses, highest([ablation_cost(model, part, mode=mode) for part in prices]), model
+        study,
+        diagnoses,
+        HighestCost([ablation_cost(model, part, mode=mode) for part in prices]),
+        model,
     )
     chosen.save(folder / PLAN)
     texts = scored_windows(study, tokenizer)
@@ -138,7 +139,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
 
 
 def choose(
-    study: Study, diagnoses: dict[str, Diagnosis], cost: Cost, model: PreTrainedModel
+    study: Study, diagnoses: dict[str, Diagnosis], cost: Costs, model: PreTrainedModel
 ) -> Plan:
     """The study's plan: heads that are sick on every text diagnosed, with what ablating them costs.
 
@@ -168,15 +169,6 @@ def choose(
         raise PlanError("no head of the rule is sick on every text that is diagnosed")
     options |= {"band": None, "layers": None, "column": None, "heads": held}
     return plan(first, "heads", cost=cost, **options)
-
-
-def highest(costs: Sequence[Cost]) -> Cost:
-    """The cost on the text where it is highest: a head may work on one text alone."""
-
-    def cost(heads: Sequence[HeadId]) -> float:
-        return max(each(heads) for each in costs)
-
-    return cost
 
 
 def _check_versions(prepared: Prepared, folder: Path) -> None:
