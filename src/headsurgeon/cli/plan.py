@@ -10,7 +10,12 @@ from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.console import busy, out, show_next
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
-from headsurgeon.cli.plan_measurements import check_diagnosed, cost_of_ablating
+from headsurgeon.cli.plan_measurements import (
+    check_diagnosed,
+    cost_of_ablating,
+    expected_passes,
+    passes_bar,
+)
 from headsurgeon.cli.plan_table import show_plan
 from headsurgeon.errors import CorpusError, OutputError, PlanError
 from headsurgeon.records import snake_case
@@ -144,13 +149,23 @@ def plan(
             rich_help_panel=COSTS,
         ),
     ] = False,
+    exact_costs: Annotated[
+        bool,
+        typer.Option(
+            "--exact-costs",
+            help="Ablate each head by itself, one pass over the text per head, instead of "
+            "estimating from gradients what each alone costs.",
+            rich_help_panel=COSTS,
+        ),
+    ] = False,
     cost_count: Annotated[
         int,
         typer.Option(
             metavar="WINDOWS",
             min=1,
             max=2**31 - 1,
-            help="Windows of the dev split to measure costs on.",
+            help="Windows of the dev split to measure costs on; estimates are made on as many "
+            "others.",
             rich_help_panel=COSTS,
         ),
     ] = 16,
@@ -207,19 +222,31 @@ def plan(
         raise PlanError(f"--ablation-mode: expected zero or mean, got {ablation_mode!r}")
     if not 0.0 <= max_cost < inf:
         raise PlanError(f"--max-cost: expected finite nats from 0 up, got {max_cost}")
+    asked_about = len(diagnosed.sick)
     if rule_name != "idle":
         # whatever is wrong with what is asked is known before a model is loaded
-        make_plan(diagnosed, **asked)  # type: ignore[arg-type]
+        asked_about = len(make_plan(diagnosed, **asked).operated)  # type: ignore[arg-type]
     loaded, tokenizer = open_model(model or diagnosed.stats.provenance.model, loading)
     if model is not None:
         check_diagnosed(diagnosed, loaded, tokenizer, loading.attention)
-    cost = None
-    if not no_costs or rule_name == "idle":
-        cost = cost_of_ablating(
-            diagnosed, loaded, tokenizer, corpus, cost_count, ablation_mode, loading.attention
-        )
-    with busy(f"planning by rule {rule_name}"):
-        result = make_plan(diagnosed, model=loaded, cost=cost, **asked)  # type: ignore[arg-type]
+    if no_costs and rule_name != "idle":
+        with busy(f"planning by rule {rule_name}"):
+            result = make_plan(diagnosed, model=loaded, **asked)  # type: ignore[arg-type]
+    else:
+        expected = expected_passes(asked_about, rule_name, exact_costs)
+        with passes_bar(f"planning by rule {rule_name}", expected) as on_pass:
+            cost = cost_of_ablating(
+                diagnosed,
+                loaded,
+                tokenizer,
+                corpus,
+                cost_count,
+                ablation_mode,
+                loading.attention,
+                exact_costs,
+                on_pass,
+            )
+            result = make_plan(diagnosed, model=loaded, cost=cost, **asked)  # type: ignore[arg-type]
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)

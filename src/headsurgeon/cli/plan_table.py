@@ -22,7 +22,9 @@ def show_plan(plan: "Plan") -> None:
             head.verdict,
             *(_number(head.statistics.get(name)) for name in ("first_token_mass", "null_mass")),
             *(_number(head.statistics.get(name)) for name in ("slope", "entropy")),
-            "–" if head.ablation_cost is None else f"{head.ablation_cost:+.4f}",
+            "–"
+            if head.ablation_cost is None
+            else f"{'~' if head.cost_estimated else ''}{head.ablation_cost:+.4f}",
         ]
         for head in ordered[:_SHOWN]
     ]
@@ -41,6 +43,8 @@ def _remarks(plan: "Plan") -> dict[str, str]:
             f"ablating all {len(plan.operated)} costs {plan.joint_cost:+.4f} nats per token now "
             f"({plan.ablation_mode} ablation; single costs above, in nats too, do not add up)"
         )
+    if any(head.cost_estimated for head in plan.heads):
+        lines["~"] = "estimated from gradients; --exact-costs ablates each head by itself"
     for index, note in enumerate(plan.notes):
         lines[" " * index if index else "notes"] = note
     return lines

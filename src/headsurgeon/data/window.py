@@ -57,6 +57,10 @@ class Windows:
         """The first `count` windows, which are those that `count` would have selected."""
         return replace(self, tokens=self.tokens[:count], documents=self.documents[:count])
 
+    def skip(self, count: int) -> "Windows":
+        """The windows after the first `count`."""
+        return replace(self, tokens=self.tokens[count:], documents=self.documents[count:])
+
 
 def as_windows(tokens: Windows | Tensor) -> Windows:
     """Windows as they are; the rows of a bare tensor of token ids as one document each.

@@ -1,9 +1,11 @@
 from .ablation import Ablation as Ablation
 from .ablation import ablate as ablate
 from .ablation import ablating as ablating
+from .ablation_costs import SCREENING_PASSES as SCREENING_PASSES
 from .ablation_costs import AblationCost as AblationCost
 from .ablation_costs import HighestCost as HighestCost
 from .ablation_costs import ablation_cost as ablation_cost
+from .ablation_costs import for_costs as for_costs
 from .completion_measures import MEASURES as MEASURES
 from .completions import Completion as Completion
 from .completions import Generation as Generation

@@ -28,8 +28,10 @@ from headsurgeon.models.forward import usual_defaults
 from headsurgeon.planning import AblationMode, Costs
 from headsurgeon.scores import Estimate, Evaluation, difference
 
-OnPass = Callable[[str], None]
-"""Told, after each pass over the windows, what it was for."""
+OnPass = Callable[[int], None]
+"""Told, after each measurement, how many forward passes over the windows it was worth."""
+# one to the loss, one back, and one to compute again what was not kept
+SCREENING_PASSES = 3
 
 
 class AblationCost:
@@ -54,7 +56,7 @@ class AblationCost:
         self._batch_size, self._attention, self._on_pass = batch_size, attention, on_pass
         self._lower_layers = LowerLayers(model, self._layout)
         self._known: dict[frozenset[HeadId], Evaluation] = {}
-        self._baseline = self._evaluated("the model as it is")
+        self._baseline = self._evaluated()
 
     def __call__(self, heads: Sequence[HeadId]) -> float:
         """What ablating the heads together costs, nats per token."""
@@ -89,7 +91,7 @@ class AblationCost:
                 batch_size=self._batch_size,
                 attention=self._attention,
             )
-        self._on_pass("every head, estimated")
+        self._on_pass(SCREENING_PASSES)
         costs = found.costs(self._mode)
         return {head: float(costs[head]) for head in heads}
 
@@ -106,13 +108,13 @@ class AblationCost:
             # heads that are asked about one by one come in the order of their layers
             self._lower_layers.below(lowest, rising=len(heads) == 1),
         ):
-            return self._evaluated(f"{len(heads)} heads" if len(heads) > 1 else "one head")
+            return self._evaluated()
 
-    def _evaluated(self, what: str) -> Evaluation:
+    def _evaluated(self) -> Evaluation:
         found = evaluate(
             self._model, self._windows, batch_size=self._batch_size, attention=self._attention
         )
-        self._on_pass(what)
+        self._on_pass(1)
         return found
 
     @cached_property
@@ -121,7 +123,7 @@ class AblationCost:
             return None
         with usual_defaults():
             means = mean_outputs(self._model, self._layout, self._windows, self._batch_size)
-        self._on_pass("average outputs")
+        self._on_pass(1)
         return means
 
 
@@ -152,6 +154,18 @@ class HighestCost:
         return {head: max(each[head] for each in found) for head in heads}
 
 
+def for_costs(windows: Windows | Texts, count: int) -> tuple[Windows | Texts, Windows | Texts]:
+    """What costs are measured on, the first windows, and what they are estimated on: the others.
+
+    Heads chosen by estimates are then measured on text that did not choose them. Where no other
+    windows are left, and with given texts, both are the same.
+    """
+    if isinstance(windows, Texts) or len(windows) < 2:
+        return windows, windows
+    measured = min(count, (len(windows) + 1) // 2)
+    return windows.take(measured), windows.skip(measured)
+
+
 @checked
 def ablation_cost(
     model: PreTrainedModel,
@@ -180,7 +194,7 @@ def ablation_cost(
         mode: `zero` removes a head's output, `mean` replaces it by its average over the windows.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
-        on_pass: told after each pass over the windows what it was for.
+        on_pass: told after each measurement how many forward passes it was worth.
 
     Raises:
         SettingsError: another mode.
@@ -188,5 +202,5 @@ def ablation_cost(
     if mode not in get_args(AblationMode):
         raise SettingsError(f"expected to ablate by zero or mean, got {mode!r}")
     text = None if singles else windows if estimated_on is None else estimated_on
-    tell = on_pass or (lambda what: None)
+    tell = on_pass or (lambda passes: None)
     return AblationCost(model, windows, text, mode, batch_size, attention, tell)

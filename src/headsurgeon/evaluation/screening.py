@@ -3,7 +3,7 @@
 With a the output of a head before the projection and g the gradient of a window's loss there, both
 of one token, removing the head changes the loss by −Σ a·g to first order. To second order the
 curvature adds ½ Σ (a·g)²: at a minimum the second derivative of a log-likelihood is, on average,
-the square of the first (Fisher), taken here from the tokens that the text has, each by itself. Under
+the square of the first (Fisher), taken here from the tokens of the text, each by itself. Under
 `mean` ablation a − mean a stands in place of a; all of it comes from the same pass. (First order:
 Molchanov et al. 2017, Michel et al. 2019; squared: Theis et al. 2018.)
 

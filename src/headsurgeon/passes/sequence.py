@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis, Thresholds, diagnose
 from headsurgeon.errors import NothingToOperate
-from headsurgeon.evaluation import Drift, Recovery, ablation_cost, drift, recovery
+from headsurgeon.evaluation import Drift, Recovery, ablation_cost, drift, for_costs, recovery
 from headsurgeon.measurement import measure
 from headsurgeon.operation import Patient, apply_patch, compose_patches, operate
 from headsurgeon.operation.chain import joined_plan
@@ -183,7 +183,8 @@ class PassSequence:
         if rule["rule"] == "idle":
             self.observer.measuring("what ablating the heads costs")
             mode = rule.get("ablation_mode", "zero")
-            cost = ablation_cost(self.model, self.texts.dev.take(_COST_WINDOWS), mode=mode)
+            measured, others = for_costs(self.texts.dev, _COST_WINDOWS)
+            cost = ablation_cost(self.model, measured, estimated_on=others, mode=mode)
         return plan(now, **rule, untouched=self.untouched, cost=cost, model=self.model)
 
     def _diagnosis(self, path: Path, what: str, anew: bool = False) -> Diagnosis:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headsurgeon.planning.plan import Plan
+from headsurgeon.planning.plan import Plan, PlannedHead
 from headsurgeon.report.data import Align, Table
 from headsurgeon.report.wording import estimated, number, share, with_bounds
 from headsurgeon.scores import Evaluation, crossed_difference
@@ -185,7 +185,7 @@ def planned(plan: Plan) -> Table:
             head.verdict or "–",
             # a plan may be written by hand
             *(f"{head.statistics[name]:.3f}" if name in head.statistics else "–" for name in names),
-            "–" if head.ablation_cost is None else number(head.ablation_cost),
+            _cost(head),
         )
         for head in plan.heads
     )
@@ -195,9 +195,16 @@ def planned(plan: Plan) -> Table:
         title="Planned heads",
         columns=columns,
         rows=rows,
-        note=f"costs: of ablating the head alone ({plan.ablation_mode}), nats per token, dev text.",
+        note=f"costs: of ablating the head alone ({plan.ablation_mode}), nats per token, dev text; "
+        "≈ is an estimate from gradients.",
         align=("left", "left", "left", *_RIGHT[:5]),
     )
+
+
+def _cost(head: PlannedHead) -> str:
+    if head.ablation_cost is None:
+        return "–"
+    return ("≈ " if head.cost_estimated else "") + number(head.ablation_cost)
 
 
 def _heads_of(cell: CellResult, text: str) -> tuple[str, ...]:

@@ -10,10 +10,9 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import PlanError, StudyError
-from headsurgeon.evaluation import HighestCost, ablation_cost
+from headsurgeon.evaluation import HighestCost, ablation_cost, for_costs
 from headsurgeon.files import package_version
 from headsurgeon.measurement import measure
 from headsurgeon.models.fingerprint import combined, fingerprints
@@ -78,23 +77,19 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
     model, tokenizer = load_model(study, "subject", device)
     diagnoses: dict[str, Diagnosis] = {}
     limits = study.plan.limits
-    prices: list[Windows | Texts] = []
+    costs: list[Costs] = []
+    mode = study.plan.ablation_mode
     for name in study.diagnosed:
-        most = max(study.windows.diagnose, study.windows.price)
+        most = max(study.windows.diagnose, 2 * study.windows.price)
         dev = diagnosed_windows(study, name, tokenizer, most)
         part = first_of(dev, study.windows.diagnose)
         tell(f"measuring every head on {len(part)} windows of {part.length} tokens of {name}")
         diagnoses[name] = diagnose(measure(model, part), limits, seed=study.windows.seed)
         diagnoses[name].save(diagnosis_file(folder, name))
-        prices.append(first_of(dev, study.windows.price))
-    mode = study.plan.ablation_mode
-    tell(f"ablating sick heads ({mode}) on {len(prices[0])} windows per text")
-    chosen = choose(
-        study,
-        diagnoses,
-        HighestCost([ablation_cost(model, part, mode=mode) for part in prices]),
-        model,
-    )
+        measured, others = for_costs(dev, study.windows.price)
+        costs.append(ablation_cost(model, measured, estimated_on=others, mode=mode))
+    tell(f"ablating sick heads ({mode}) on {study.windows.price} windows per text")
+    chosen = choose(study, diagnoses, HighestCost(costs), model)
     chosen.save(folder / PLAN)
     texts = scored_windows(study, tokenizer)
     tell(f"scoring the untouched model on {len(next(iter(texts.values())))} windows per text")
