@@ -93,7 +93,7 @@ WRONG: dict[str, tuple[Call, str]] = {
     "plan stats": (lambda c: hs.plan(c.stats), "diagnosis: expected Diagnosis, got HeadStats"),
     "plan heads": (lambda c: hs.plan(c.diagnosis, "heads", heads="L0H1"), "heads: expected a list"),
     "plan band": (lambda c: hs.plan(c.diagnosis, "band", band=(1, 2, 3)), "band: .*tuple of int"),
-    "plan cost": (lambda c: hs.plan(c.diagnosis, cost=0.1), "cost: expected a function"),
+    "plan cost": (lambda c: hs.plan(c.diagnosis, cost=0.1), "cost: expected Costs, a function"),
     "operate diagnosis": (lambda c: hs.operate(c.model, c.diagnosis), "plan: expected Plan"),
     "operate path": (lambda c: hs.operate(c.model, "plan.yaml"), r"plan: .*Plan\.load"),
     "operate seed": (lambda c: hs.operate(c.model, c.plan, seed="1"), "seed: expected"),

@@ -16,6 +16,7 @@ from headsurgeon.planning import Costs, PlainCosts
 from headsurgeon.planning.idle_heads import expected_measurements, find_idle, longest
 from headsurgeon.scores import Estimate
 from tests.head_stats import diagnosis_of
+from tests.own_text import model_and_own_text
 from tests.pico import pico, tokens
 
 
@@ -55,8 +56,8 @@ def test_the_longest_beginning_is_found_in_few_questions(size: int, most: int, g
         asked.append(count)
         return count <= most
 
-    assert longest(size, fits, guess) == min(size, most)
-    assert len(asked) == len(set(asked)) <= math.ceil(math.log2(size + 1)) + 1
+    assert longest(size, fits, lambda: guess) == min(size, most)
+    assert len(asked) == len(set(asked)) <= 2 * math.ceil(math.log2(size + 1)) + 1
     assert set(asked) <= set(range(1, size + 1))
 
 
@@ -71,7 +72,7 @@ def test_costs_that_add_up_give_the_set_that_one_by_one_gives(
     assert found.estimated
     assert not slowly.estimated
     assert (found.cost is None) == (not found.heads)
-    assert len(costs.asked) <= 3 * (expected_measurements(len(true), True) + 1)
+    assert len(costs.asked) <= 6 * expected_measurements(len(true), True)
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 0.3), st.floats(0.0, 0.05))
@@ -97,12 +98,12 @@ def test_a_head_whose_estimate_is_far_too_high_is_tried_all_the_same() -> None:
     assert find_idle(heads(1), Told([0.0], [9.0]), 0.05).heads == (HeadId(0, 0),)
 
 
-def test_twenty_five_heads_take_a_sixth_of_the_measurements() -> None:
+def test_twenty_five_heads_take_a_seventh_of_the_measurements() -> None:
     true = np.linspace(0.0, 0.01, 25).tolist()
     quickly, slowly = Told(true), Told(true)
     find_idle(heads(25), quickly, 0.05)
     find_idle(heads(25), PlainCosts(slowly), 0.05)
-    assert 6 * len(quickly.asked) <= len(slowly.asked)
+    assert 7 * len(quickly.asked) <= len(slowly.asked)
 
 
 def test_a_plan_says_which_costs_are_estimates_and_how_far_the_joint_one_reaches() -> None:
@@ -125,18 +126,18 @@ def test_a_plan_says_which_costs_are_estimates_and_how_far_the_joint_one_reaches
 
 
 def test_of_a_model_the_set_is_that_of_all_beginnings_in_the_order_of_the_estimates() -> None:
-    model, windows = pico("bloom", heads=8), tokens(6, 16)
+    model, windows = model_and_own_text(heads=8)
     candidates = [HeadId(layer, head) for layer in range(3) for head in range(8)]
     costs = hs.ablation_cost(model, windows)
     estimates = costs.estimates(candidates)
     order = sorted(candidates, key=lambda head: (estimates[head], head))
-    upper = [costs.interval(order[: count + 1]).high for count in range(len(order))]
-    # as though the cost rose along the order, where rounding and chance have it fall
-    limit = float(np.median(upper))
+    upper = np.array([costs.interval(order[: count + 1]).high for count in range(len(order))])
+    limit = float(upper[14] + upper[15]) / 2.0
+    # there is one place in the order where the limit is crossed, so there is one answer
+    assert np.flatnonzero(np.diff(upper > limit)).tolist() == [14]
     found = find_idle(candidates, hs.ablation_cost(model, windows), limit)
-    taken = next(count for count in range(24) if found.heads[:count] == tuple(order[:count])
-                 and (count == 23 or order[count] not in found.heads))  # fmt: skip
-    assert upper[taken - 1] <= limit < upper[taken]
+    assert found.heads[:15] == tuple(order[:15])
+    assert order[15] not in found.heads
     assert found.cost is not None
     assert found.cost.high <= limit
 
@@ -146,7 +147,7 @@ def test_passes_are_told_and_a_set_is_measured_once() -> None:
     costs = hs.ablation_cost(pico("bloom"), tokens(4, 8), on_pass=told.append)
     assert isinstance(costs, Costs)
     both = [HeadId(1, 0), HeadId(2, 1)]
-    assert costs(both) == costs.interval(both[::-1]).value
+    assert costs(both) == pytest.approx(costs.interval(both[::-1]).value, abs=1e-12)
     costs.estimates(both)
     assert told == [1, 1, 3]
     exact = hs.ablation_cost(pico("bloom"), tokens(4, 8), singles=True)
@@ -158,14 +159,13 @@ def test_passes_are_told_and_a_set_is_measured_once() -> None:
 
 
 def test_costs_under_mean_ablation_are_estimated_too() -> None:
-    """Of a head that always puts out the same nothing is lost when that stands in its place."""
-    model, windows = pico("bloom"), tokens(6, 16)
+    model, windows = model_and_own_text()
     every = [HeadId(layer, head) for layer in range(3) for head in range(4)]
     for mode in ("zero", "mean"):
         costs = hs.ablation_cost(model, windows, mode=mode)
         about = costs.estimates(every)
         exact = [costs([head]) for head in every]
-        assert np.corrcoef([about[head] for head in every], exact)[0, 1] > 0.5
+        assert np.corrcoef([about[head] for head in every], exact)[0, 1] > 0.8
 
 
 def test_the_highest_cost_is_taken_head_by_head() -> None:

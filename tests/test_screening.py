@@ -19,6 +19,7 @@ from headsurgeon.errors import ModelError
 from headsurgeon.evaluation import ablating, evaluate
 from headsurgeon.evaluation.screening import Screening, screen_windows, why_not_screened
 from tests.char_tokenizer import char_tokenizer
+from tests.own_text import model_and_own_text
 from tests.pico import PICO, pico
 from tests.pico import tokens as random_tokens
 from tests.pico_families import NAMES, pico_family
@@ -147,17 +148,8 @@ def test_a_head_that_adds_nothing_costs_nothing() -> None:
 
 def test_to_second_order_it_is_nearer_to_a_small_heads_cost() -> None:
     """Of a model whose labels are its own: there the squared gradients are the curvature."""
-    model = pico("bloom")
+    model, tokens = model_and_own_text()
     layout = layout_of(model)
-    with torch.no_grad():
-        for layer in range(3):
-            model.get_submodule(layout.output.path(layer)).weight.mul_(0.2)
-        generator = torch.Generator().manual_seed(0)
-        tokens = random_tokens(64, 1)
-        while tokens.shape[1] < 24:
-            chances = model(input_ids=tokens).logits[:, -1].softmax(-1)
-            drawn = torch.multinomial(chances, 1, generator=generator)
-            tokens = torch.cat([tokens, drawn], dim=1)
     found = screened(model, tokens)
     baseline = evaluate(model, tokens).nll
     exact = np.zeros((3, 4))

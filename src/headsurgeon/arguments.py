@@ -27,6 +27,7 @@ _SOURCES = {
     "Windows": "headsurgeon.windows(corpus, tokenizer) makes them",
     "HeadStats": "headsurgeon.measure(model, windows) gives them",
     "Diagnosis": "headsurgeon.diagnose(stats) gives one",
+    "Costs": "headsurgeon.ablation_cost(model, windows) gives them",
     "Plan": "headsurgeon.plan(diagnosis) gives one, headsurgeon.Plan.load(path) reads one",
     "Patient": "headsurgeon.operate(model, plan) gives one",
     "Learner": "headsurgeon.operate(model, plan) gives one",

@@ -153,7 +153,7 @@ def screen_windows(
     ):
         for part in parts:
             for batch in batches(part.tokens, batch_size):
-                next_token_loss(model, batch.to(model.device)).backward()  # type: ignore[no-untyped-call]
+                next_token_loss(model, batch.to(model.device)).backward()
     predicted = sum(len(part) * (part.length - 1) for part in parts)
     found = np.full((5, layout.layers, layout.heads), np.nan)
     for layer, each in sums.items():

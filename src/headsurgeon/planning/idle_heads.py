@@ -35,10 +35,11 @@ def find_idle(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleH
     """The heads that can be ablated together for at most `limit`, the cheapest first.
 
     Heads are tried in the order of what each costs alone. Where that is estimated, the joint cost
-    is measured by bisection: of all beginnings of that order it finds the longest that keeps to
-    the limit, as though the cost rose along it. A head at which it ends is passed over, twice at
-    most, and the search goes on behind it as long as the next head's estimate leaves room. Where
-    each head was ablated by itself, heads are tried one by one; that takes many more measurements.
+    is measured by bisection, begun where the estimates say: of all beginnings of that order it
+    finds the longest that keeps to the limit, as though the cost rose along it. A head at which it
+    ends is passed over, twice at most, and the search goes on behind it as long as the next head's
+    estimate leaves room. Where each head was ablated by itself, heads are tried one by one; that
+    takes many more measurements.
 
     Args:
         limit: nats per token; the upper end of the joint cost's interval has to keep to it, or
@@ -48,36 +49,39 @@ def find_idle(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleH
         return _one_by_one(candidates, costs, limit)
     singles = costs.estimates(candidates)
     order = _cheapest_first(singles)
-    search = _Search(costs, limit)
-    passed_over = 0
-    while order and passed_over <= _PASSED_OVER:
-        if passed_over and singles[order[0]] > limit - search.spent:
+    heads: list[HeadId] = []
+    cost: Estimate | None = None
+    for passed_over in range(_PASSED_OVER + 1):
+        room = limit - (0.0 if cost is None else upper(cost))
+        if not order or (passed_over and singles[order[0]] > room):
             break
-        expected = np.cumsum([max(singles[head], 0.0) for head in order])
-        guess = int(np.searchsorted(expected, limit - search.spent, side="right"))
-        taken = longest(len(order), lambda count, order=order: search.fits(order[:count]), guess)
-        search.take(order[:taken])
+        row = _Row(heads, order, [singles[head] for head in order], costs, limit, room)
+        taken = longest(len(order), row.fits, row.guess)
+        cost = row.measured.get(taken, cost)
+        heads += order[:taken]
         order = order[taken + 1 :]
-        passed_over += 1
-    return IdleHeads(tuple(search.heads), search.cost, singles, True)
+    return IdleHeads(tuple(heads), cost, singles, True)
 
 
-def longest(size: int, fits: Callable[[int], bool], guess: int) -> int:
+def longest(size: int, fits: Callable[[int], bool], guess: Callable[[], int]) -> int:
     """The longest beginning that fits, of a row in which all longer ones fail once one does.
 
     Args:
         size: of the row.
         fits: whether that many do; not asked about none, which do.
-        guess: where to look first.
+        guess: where to look, asked every other time, since what was measured improves it; in
+            between the middle halves what is left.
     """
     fitting, failing = 0, size + 1
-    probe = min(max(guess, 1), size)
+    turn = 0
     while failing - fitting > 1:
+        probe = (fitting + failing) // 2 if turn % 2 else guess()
+        probe = min(max(probe, fitting + 1), failing - 1)
         if fits(probe):
             fitting = probe
         else:
             failing = probe
-        probe = (fitting + failing) // 2
+        turn += 1
     return fitting
 
 
@@ -88,32 +92,37 @@ def expected_measurements(candidates: int, estimated: bool) -> int:
     return 2 * candidates
 
 
-class _Search:
-    """The heads taken so far, and whether more can be."""
+class _Row:
+    """Heads in the order in which they may be added to those that were taken."""
 
-    def __init__(self, costs: Costs, limit: float) -> None:
-        self._costs, self._limit = costs, limit
-        self.heads: list[HeadId] = []
-        self.cost: Estimate | None = None
-        self._measured: dict[int, Estimate] = {}
+    def __init__(
+        self,
+        taken: Sequence[HeadId],
+        order: Sequence[HeadId],
+        singles: Sequence[float],
+        costs: Costs,
+        limit: float,
+        room: float,
+    ) -> None:
+        self._taken, self._order, self._costs = taken, order, costs
+        self._limit, self._room = limit, room
+        # heads that seem to do harm are not counted upon to make room for others
+        self._expected = np.cumsum(np.maximum(singles, 0.0))
+        # what a measurement came to, of what was expected
+        self._share = 1.0
+        self.measured: dict[int, Estimate] = {}
 
-    @property
-    def spent(self) -> float:
-        """What is used up of the limit, nats per token."""
-        return 0.0 if self.cost is None else upper(self.cost)
-
-    def fits(self, further: Sequence[HeadId]) -> bool:
-        """Whether these can be ablated besides."""
-        found = self._costs.interval([*self.heads, *further])
-        self._measured[len(further)] = found
+    def fits(self, count: int) -> bool:
+        """Whether the first `count` can be ablated besides those that were taken."""
+        found = self._costs.interval([*self._taken, *self._order[:count]])
+        self.measured[count] = found
+        share = (upper(found) - (self._limit - self._room)) / max(self._expected[count - 1], 1e-9)
+        self._share = share if share > 0.0 else self._share
         return upper(found) <= self._limit
 
-    def take(self, further: Sequence[HeadId]) -> None:
-        """Adds heads that were found to fit, if any."""
-        if further:
-            self.cost = self._measured[len(further)]
-            self.heads += further
-        self._measured = {}
+    def guess(self) -> int:
+        """How many fit, if the cost grows with what is expected."""
+        return int(np.searchsorted(self._share * self._expected, self._room, side="right"))
 
 
 def upper(cost: Estimate) -> float:
@@ -124,13 +133,16 @@ def upper(cost: Estimate) -> float:
 def _one_by_one(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleHeads:
     """Ends where a head alone costs more than is left; one that does so in the set is left out."""
     singles = {head: costs([head]) for head in candidates}
-    search = _Search(costs, limit)
+    heads: list[HeadId] = []
+    cost: Estimate | None = None
     for head in _cheapest_first(singles):
-        if singles[head] > limit - search.spent:
+        if singles[head] > limit - (0.0 if cost is None else upper(cost)):
             break
-        if search.fits([head]):
-            search.take([head])
-    return IdleHeads(tuple(search.heads), search.cost, singles, False)
+        found = costs.interval([*heads, head])
+        if upper(found) <= limit:
+            heads.append(head)
+            cost = found
+    return IdleHeads(tuple(heads), cost, singles, False)
 
 
 def _cheapest_first(singles: Mapping[HeadId, float]) -> list[HeadId]:
