@@ -19,8 +19,6 @@ from headsurgeon.evaluation.screening import Screening, screen_windows
 from headsurgeon.planning import PlainCosts
 from headsurgeon.planning.idle_heads import IdleHeads, find_idle
 
-LIMIT = 0.05
-
 
 def timed(what: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What a call returns, and the seconds it took on the clock and of the processor."""
@@ -87,6 +85,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="package:sympy")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--count", type=int, default=4, help="dev windows")
+    parser.add_argument("--limit", type=float, default=0.05, help="of rule idle, nats per token")
     parser.add_argument("--fresh", type=int, default=16, help="test windows")
     parser.add_argument("--diagnose", type=int, default=8, help="dev windows of the diagnosis")
     parser.add_argument("--name", default="pricing", help="of the file of results")
@@ -103,7 +102,7 @@ def main() -> None:
     dev, test = read("dev", max(2 * options.count, options.diagnose)), read("test", options.fresh)
     stats = hs.measure(model, dev.take(options.diagnose))
     sick = hs.diagnose(stats, seed=SEED).sick
-    results: dict[str, Any] = {"options": vars(options), "limit": LIMIT, "sick": len(sick)}
+    results: dict[str, Any] = {"options": vars(options), "sick": len(sick)}
 
     def keep(name: str, content: dict[str, Any]) -> None:
         results[name] = content
@@ -112,10 +111,10 @@ def main() -> None:
     def by_bisection(count: int) -> IdleHeads:
         others = dev.skip(count).take(count)
         cost = hs.ablation_cost(model, dev.take(count), estimated_on=others)
-        return find_idle(sick, cost, LIMIT)
+        return find_idle(sick, cost, options.limit)
 
     def one_by_one(count: int) -> IdleHeads:
-        return find_idle(sick, PlainCosts(hs.ablation_cost(model, dev.take(count))), LIMIT)
+        return find_idle(sick, PlainCosts(hs.ablation_cost(model, dev.take(count))), options.limit)
 
     for name, way in (("bisection", by_bisection), ("one_by_one", one_by_one)):
         found, took = timed(lambda way=way: way(options.count))

@@ -10,8 +10,10 @@ from headsurgeon.heads import HeadId
 from headsurgeon.planning.costs import Costs
 from headsurgeon.scores import Estimate
 
-# how many heads that do not fit are passed over before the search ends
-_PASSED_OVER = 2
+# how many heads are tried behind the one that did not fit
+_TRIED_BEHIND = 2
+# how often the estimates say where to look, before the middle halves what is left
+_GUESSES = 2
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,9 @@ def find_idle(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleH
 
     Heads are tried in the order of what each costs alone. Where that is estimated, the joint cost
     is measured by bisection, begun where the estimates say: of all beginnings of that order it
-    finds the longest that keeps to the limit, as though the cost rose along it. A head at which it
-    ends is passed over, twice at most, and the search goes on behind it as long as the next head's
-    estimate leaves room. Where each head was ablated by itself, heads are tried one by one; that
-    takes many more measurements.
+    finds the longest that keeps to the limit, as though the cost rose along it. The head at which
+    it ends is left out, and the two behind it are tried. Where each head was ablated by itself,
+    heads are tried one by one; that takes many more measurements.
 
     Args:
         limit: nats per token; the upper end of the joint cost's interval has to keep to it, or
@@ -49,17 +50,16 @@ def find_idle(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleH
         return _one_by_one(candidates, costs, limit)
     singles = costs.estimates(candidates)
     order = _cheapest_first(singles)
-    heads: list[HeadId] = []
-    cost: Estimate | None = None
-    for passed_over in range(_PASSED_OVER + 1):
-        room = limit - (0.0 if cost is None else upper(cost))
-        if not order or (passed_over and singles[order[0]] > room):
+    row = _Row(order, [singles[head] for head in order], costs, limit)
+    taken = longest(len(order), row.fits, row.guess)
+    heads, cost = order[:taken], row.measured.get(taken)
+    # not the one at which the beginning ended, but those behind it
+    for head in order[taken + 1 :][:_TRIED_BEHIND]:
+        if cost is not None and singles[head] > limit - upper(cost):
             break
-        row = _Row(heads, order, [singles[head] for head in order], costs, limit, room)
-        taken = longest(len(order), row.fits, row.guess)
-        cost = row.measured.get(taken, cost)
-        heads += order[:taken]
-        order = order[taken + 1 :]
+        found = costs.interval([*heads, head])
+        if upper(found) <= limit:
+            heads, cost = [*heads, head], found
     return IdleHeads(tuple(heads), cost, singles, True)
 
 
@@ -69,13 +69,13 @@ def longest(size: int, fits: Callable[[int], bool], guess: Callable[[], int]) ->
     Args:
         size: of the row.
         fits: whether that many do; not asked about none, which do.
-        guess: where to look, asked every other time, since what was measured improves it; in
-            between the middle halves what is left.
+        guess: where to look at first; asked again, since what was measured improves it. Then the
+            middle halves what is left.
     """
     fitting, failing = 0, size + 1
     turn = 0
     while failing - fitting > 1:
-        probe = (fitting + failing) // 2 if turn % 2 else guess()
+        probe = guess() if turn < _GUESSES else (fitting + failing) // 2
         probe = min(max(probe, fitting + 1), failing - 1)
         if fits(probe):
             fitting = probe
@@ -88,41 +88,34 @@ def longest(size: int, fits: Callable[[int], bool], guess: Callable[[], int]) ->
 def expected_measurements(candidates: int, estimated: bool) -> int:
     """About how many sets of heads `find_idle` measures."""
     if estimated:
-        return ceil(log2(candidates + 1)) + _PASSED_OVER
+        return ceil(log2(candidates + 1)) + _TRIED_BEHIND
     return 2 * candidates
 
 
 class _Row:
-    """Heads in the order in which they may be added to those that were taken."""
+    """Heads in the order in which they may be ablated together."""
 
     def __init__(
-        self,
-        taken: Sequence[HeadId],
-        order: Sequence[HeadId],
-        singles: Sequence[float],
-        costs: Costs,
-        limit: float,
-        room: float,
+        self, order: Sequence[HeadId], singles: Sequence[float], costs: Costs, limit: float
     ) -> None:
-        self._taken, self._order, self._costs = taken, order, costs
-        self._limit, self._room = limit, room
+        self._order, self._costs, self._limit = order, costs, limit
         # heads that seem to do harm are not counted upon to make room for others
         self._expected = np.cumsum(np.maximum(singles, 0.0))
-        # what a measurement came to, of what was expected
+        # what the last measurement came to, of what was expected
         self._share = 1.0
         self.measured: dict[int, Estimate] = {}
 
     def fits(self, count: int) -> bool:
-        """Whether the first `count` can be ablated besides those that were taken."""
-        found = self._costs.interval([*self._taken, *self._order[:count]])
+        """Whether the first `count` can be ablated together."""
+        found = self._costs.interval(self._order[:count])
         self.measured[count] = found
-        share = (upper(found) - (self._limit - self._room)) / max(self._expected[count - 1], 1e-9)
+        share = upper(found) / max(float(self._expected[count - 1]), 1e-9)
         self._share = share if share > 0.0 else self._share
         return upper(found) <= self._limit
 
     def guess(self) -> int:
         """How many fit, if the cost grows with what is expected."""
-        return int(np.searchsorted(self._share * self._expected, self._room, side="right"))
+        return int(np.searchsorted(self._share * self._expected, self._limit, side="right"))
 
 
 def upper(cost: Estimate) -> float:
