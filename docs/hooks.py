@@ -86,7 +86,7 @@ def command_page(name: str, command: Any) -> str:
         f"```sh\nheadsurgeon {name} {' '.join([*words, '[OPTIONS]'])}\n```",
     ]
     if command.epilog:
-        example = plain(command.epilog).removeprefix("Example: ")
+        example = plain(command.epilog).removeprefix("Example: ").replace("\\[", "[")
         parts.append(f"For example\n\n```sh\n{example}\n```")
     groups: dict[str, list[str]] = {}
     for parameter in command.params:
@@ -100,9 +100,9 @@ def command_page(name: str, command: Any) -> str:
 
 
 def plain(text: str | None) -> str:
-    """Help without the marks that are for terminals."""
+    """Help without the marks that are for terminals, brackets as they are meant."""
     text = re.sub(r"\[/?(?:bold|dim|italic)\]", "", inspect.cleandoc(text or ""))
-    return text.replace("\\[", "[").replace("\b\n", "")
+    return text.replace("\\[", "[").replace("[", "\\[").replace("\b\n", "")
 
 
 def option(parameter: Any) -> bool:
