@@ -41,6 +41,10 @@ STUDY = {
     | {"dev_windows": 4, "statistics_windows": 2},
     "null_seeds": 2,
 }
+ON_ONE_CPU = {
+    "f\"cuda:{os.environ['LOCAL_RANK']}\"": '"cpu"',
+    "max_tokens=200_000": "max_tokens=512, length=32",
+}
 # presets are whole experiments; their own tests run them
 APART = {"study", "demo", "push"}
 # a row that a result has only sometimes, and what a terminal alone shows
@@ -113,10 +117,15 @@ def test_a_tutorial_runs_from_its_first_block_to_its_last(page: Path, home: Path
             ran += 1
     assert ran or page.stem == "a_bloom_on_one_gpu"
     if page.stem == "your_own_model":
-        # its files are those that the page on files reads
+        # its files are those that other pages read
         names: dict[str, object] = {}
         for block in blocks(DOCS / "read_files.md", "python"):
             run_python(block.text, "read_files.md", names)
+        [script] = [block.text for block in blocks(DOCS / "run_elsewhere.md", "python")]
+        for written, here in ON_ONE_CPU.items():
+            assert written in script
+            script = script.replace(written, here)
+        run_python(script, "run_elsewhere.md", {})
 
 
 @pytest.mark.slow
