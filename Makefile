@@ -76,12 +76,12 @@ test-wheel: dist
 # lowest.txt has the lower bounds of pyproject.toml; a test holds them equal
 test-lowest:
 	$(or $(PYTHON),python3) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c lowest.txt -e ".[test]"
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c lowest.txt -e ".[demo,test]"
 	.venv-lowest/bin/python -m pytest -q -m "not slow" $(TESTS)
 
 test-newest:
 	$(or $(PYTHON),python3) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --disable-pip-version-check --upgrade $(PIP_FLAGS) -e ".[test]"
+	.venv-newest/bin/python -m pip install --disable-pip-version-check --upgrade $(PIP_FLAGS) -e ".[demo,test]"
 	.venv-newest/bin/python -m pytest -q -m "not slow" $(TESTS)
 
 gpu-check: $(VENV)/.installed
