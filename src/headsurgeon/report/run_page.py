@@ -215,21 +215,7 @@ def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
             "mean |change of mass|",
             "Heads that nobody touched and that can change, against the untouched model.",
         )
-        drawn = [drift] if lines else []
-        courses = [c for c in moved.columns if c.could_change]
-        steps = [step for step in moved.steps if step > 0]
-        courses = sorted(courses, key=lambda c: -c.mean_could[-1] if c.mean_could else 0.0)
-        columns = {f"H{c.head} {c.zone}": c.mean_could for c in courses[:_COLUMNS] if c.mean_could}
-        if len(steps) > 1 and columns:
-            drawn.append(
-                charts.lines_chart(
-                    "Drift by column",
-                    steps,
-                    columns,
-                    "mean |change of mass|",
-                    f"The {len(columns)} columns that moved most, of those that can change.",
-                )
-            )
+        drawn = [*([drift] if lines else []), *column_charts(moved)]
         shown_tables = (
             tables.zone_table(moved),
             tables.column_table(moved),
@@ -238,6 +224,24 @@ def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
         )
         found.append(Section("Heads nobody touched", charts=tuple(drawn), tables=shown_tables))
     return found
+
+
+def column_charts(moved: Redistribution) -> list[Chart]:
+    """The drift of untouched heads by head index; nothing before two trained moments."""
+    steps = [step for step in moved.steps if step > 0]
+    courses = [course for course in moved.columns if course.could_change and course.mean_could]
+    courses = sorted(courses, key=lambda course: -course.mean_could[-1])[:_COLUMNS]
+    if len(steps) < 2 or not courses:
+        return []
+    return [
+        charts.lines_chart(
+            f"Drift by column, {moved.run}",
+            steps,
+            {f"H{course.head} {course.zone}": course.mean_could for course in courses},
+            "mean |change of mass|",
+            f"The {len(courses)} columns that moved most, of those that can change.",
+        )
+    ]
 
 
 def _settings(run: RunFile) -> Table:

@@ -1,14 +1,17 @@
 """The charts of a study's page."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis
+from headsurgeon.errors import HeadsurgeonError
 from headsurgeon.heads import parse_heads
 from headsurgeon.report import charts
 from headsurgeon.report.charts import Level
 from headsurgeon.report.data import Bar, Chart, Curve, Table
+from headsurgeon.report.run_page import column_charts
 from headsurgeon.report.study_heads import first_seeds, masses
 from headsurgeon.report.wording import PLANTED_SHORT
 from headsurgeon.study.conclusion import StudyResult
@@ -21,6 +24,7 @@ from headsurgeon.study.results import (
     untouched,
 )
 from headsurgeon.training.log import read_entries
+from headsurgeon.training.recorded import redistribution
 from headsurgeon.training.run_file import LOG_NAME
 
 # arms that are drawn beside the untouched model
@@ -49,6 +53,32 @@ def of_questions(result: StudyResult, planted: bool) -> tuple[Chart, ...]:
     if any(each.value is not None for each in result.shares):
         drawn.append(_shares(result, note))
     return tuple(drawn)
+
+
+def of_untouched_heads(result: StudyResult, text: str) -> tuple[Chart, ...]:
+    """How far heads that nobody touched moved while the arms trained, and in which columns."""
+    results = result.results
+    moved = []
+    for name, cell in first_seeds(results, text).items():
+        # heads were not measured while it ran, or it was several runs
+        with suppress(HeadsurgeonError):
+            found = redistribution(folder_of(results.folder, cell.cell)).replace(run=name)
+            moved += [found] if results.study.arm(name).model == "subject" else []
+    if not moved:
+        return ()
+    alike = [each for each in moved if each.steps == moved[0].steps][: charts.COLOURS]
+    lines = {
+        each.run: [each.group(~each.mask("operated"), step).mean_could for step in each.steps]
+        for each in alike
+    }
+    drift = charts.lines_chart(
+        "Drift of heads nobody touched",
+        moved[0].steps,
+        lines,
+        "mean |change of mass|",
+        f"Those that can change, trained on {text}, first seed, dev windows.",
+    )
+    return (drift, *column_charts(moved[0]))
 
 
 def of_documents(result: StudyResult) -> tuple[Chart, ...]:

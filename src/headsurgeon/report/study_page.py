@@ -59,11 +59,12 @@ def study_page(result: StudyResult) -> Page:
             *([Section("Beside the paper", tables=(reported(results),))] if study.reported else []),
             Section(
                 "What changed in heads nobody touched",
-                tables=tuple(
-                    tables.transitions(results, text, name)
+                charts=tuple(
+                    chart
                     for text in study.train_on
-                    for name in (text,)
+                    for chart in study_charts.of_untouched_heads(result, text)
                 ),
+                tables=tuple(tables.transitions(results, text, text) for text in study.train_on),
                 folded=True,
             ),
             Section("Training", tables=(tables.training(results),), folded=True),
