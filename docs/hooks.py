@@ -189,6 +189,7 @@ def python_page(module: str) -> str:
 
 def names_page() -> str:
     """Tables of what can be named in files and on the command line."""
+    from headsurgeon.arch import FAMILIES
     from headsurgeon.heads import STATISTICS
     from headsurgeon.starts import INITS, OUTPUT_STARTS
     from headsurgeon.study import PRESETS, READY
@@ -196,7 +197,7 @@ def names_page() -> str:
     from headsurgeon.training import TrainSettings
 
     parts = [
-        "# Arms, starts, statistics, settings",
+        "# Arms, starts, statistics, settings, architectures",
         "Everything that a file or an option can name, from the tables that the code itself uses.",
         "## Ready arms",
         "`arms:` of a [study](../studies.md); how to [add one](../add_an_arm.md).",
@@ -236,6 +237,12 @@ def names_page() -> str:
             ("preset", "what"),
             ((f"`{name}`", preset(path)) for name, path in sorted(PRESETS.items())),
         ),
+    ]
+    parts += [
+        "## Architectures",
+        "By the `model_type` of a model's configuration; how to "
+        "[add one](../add_an_architecture.md).",
+        ", ".join(f"`{name}`" for name in sorted(FAMILIES)) + ".",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from headsurgeon.arch import FAMILIES
 from tests.clinic import checkpoint, sick_bloom, write_text
 from tests.documented import PAGES, ROOT, blocks, run_python
 
@@ -52,6 +53,12 @@ def test_the_whole_way_in_python_runs(block, home: Path) -> None:
 def test_the_whole_way_in_python_runs_as_it_stands(block, home: Path) -> None:
     run_python(block.text, block.page.name, {})
     assert (home / "runs" / "first" / "patch.safetensors").is_file()
+
+
+def test_the_number_of_architectures_is_right() -> None:
+    for page in (README, ROOT / "docs" / "index.md"):
+        counted = f"BLOOM, MPT and ALiBi-Falcon checkpoints and {len(FAMILIES) - 3} other decoder"
+        assert counted in page.read_text("utf-8")
 
 
 def test_readme_is_short() -> None:
