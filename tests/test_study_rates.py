@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from headsurgeon.errors import StudyError
+from headsurgeon.operation import Patient
+from headsurgeon.starts import CalibrationRecord
 from headsurgeon.study import Cell, Study, load_results, run_study
+from headsurgeon.study.material import training_text
 from headsurgeon.study.rates import run_rates
 from headsurgeon.study.results import CELL, folder_of, rate_file, rates_folder
+from headsurgeon.study.treatment import open_cell
 from tests.studies import numbers, pico_study, with_arms
 
 # all that may set a search apart from the training that it is for
@@ -96,3 +100,15 @@ def test_a_search_of_other_settings_is_refused_in_words(
     (folder_of(folder, CELL_OF_IT) / CELL).unlink()
     with pytest.raises(StudyError, match=r"rate\.json is of other settings"):
         run_study(study, folder)
+
+
+def test_a_start_looks_at_what_it_is_trained_on_and_not_at_what_rates_are_chosen_on(
+    study: Study, finished: Path
+) -> None:
+    opened = open_cell(study, finished, CELL_OF_IT, "cpu")
+    arm = study.arm("held")
+    train, dev = training_text(study, arm, "code", opened.tokenizer, study.settings(arm))
+    assert isinstance(opened.learner, Patient)
+    assert opened.learner.calibration == CalibrationRecord.of(train.take(arm.calibration))
+    looked_at = {tuple(window) for window in train.take(arm.calibration).tokens.tolist()}
+    assert not looked_at & {tuple(window) for window in dev.tokens.tolist()}

@@ -31,6 +31,9 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
         "rate_seed": study.seeds[0] if arm.rates else None,
         "prepared": prepared.model_dump(mode="json"),
     }
+    if arm.calibration:
+        # it was dev text once
+        content["calibrated_on"] = "train"
     return sha256_text([json.dumps(content, sort_keys=True, ensure_ascii=False)])
 
 

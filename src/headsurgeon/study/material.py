@@ -137,6 +137,19 @@ def training_text(
     return train, dev_windows(study, name, tokenizer, settings.dev_windows)
 
 
+def calibration_text(
+    study: Study, arm: Arm, name: str, tokenizer: PreTrainedTokenizerBase
+) -> Windows:
+    """What an arm's start looks at: the first of the windows that it is trained on.
+
+    Not dev text: values that are fitted to some windows predict these ones better than others, and
+    steps and rates are chosen on dev text.
+    """
+    mixed = tuple(map(study.text, (name, *arm.also_trained_on)))
+    packing = study.whole_settings(arm).packing
+    return _cut(study, mixed, tokenizer, "train", arm.calibration, packing)
+
+
 def anchor_text(
     study: Study, arm: Arm, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
 ) -> Windows | None:

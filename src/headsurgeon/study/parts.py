@@ -125,7 +125,7 @@ class Arm(Spec):
         init, output_start: how the heads start, see `headsurgeon.operation`.
         trained: False keeps the start as it is: what training was needed for.
         ablation_mode: of method `ablate`.
-        calibration: dev windows that the start looks at, if it is one that does.
+        calibration: windows of the training text that the start looks at, if it is one that does.
         anchor: name of the text on which the model is held to what it said untouched.
         also_trained_on: names of texts mixed into the training text, in equal parts.
         passes: the most operations in a row; each trains on the whole budget, and there are fewer

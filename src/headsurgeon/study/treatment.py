@@ -17,7 +17,7 @@ from headsurgeon.planning import Plan
 from headsurgeon.study.heads import heads_of
 from headsurgeon.study.material import (
     anchor_text,
-    dev_windows,
+    calibration_text,
     load_model,
     probe_texts,
     training_text,
@@ -71,7 +71,7 @@ def _started(
     calibration: Windows | None = None
     if arm.calibration:
         name = cell.text or study.train_on[0]
-        calibration = dev_windows(study, name, tokenizer, arm.calibration)
+        calibration = calibration_text(study, arm, name, tokenizer)
     plan = Plan.load(folder / PLAN)
     return start_arm(arm, model, plan, heads, cell.seed or 0, calibration, study)
 
