@@ -4,7 +4,9 @@ What is shown of a command's output is compared by the labels of its rows on a p
 by word, but for the figures, on the model it names where slow.
 """
 
+import ast
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import headsurgeon
 from headsurgeon.cli.main import app
 from headsurgeon.study import Study
 from tests.clinic import checkpoint, run, sick_bloom, write_text
@@ -172,6 +175,28 @@ def test_a_command_that_a_page_shows_is_one(words: list[str]) -> None:
     COMMANDS[name].make_context(name, [word.replace("…", "") for word in rest])
 
 
+PYTHON = [
+    pytest.param(block.text, id=f"{page.stem}-{place}")
+    for page in PAGES
+    for place, block in enumerate(blocks(page, "python"))
+]
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_the_python_that_a_page_shows_uses_names_that_there_are(text: str) -> None:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        # entries of a table, to be put into one
+        tree = ast.parse("{" + text + "}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert node.value.id != "hs" or hasattr(headsurgeon, node.attr), node.attr
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("headsurgeon"):
+            module = import_module(str(node.module))
+            assert all(hasattr(module, name.name) for name in node.names)
+
+
 STUDIES = [
     pytest.param(block, id=f"{page.stem}-{block.file}")
     for page in PAGES
@@ -231,8 +256,6 @@ def test_the_generated_pages_name_every_command_option_and_public_name() -> None
         for parameter in command.params:
             if not parameter.hidden:
                 assert f"`{parameter.opts[0]}`" in page or not parameter.opts[0].startswith("-")
-    import headsurgeon
-
     for name in headsurgeon.__all__:
         assert re.search(rf"^::: [\w.]+\.{name}$", pages["reference/python/headsurgeon.md"], re.M)
 
