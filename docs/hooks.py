@@ -68,7 +68,7 @@ def commands() -> dict[str, Any]:
 def overview() -> str:
     """All commands, a line for each."""
     rows = "\n".join(
-        f"| [`{name}`]({name}.md) | {plain(found.help).partition(chr(10))[0]} |"
+        f"| [`{name}`]({name}.md) | {prose(found.help).partition(chr(10))[0]} |"
         for name, found in commands().items()
     )
     return (
@@ -82,11 +82,11 @@ def command_page(name: str, command: Any) -> str:
     words = [word for word in map(argument, command.params) if word]
     parts = [
         f"# headsurgeon {name}",
-        plain(command.help),
+        prose(command.help),
         f"```sh\nheadsurgeon {name} {' '.join([*words, '[OPTIONS]'])}\n```",
     ]
     if command.epilog:
-        example = plain(command.epilog).removeprefix("Example: ").replace("\\[", "[")
+        example = plain(command.epilog).removeprefix("Example: ")
         parts.append(f"For example\n\n```sh\n{example}\n```")
     groups: dict[str, list[str]] = {}
     for parameter in command.params:
@@ -100,9 +100,14 @@ def command_page(name: str, command: Any) -> str:
 
 
 def plain(text: str | None) -> str:
-    """Help without the marks that are for terminals, brackets as they are meant."""
+    """Help without the marks that are for terminals."""
     text = re.sub(r"\[/?(?:bold|dim|italic)\]", "", inspect.cleandoc(text or ""))
-    return text.replace("\\[", "[").replace("[", "\\[").replace("\b\n", "")
+    return text.replace("\\[", "[").replace("\b\n", "")
+
+
+def prose(text: str | None) -> str:
+    """Help as Markdown in which every sign stands for itself."""
+    return re.sub(r"([\[\]*|])", r"\\\1", plain(text)).replace("<", "&lt;")
 
 
 def option(parameter: Any) -> bool:
@@ -124,12 +129,13 @@ def row(parameter: Any) -> str:
     spelled = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if not option(parameter):
         spelled = f"`{argument(parameter)}`"
-    text = plain(parameter.help).replace("\n", " ").replace("|", "\\|")
+    text = prose(parameter.help).replace("\n", " ")
     default = parameter.default
     if isinstance(parameter.show_default, str):
         text += f" By default {parameter.show_default}."
-    elif parameter.show_default and default not in (None, "", False, ()) and not callable(default):
-        text += f" By default `{default}`."
+    elif parameter.show_default and not callable(default) and default not in ("", (), None):
+        written = "on" if default is True else f"`{default}`"
+        text += "" if default is False else f" By default {written}."
     return f"| {spelled} | {value(parameter)} | {text} |"
 
 
