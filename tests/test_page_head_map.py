@@ -1,5 +1,6 @@
 """The head map without scripts says of every head what was measured, and escapes all text."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -34,6 +35,12 @@ def test_every_head_says_its_numbers() -> None:
     assert titles[1] == "L0H1: sink, borderline, mass 0.600, null 0.030, slope 0.25"
     assert titles[3:] == [f"L1H{head}: no attention in this layer" for head in range(3)]
     assert [text.text for text in drawn().iter(f"{SVG}text")].count("S?") == 1
+
+
+def test_a_null_that_is_not_known_is_not_said() -> None:
+    unknown = replace(view(), null_mass=np.full((2, 3), np.nan), slopes=np.zeros((2, 3)))
+    titles = [title.text for title in drawn(view=unknown).iter(f"{SVG}title")]
+    assert titles[0] == "L0H0: healthy, mass 0.050"
 
 
 def test_outlines_tell_operated_from_watched_heads() -> None:

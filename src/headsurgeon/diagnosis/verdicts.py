@@ -97,3 +97,18 @@ def verdicts_at(
     """As `classify`, for bounds of intervals, which may be NaN; a NaN crosses no limit."""
     cases = [mass > thresholds.dead, mass > thresholds.sink, entropy < thresholds.low_entropy]
     return np.select(cases, ["dead", "sink", "low-entropy"], default="healthy")
+
+
+def verdicts_known(
+    mass: Float[np.ndarray, "layer head"],
+    entropy: Float[np.ndarray, "layer head"] | None,
+    thresholds: Thresholds,
+) -> Shaped[np.ndarray, "layer head"]:
+    """As `classify`, of what a result kept: a mass of NaN is a layer without attention.
+
+    Args:
+        mass, entropy: as `classify`; without an entropy no head is called low-entropy.
+        thresholds: the limits.
+    """
+    known = np.full(mass.shape, np.inf) if entropy is None else entropy
+    return np.where(np.isnan(mass), NO_ATTENTION, verdicts_at(mass, known, thresholds))

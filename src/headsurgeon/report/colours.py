@@ -21,6 +21,8 @@ DIVERGING_DARK = (
     *("#9fd3ff", "#5fa8e0", "#3576ab", "#243f5c", "#23262e"),
     *("#573328", "#a3563d", "#e07f5a", "#ffbd9e"),
 )
+# around heads that are operated on, and where a head becomes sick
+OPERATED = "#00a6d6"
 # a head that has no such number
 NOTHING = "#d9dce3"
 # luma below which white letters are read more easily

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from markupsafe import Markup
 
-from headsurgeon.diagnosis.verdicts import PAPER, Thresholds, verdicts_at
+from headsurgeon.diagnosis.verdicts import PAPER, Thresholds, verdicts_known
 from headsurgeon.head_stats import HeadStats
-from headsurgeon.heads import NO_ATTENTION
+from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.report.head_moments import HeadMoments
 
 Align = Literal["left", "right"]
+_LETTERS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: ""}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class HeadView:
         verdicts: `Verdict` strings, or `NO_ATTENTION`, where the mass is NaN.
         borderline: heads whose interval reaches into another verdict.
         slopes: effective ALiBi slope per head; 0 where there is no position bias.
-        null_mass: what an untrained head would show, fraction.
+        null_mass: what an untrained head would show, fraction; NaN where that is not known.
         thresholds: the limits of the verdicts.
     """
 
@@ -63,19 +64,20 @@ class HeadView:
     def at(cls, model: HeadMoments, place: int) -> "HeadView":
         """One moment of a model."""
         mass = model.values["mass"][place]
-        entropy = model.values.get("entropy", np.full((place + 1, *mass.shape), np.inf))[place]
-        verdicts = verdicts_at(mass, entropy, model.thresholds).astype("U12")
-        verdicts[np.isnan(mass)] = NO_ATTENTION
-        nothing = np.zeros(mass.shape)
+        entropy = model.values["entropy"][place] if "entropy" in model.values else None
         return cls(
             model.moments[place].label,
             mass,
-            verdicts,
-            nothing.astype(bool),
-            model.fixed.get("slope", nothing),
-            model.fixed.get("null", nothing),
+            verdicts_known(mass, entropy, model.thresholds),
+            np.zeros(mass.shape, dtype=bool),
+            model.fixed.get("slope", np.zeros(mass.shape)),
+            model.fixed.get("null", np.full(mass.shape, np.nan)),
             model.thresholds,
         )
+
+    def mark(self, head: HeadId | tuple[int, int]) -> str:
+        """The letter of a sick or low-entropy head's verdict, and `?` where it is borderline."""
+        return _LETTERS[str(self.verdicts[head])] + ("?" if self.borderline[head] else "")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from headsurgeon.heads import NO_ATTENTION, HeadId
+from headsurgeon.report.colours import OPERATED
 from headsurgeon.report.data import HeadView
 from headsurgeon.report.style import INK, MUTED, SIZE, new_figure, styled
 
 # perceptually uniform and monotonic in lightness, so it survives grey print
 COLOURS = matplotlib.colormaps["magma_r"]
-OUTLINE = "#00A6D6"
-MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: "·"}
 _DARK = 0.42
 
 
@@ -72,7 +71,7 @@ def colour_scale(figure: Figure, panels: Sequence[Axes], limit: float | None = N
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=SIZE - 1, colors=MUTED)
     if limit is not None:
-        scale.ax.axhline(limit, color=OUTLINE, linewidth=1.6)
+        scale.ax.axhline(limit, color=OPERATED, linewidth=1.6)
         # a number beside the mark would cover its name
         others = [tick for tick in (0.0, 0.25, 0.5, 0.75, 1.0) if abs(tick - limit) > 0.05]
         scale.set_ticks([*others, limit], labels=[*(f"{tick:g}" for tick in others), "sick"])
@@ -85,14 +84,15 @@ def draw_panel(axes: Axes, view: HeadView, operated: Sequence[HeadId], cell: flo
     axes.imshow(view.mass, cmap=COLOURS, vmin=0.0, vmax=1.0, aspect="equal")
     axes.set_title(view.title, fontsize=SIZE, color=INK, loc="left")
     for layer, head in np.ndindex(layers, heads):
-        mark = MARKS[str(view.verdicts[layer, head])]
-        mark += "?" if view.borderline[layer, head] else ""
         ink = "white" if view.mass[layer, head] > _DARK else INK
+        # an empty cell would pass for a healthy head of little mass
+        without = view.verdicts[layer, head] == NO_ATTENTION
+        mark = "·" if without else view.mark((layer, head))
         axes.text(head, layer, mark, ha="center", va="center", color=ink, fontsize=22 * cell)
     for layer, head in operated:
         axes.add_patch(
             Rectangle(
-                (head - 0.44, layer - 0.44), 0.88, 0.88, fill=False, ec=OUTLINE, lw=3.6 * cell
+                (head - 0.44, layer - 0.44), 0.88, 0.88, fill=False, ec=OPERATED, lw=3.6 * cell
             )
         )
     for side in axes.spines.values():

@@ -7,13 +7,12 @@ from markupsafe import Markup, escape
 
 from headsurgeon.heads import NO_ATTENTION, HeadId
 from headsurgeon.printable import printable
-from headsurgeon.report.colours import NOTHING, SEQUENTIAL, colour, ink_on
+from headsurgeon.report.colours import NOTHING, OPERATED, SEQUENTIAL, colour, ink_on
 from headsurgeon.report.data import HeadView
 
-MARKS = {"healthy": "", "sink": "S", "dead": "D", "low-entropy": "E", NO_ATTENTION: ""}
 # user units: one cell is 20 wide
 _CELL, _LEFT, _TOP, _SCALE = 20, 34, 34, 34
-_OUTLINES = {"operate": "#00a6d6", "watch": "#7f8694"}
+_OUTLINES = {"operate": OPERATED, "watch": "#7f8694"}
 
 
 def head_map_svg(
@@ -54,7 +53,9 @@ def head_title(view: HeadView, head: HeadId) -> str:
     if verdict == NO_ATTENTION:
         return f"{head}: no attention in this layer"
     sure = ", borderline" if view.borderline[head] else ""
-    text = f"{head}: {verdict}{sure}, mass {view.mass[head]:.3f}, null {view.null_mass[head]:.3f}"
+    text = f"{head}: {verdict}{sure}, mass {view.mass[head]:.3f}"
+    null = view.null_mass[head]
+    text += "" if np.isnan(null) else f", null {null:.3f}"
     return text + (f", slope {view.slopes[head]:.4g}" if view.slopes.any() else "")
 
 
@@ -63,9 +64,9 @@ def _cell(view: HeadView, layer: int, head: int, titled: bool) -> str:
     left, top = _LEFT + head * _CELL, _TOP + layer * _CELL
     title = f"<title>{escape(head_title(view, HeadId(layer, head)))}</title>" if titled else ""
     square = f"M{left} {top}h19v19h-19z"
-    drawn = f'<path d="{square}" fill="{fill}">{title}</path>' if title else ""
-    drawn = drawn or f'<path d="{square}" fill="{fill}"/>'
-    mark = MARKS[str(view.verdicts[layer, head])] + ("?" if view.borderline[layer, head] else "")
+    end = f">{title}</path>" if title else "/>"
+    drawn = f'<path d="{square}" fill="{fill}"{end}'
+    mark = view.mark((layer, head))
     if not mark:
         return drawn
     middle = f'x="{left + 9.5}" y="{top + 13}" text-anchor="middle" pointer-events="none"'
@@ -120,6 +121,6 @@ def _scale(view: HeadView, heads: int, layers: int) -> str:
     return (
         f'{bars}<text x="{left + 12}" y="{_TOP + 7}">1</text>'
         f'<text x="{left + 12}" y="{_TOP + height}">0</text>'
-        f'<path d="M{left - 2} {limit:.1f}h12" stroke="#00a6d6" stroke-width="1.5"/>'
+        f'<path d="M{left - 2} {limit:.1f}h12" stroke="{OPERATED}" stroke-width="1.5"/>'
         f'<text x="{left + 12}" y="{limit + 3:.1f}">sick</text>{without}'
     )

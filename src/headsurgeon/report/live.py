@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from pydantic import ValidationError
 
-from headsurgeon.diagnosis.verdicts import PAPER, Thresholds, verdicts_at
+from headsurgeon.diagnosis.verdicts import Thresholds, verdicts_known
 from headsurgeon.errors import HeadsurgeonError, InputError
-from headsurgeon.heads import NO_ATTENTION
 from headsurgeon.planning.plan import Plan
 from headsurgeon.study.decision_rule import Decision, decisions_of
 from headsurgeon.study.parts import UNTOUCHED
@@ -243,14 +242,14 @@ def _seconds(steps: Sequence[dict[str, Any]], total: int | None) -> float:
 
 
 def _heads(
-    evaluations: Sequence[dict[str, Any]], thresholds: Thresholds = PAPER
+    evaluations: Sequence[dict[str, Any]], thresholds: Thresholds
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     measured = [entry["heads"] for entry in evaluations if entry.get("heads")]
     if not measured:
         return None, None
     mass = np.array(measured[-1]["first_token_mass"], dtype=np.float64)
     entropy = np.array(measured[-1]["entropy"], dtype=np.float64)
-    return mass, np.where(np.isfinite(mass), verdicts_at(mass, entropy, thresholds), NO_ATTENTION)
+    return mass, verdicts_known(mass, entropy, thresholds)
 
 
 def _time_left(runs: Sequence[RunState], seconds: dict[str, float]) -> float:

@@ -3,18 +3,15 @@
 import numpy as np
 from jaxtyping import Float
 
-from headsurgeon.diagnosis.verdicts import Thresholds, verdicts_at
+from headsurgeon.diagnosis.verdicts import Thresholds, verdicts_known
 from headsurgeon.evaluation.redistribution import Redistribution
-from headsurgeon.heads import NO_ATTENTION
 from headsurgeon.report.data import HeadView
 
 
 def mass_view(title: str, found: Redistribution, mass: Float[np.ndarray, "layer head"]) -> HeadView:
     """Some of the masses of a run's heads; whether a head has little entropy is not said."""
     limits = Thresholds(sink=found.sick_mass, dead=max(found.sick_mass, Thresholds().dead))
-    verdicts = verdicts_at(mass, np.full(mass.shape, np.inf), limits)
-    verdicts = np.where(found.attends, verdicts, NO_ATTENTION)
-    return bare_view(title, mass, verdicts, limits)
+    return bare_view(title, mass, verdicts_known(mass, None, limits), limits)
 
 
 def bare_view(

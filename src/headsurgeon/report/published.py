@@ -48,7 +48,7 @@ def mass_view(size: Size) -> HeadView:
     title = f"bloom-{size}\n{READ_OFF} 2"
     # of entropy the figure says nothing: a sick head is one by its mass alone
     verdicts = verdicts_at(mass, np.full(mass.shape, np.nan), PAPER)
-    return HeadView(title, mass, verdicts, none, np.zeros(mass.shape), np.zeros(mass.shape))
+    return HeadView(title, mass, verdicts, none, np.zeros(mass.shape), np.full(mass.shape, np.nan))
 
 
 def changes(run: Run) -> ChangePanel:
