@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import headsurgeon as hs
-from headsurgeon.errors import InputError
+from headsurgeon.errors import InputError, OutputError
 from headsurgeon.evaluation import drift, evaluate
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.operation import apply_patch, open_full
 from headsurgeon.training import train
+from headsurgeon.training.recorded import redistribution_if_measured
 from tests.pico import pico
 from tests.test_train_log import WATCHING, logged
 from tests.test_train_loop import cut, short
@@ -101,6 +102,11 @@ def test_what_is_no_run_or_says_nothing_of_heads_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="statistics_windows was 0"):
         hs.redistribution(without.folder)
     assert hs.sweep(without.folder).minimum.step == without.best_step
+    assert redistribution_if_measured(without.folder) is None
+    assert redistribution_if_measured(tmp_path) is None
+    (without.folder / "log.jsonl").write_text("no JSON\n")
+    with pytest.raises(OutputError, match="line 1"):
+        redistribution_if_measured(without.folder)
 
 
 def test_a_finished_run_is_loaded_from_its_folder_and_from_its_own_file(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -36,9 +37,9 @@ def page(diagnosis: Diagnosis, plan: Plan | None = None) -> Page:
         heads=(heads_of_diagnosis(diagnosis, source.model, plan),),
         sections=_sections({source.model: diagnosis}, plan),
         facts=_facts(diagnosis),
-        command=f"headsurgeon diagnose {source.model} --corpus {source.corpus} --split "
-        f"{source.split} --length {source.length} --count {source.count} --seed {source.seed} "
-        "--output DIR",
+        command=f"headsurgeon diagnose {quote(source.model)} --corpus {quote(source.corpus)} "
+        f"--split {source.split} --length {source.length} --count {source.count} "
+        f"--seed {source.seed} --output DIR",
     )
 
 

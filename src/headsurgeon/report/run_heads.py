@@ -14,12 +14,12 @@ from headsurgeon.evaluation.attention_samples import SAMPLES, SAMPLES_BEFORE, At
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report.head_moments import UNTOUCHED, HeadMoments, Moment
 from headsurgeon.training.log import read_entries
-from headsurgeon.training.recorded import redistribution
+from headsurgeon.training.recorded import redistribution_if_measured
 from headsurgeon.training.run_file import LOG_NAME, RunFile, read_run_file
 
-# what the log of a run, and a diagnosis, call what a page shows
-_LOGGED = {"mass": "first_token_mass", "entropy": "entropy", "distance": "mean_distance"}
-_MEASURED = {**_LOGGED, "norm": "output_norm"}
+# what a run's log and a cell, and what a diagnosis call that which a page shows
+LOGGED = {"mass": "first_token_mass", "entropy": "entropy", "distance": "mean_distance"}
+_MEASURED = {**LOGGED, "norm": "output_norm"}
 
 
 def heads_of_run(
@@ -36,12 +36,12 @@ def heads_of_run(
         InputError: no run lies there.
         OutputError: its log is damaged.
     """
-    entries = read_entries(folder / LOG_NAME)
-    start = entries[0] if entries and entries[0]["kind"] == "start" else None
-    measured = [e for e in entries if e["kind"] == "evaluation" and e.get("heads") is not None]
-    if start is None or start["heads"] is None or not measured:
+    found = redistribution_if_measured(folder)
+    if found is None:
         return None
-    found, run = redistribution(folder), read_run_file(folder)
+    start, *entries = read_entries(folder / LOG_NAME)
+    measured = [e for e in entries if e["kind"] == "evaluation" and e["heads"] is not None]
+    run = read_run_file(folder)
     plan = Plan.from_yaml(run.plan)
     dev = run.identity["dev"]
     windows = run.identity["settings"]["statistics_windows"]
@@ -53,7 +53,7 @@ def heads_of_run(
         moments=tuple(moments),
         values={
             ours: np.stack([_table(entry["heads"], logged) for entry in (start, *measured)])
-            for ours, logged in _LOGGED.items()
+            for ours, logged in LOGGED.items()
         },
         fixed={**_planned(plan, run, found.mass_before.shape), **(fixed or {})},
         thresholds=plan.limits,

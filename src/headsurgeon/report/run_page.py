@@ -1,12 +1,11 @@
 """The page of a run: what it operated on, how its heads and its losses moved, and what it cost."""
 
-import shlex
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
-from headsurgeon.errors import InputError
 from headsurgeon.evaluation.redistribution import ZONES, Redistribution
 from headsurgeon.evaluation.sweep import Sweep
 from headsurgeon.models.planted import is_planted
@@ -19,7 +18,7 @@ from headsurgeon.report.run_heads import heads_of_run
 from headsurgeon.report.study_tables import planned
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
 from headsurgeon.training.cost import COST, Cost
-from headsurgeon.training.recorded import redistribution, sweep
+from headsurgeon.training.recorded import redistribution_if_measured, sweep
 from headsurgeon.training.run_file import RunFile, read_run_file
 
 _COLUMNS = 6
@@ -38,11 +37,7 @@ def run_page(folder: Path, name: str = "") -> Page:
     """
     name = name or folder.resolve().name
     run, losses = read_run_file(folder), sweep(folder)
-    try:
-        moved = redistribution(folder)
-    except InputError:
-        # heads were not measured while it ran
-        moved = None
+    moved = redistribution_if_measured(folder)
     plan = Plan.from_yaml(run.plan)
     heads = heads_of_run(folder, name)
     return Page(
@@ -83,21 +78,16 @@ def facts_of(run: RunFile) -> dict[str, str]:
 def command_of(run: RunFile) -> str:
     """What repeats the run, with every setting; the plan stands in `run.json`."""
     settings = run.identity["settings"]
-    words = ["headsurgeon operate", quoted(run.model), "--plan plan.yaml"]
-    words += [f"--corpus {quoted(str(run.identity['train']['corpus']))}", "--output DIR"]
+    words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml"]
+    words += [f"--corpus {quote(str(run.identity['train']['corpus']))}", "--output DIR"]
     for name, value in settings.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value not in (None, [], "", ()):
             said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"--{option} {quoted(said)}")
+            words.append(f"--{option} {quote(said)}")
     return " ".join(words)
-
-
-def quoted(word: str) -> str:
-    """A word as a shell reads it."""
-    return shlex.quote(word)
 
 
 def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan) -> list[str]:

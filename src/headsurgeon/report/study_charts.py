@@ -1,12 +1,10 @@
 """The charts of a study's page."""
 
 import math
-from contextlib import suppress
 
 import numpy as np
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.errors import HeadsurgeonError
 from headsurgeon.heads import parse_heads
 from headsurgeon.report import charts
 from headsurgeon.report.charts import Level
@@ -24,7 +22,7 @@ from headsurgeon.study.results import (
     untouched,
 )
 from headsurgeon.training.log import read_entries
-from headsurgeon.training.recorded import redistribution
+from headsurgeon.training.recorded import redistribution_if_measured
 from headsurgeon.training.run_file import LOG_NAME
 
 # arms that are drawn beside the untouched model
@@ -60,10 +58,9 @@ def of_untouched_heads(result: StudyResult, text: str) -> tuple[Chart, ...]:
     results = result.results
     moved = []
     for name, cell in first_seeds(results, text).items():
-        # heads were not measured while it ran, or it was several runs
-        with suppress(HeadsurgeonError):
-            found = redistribution(folder_of(results.folder, cell.cell)).replace(run=name)
-            moved += [found] if results.study.arm(name).model == "subject" else []
+        found = redistribution_if_measured(folder_of(results.folder, cell.cell))
+        if found is not None and results.study.arm(name).model == "subject":
+            moved.append(found.replace(run=name))
     if not moved:
         return ()
     alike = [each for each in moved if each.steps == moved[0].steps][: charts.COLOURS]

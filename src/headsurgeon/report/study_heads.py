@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from headsurgeon.diagnosis.diagnosis import Diagnosis
-from headsurgeon.errors import HeadsurgeonError
 from headsurgeon.heads import parse_heads
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report.head_moments import UNTOUCHED, HeadMoments, Moment
 from headsurgeon.report.run_heads import (
+    LOGGED,
     heads_of_diagnosis,
     heads_of_run,
     planned_costs,
@@ -28,8 +28,6 @@ from headsurgeon.study.results import (
     stock_file,
     untouched,
 )
-
-_TABLES = {"mass": "first_token_mass", "entropy": "entropy", "distance": "mean_distance"}
 
 
 def first_seeds(results: StudyResults, text: str) -> dict[str, CellResult]:
@@ -82,12 +80,9 @@ def _of_cell(
             "norm": stock.stats.output_norm,
             **planned_costs(plan, stock.stats.shape),
         }
-    try:
-        heads = heads_of_run(folder, name, known)
-    except HeadsurgeonError:
-        # several passes have no log of their own; the merged model was measured all the same
-        heads = None
+    heads = heads_of_run(folder, name, known)
     if heads is None:
+        # several passes have no log of their own; the merged model was measured all the same
         heads = _before_and_after(results, cell, text, name, stock)
     before = samples_in(folder_of(results.folder, Cell(UNTOUCHED))) if of_subject else {}
     now = samples_in(folder)
@@ -110,7 +105,7 @@ def _before_and_after(
         moments=(Moment(UNTOUCHED), Moment("trained", 1)),
         values={
             ours: np.array([getattr(table, theirs) for table in tables], dtype=np.float64)
-            for ours, theirs in _TABLES.items()
+            for ours, theirs in LOGGED.items()
         },
         fixed=told_by(stock),
         thresholds=results.study.plan.limits,

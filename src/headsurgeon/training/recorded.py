@@ -110,6 +110,21 @@ def redistribution(run: Path | str) -> Redistribution:
 
 
 @checked
+def redistribution_if_measured(run: Path | str) -> Redistribution | None:
+    """As `redistribution`; None of a folder whose log says nothing of heads, or that has no log.
+
+    Raises:
+        OutputError: its log is damaged.
+    """
+    entries = read_entries(Path(run) / LOG_NAME)
+    if not entries or entries[0]["kind"] != "start" or entries[0]["heads"] is None:
+        return None
+    evaluations = [entry for entry in entries if entry["kind"] == "evaluation"]
+    measured = any(entry["heads"] is not None for entry in evaluations)
+    return redistribution(run) if measured else None
+
+
+@checked
 def sweep(run: Path | str) -> Sweep:
     """The losses along a run, finished or not, on its dev text and its probes.
 
