@@ -15,7 +15,7 @@ from headsurgeon.diagnosis import diagnose
 from headsurgeon.evaluation import redistribution_from
 from headsurgeon.paper import bloom_size, change_from_figure, head_list, mass_from_figure
 from headsurgeon.report.figure_files import write_figures
-from headsurgeon.report.material import Material, read_material
+from headsurgeon.report.material import Material, distinct_names, read_material
 from headsurgeon.report.paper_figures import Drawing, Lacking, Wanted, paper_figures
 from headsurgeon.report.style import FORMATS, picture
 from tests.clinic import run
@@ -202,3 +202,10 @@ def test_several_folders_and_what_is_asked_for_wrongly(home: Path) -> None:
         assert says in " ".join((shown.stderr + shown.stdout).split()), words
     shown = run("figures", "runs/first", "--published", "--output", "out", "--format", "svg")
     assert "none of the models is a BLOOM" in shown.stderr
+
+
+def test_runs_of_the_same_name_are_told_apart_however_far_up_they_differ() -> None:
+    names = distinct_names([Path("one/cells/repair-0"), Path("two/cells/repair-0")])
+    assert names == ["one/cells/repair-0", "two/cells/repair-0"]
+    assert distinct_names([Path("one/first"), Path("two/second")]) == ["first", "second"]
+    assert len(set(distinct_names([Path("run"), Path("run")]))) == 2

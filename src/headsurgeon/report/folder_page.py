@@ -14,6 +14,7 @@ from headsurgeon.passes.result import PASSES
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import diagnosis_page, generation_page, passes_page
 from headsurgeon.report.data import Page
+from headsurgeon.report.material import distinct_names
 from headsurgeon.report.page import write_page
 from headsurgeon.report.run_page import run_page
 from headsurgeon.report.runs_section import side_by_side
@@ -60,7 +61,7 @@ def page_of(folders: Sequence[Path]) -> Page:
     pages = [_of_one(folder) for folder in folders]
     if len(pages) == 1:
         return pages[0]
-    names = _names(folders)
+    names = distinct_names(folders)
     section = side_by_side([folder for folder in folders if _there(folder / RUN_NAME)])
     return Page(
         title=f"{len(pages)} results: {', '.join(names)}",
@@ -142,13 +143,3 @@ def _of_study(folder: Path) -> Page:
 
 def _of_series(path: Path) -> Page:
     return diagnosis_page.of_series(HeadSeries.load(path))
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as much of it as tells them apart."""
-    resolved = [folder.resolve() for folder in folders]
-    for parts in range(1, max(len(path.parts) for path in resolved) + 1):
-        names = ["/".join(path.parts[-parts:]) for path in resolved]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{path.name} ({number})" for number, path in enumerate(resolved, 1)]

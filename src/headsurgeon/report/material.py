@@ -78,7 +78,7 @@ def read_material(folders: Sequence[Path]) -> Material:
     """What lies in the folders of runs, diagnoses, comparisons, passes, studies, and `dynamics`.
 
     Args:
-        folders: at least one. A run is called by its folder's name, and by that of the folder
+        folders: at least one. A run is called by its folder's name, and by those of the folders
             above, too, where two would have the same.
 
     Raises:
@@ -97,7 +97,7 @@ def read_material(folders: Sequence[Path]) -> Material:
         diagnoses += measured
         runs += trained
     changes, losses, lacking = [], [], []
-    for place, name in zip(runs, _names(runs), strict=True):
+    for place, name in zip(runs, distinct_names(runs), strict=True):
         try:
             losses += [each.replace(run=name) for each in _losses(place)]
             changes += [each.replace(run=name) for each in _changes(place)]
@@ -151,10 +151,11 @@ def _changes(place: Path) -> Iterator[Redistribution]:
         yield redistribution(place)
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    places = [run.resolve() for run in runs]
-    short = [place.name for place in places]
-    return [
-        name if short.count(name) == 1 else f"{place.parent.name}-{name}"
-        for name, place in zip(short, places, strict=True)
-    ]
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as much of it as tells them all apart."""
+    resolved = [folder.resolve() for folder in folders]
+    for parts in range(1, max((len(path.parts) for path in resolved), default=0) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path.name} ({number})" for number, path in enumerate(resolved, 1)]

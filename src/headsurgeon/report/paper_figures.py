@@ -224,7 +224,9 @@ def _sub_epoch(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
             "which chose the step and so flatters it."
         )
         yield Drawing(
-            _named(name, sweep.run, len(sweeps)), figure, _of_run(wanted, words, sweep.model, under)
+            _named(name, sweep.run, len(sweeps)),
+            figure,
+            wanted.caption(words, sweep.model, read_off=under),
         )
 
 
@@ -247,7 +249,7 @@ def _frozen_drift(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
         yield Drawing(
             _named(name, change.run, len(watching)),
             figure,
-            _of_run(wanted, words, change.model, under),
+            wanted.caption(words, change.model, read_off=under),
         )
 
 
@@ -277,7 +279,7 @@ def _column_drift(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
         yield Drawing(
             _named(name, change.run, len(changes)),
             figure,
-            _of_run(wanted, words, change.model, under),
+            wanted.caption(words, change.model, read_off=under),
         )
 
 
@@ -308,10 +310,6 @@ def _before_and_after(wanted: Wanted) -> "Iterator[Drawing | Lacking]":
 _BLACK = f" Black line: {READ_OFF}."
 _NO_HEADS = "it needs a run that measured heads while it trained (statistics_windows above 0)"
 _NOT_WATCHED = "no head was watched: name heads to leave frozen in the plan (plan --watch)"
-
-
-def _of_run(wanted: Wanted, words: str, model: str, read_off: bool) -> str:
-    return wanted.caption(words, model, read_off=read_off)
 
 
 def _named(name: str, run: str, count: int) -> str:
