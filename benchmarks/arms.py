@@ -11,7 +11,7 @@ from headsurgeon import operate
 from headsurgeon.arch import layout_of
 from headsurgeon.attention.choice import attending
 from headsurgeon.heads import HeadId
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.planning import Plan
 from headsurgeon.training.contexts import gradient_checkpointing
 

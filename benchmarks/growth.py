@@ -25,7 +25,7 @@ from transformers import BloomConfig, BloomForCausalLM
 
 import headsurgeon as hs
 from headsurgeon.heads import HeadId
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.planning import Plan, PlannedHead
 
 # what a curve holds still while one of them varies

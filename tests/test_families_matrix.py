@@ -12,7 +12,7 @@ from headsurgeon.arch import layout_of
 from headsurgeon.evaluation.ablation import ablating
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
-from headsurgeon.models.loss import next_token_loss, token_nll
+from headsurgeon.models.token_loss import next_token_loss, token_nll
 from headsurgeon.operation import Patient, apply_patch, operate
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import VOCABULARY, tokens

@@ -149,7 +149,7 @@ def test_a_run_without_an_end_and_one_with_an_altered_one_are_refused(
     content = json.loads((folder / "run.json").read_text())
     result = content["result"]
     for end, says in (
-        (None, "has not come to its end"),
+        (None, "has not finished"),
         (result | {"steps": -1}, "steps: .*altered"),
         (result | {"snapshots": 3}, "snapshots: .*altered"),
         (result | {"best_dev_loss": "low"}, "best_dev_loss: .*altered"),

@@ -9,8 +9,10 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import layout_of
 from headsurgeon.data import Windows
 from headsurgeon.errors import StateError
-from headsurgeon.evaluation import Recovery, ablate, empirical_null, recovery
+from headsurgeon.evaluation import Recovery, ablate, empirical_null, evaluate, recovery
+from headsurgeon.evaluation.recovery_rule import measure_and_ablate
 from headsurgeon.heads import HeadId
+from headsurgeon.measurement import measure
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.operation import operate
@@ -142,6 +144,47 @@ def test_the_null_of_the_gradient_only_control_is_still_untrained(text: Windows)
     null = empirical_null(patient, text, (1, 2, 3))
     masses = np.array([[n.first_token_mass[head] for head in HEADS] for n in null])
     assert (masses.std(axis=0) > 0).all()
+
+
+def test_a_null_is_what_each_seed_reinitialises_and_the_model_is_stock_again(text: Windows) -> None:
+    start = {"init": "model", "output_start": "keep_output"}
+    patient = operate(working_model(), PLAN.replace(**start), seed=7)
+    patient.revert()
+    null = empirical_null(patient, text, (8, 9), attention="stock")
+    for stats, seed in zip(null, (8, 9), strict=True):
+        other = operate(working_model(), PLAN, seed=seed, **start)
+        expected = measure(other.model, text, attention="stock")
+        assert stats.provenance.attention == expected.provenance.attention
+        assert np.array_equal(stats.entropy, expected.entropy)
+    assert patient.state == "reverted"
+    assert torch.equal(
+        patient.model(text.tokens[:1]).logits, working_model()(text.tokens[:1]).logits
+    )
+
+
+def test_statistics_may_be_of_other_windows_and_a_known_loss_is_taken_as_it_is(
+    text: Windows,
+) -> None:
+    model, other = working_model(), text_of(working_model(), documents=2)
+    known = evaluate(model, text).model_copy(update={"model": "known"})
+    found = measure_and_ablate(
+        model, HEADS, text, measured=other, score=known, batch_size=3, attention="stock"
+    )
+    assert found.stats.documents == other.documents
+    assert found.ablation.baseline.model == "known"
+    assert found.ablation.singles == {}
+    assert found.ablation.ablated.documents == known.documents
+    # statistics on the library's attention are computed in blocks beside it
+    assert found.stats.provenance.attention == "blocks"
+    assert found.ablation.ablated.attention == "stock"
+
+
+def test_sick_is_what_the_plan_says_unless_a_mass_is_given(text: Windows) -> None:
+    thresholds = {"thresholds": {**PLAN.thresholds, "sink": 0.0}}
+    for sick_mass, expected in ((None, True), (0.99, False)):
+        patient = operate(working_model(), PLAN.replace(**thresholds), seed=7)
+        found = recovery(patient, text, sick_mass=sick_mass, null_seeds=(1, 2))
+        assert found.was_sick.all() == expected
 
 
 def test_a_plan_that_operates_on_nothing_has_nothing_to_recover(text: Windows) -> None:

@@ -14,7 +14,7 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError, WriteError
 from headsurgeon.heads import HeadId
 from headsurgeon.models import gguf, smollm2
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.planning import Plan, PlannedHead
 from tests.clinic import run
 from tests.pico import tokens

@@ -14,7 +14,7 @@ from headsurgeon.evaluation import ablate, evaluate
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.measurement.one_head_map import attention_map
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.operation import Patient, apply_patch, operate
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.starts import INITS, OUTPUT_STARTS, Calibration, choose_init

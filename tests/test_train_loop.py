@@ -26,7 +26,7 @@ from headsurgeon.errors import (
     WriteError,
 )
 from headsurgeon.heads import HeadId
-from headsurgeon.models.loss import token_nll
+from headsurgeon.models.token_loss import token_nll
 from headsurgeon.operation import Patient, apply_patch, operate, read_patch
 from headsurgeon.operation.tensor_file import read_tensors
 from headsurgeon.planning import Plan, PlannedHead

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from headsurgeon.heads import HeadId
-from headsurgeon.models import loss as module
-from headsurgeon.models.loss import next_token_loss, token_nll
+from headsurgeon.models import token_loss as module
+from headsurgeon.models.token_loss import next_token_loss, token_nll
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
 from tests.pico import PICO, VOCABULARY, pico, tokens

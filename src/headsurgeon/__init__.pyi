@@ -13,12 +13,12 @@ from .evaluation.ablation_costs import ablation_cost as ablation_cost
 from .evaluation.completions import Generation as Generation
 from .evaluation.completions import Sampling as Sampling
 from .evaluation.completions import side_by_side as side_by_side
+from .evaluation.document_loss import evaluate as evaluate
 from .evaluation.generation import generate as generate
 from .evaluation.head_drift import Drift as Drift
 from .evaluation.head_drift import drift as drift
 from .evaluation.layer_ablation import LayerAblation as LayerAblation
 from .evaluation.layer_ablation import ablate_layers as ablate_layers
-from .evaluation.loss import evaluate as evaluate
 from .evaluation.prompt_file import Prompt as Prompt
 from .evaluation.prompt_file import read_prompts as read_prompts
 from .evaluation.recovery_rule import Recovery as Recovery

@@ -1,4 +1,4 @@
-"""Names of other packages that promise nothing: whether they are there, and who is to blame.
+"""Private names of other packages: whether they are there, and which release removed them.
 
 `private_torch.py` and `private_transformers.py` list them; a test holds the lists complete.
 """

@@ -2,11 +2,11 @@
 
 Tiles are many small operations. One that is split over all threads ends with the slowest of them,
 so wherever another process takes a core for a moment, every core waits, operation after operation.
-Heads need nothing of each other: here a thread takes the next few when it is done with its last,
+Heads do not depend on each other: here a thread takes the next few when it is done with its last,
 and all meet once, at the end. PyTorch lets go of the interpreter's lock while it computes.
 
 Which way is taken follows from sizes and the number of threads alone, so that equal runs give equal
-numbers. Threads begin anew at every call: a pool was slower, and would have to outlive forks.
+numbers. Threads are started at every call: a pool was slower, and would have to outlive forks.
 """
 
 from collections.abc import Callable

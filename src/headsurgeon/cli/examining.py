@@ -91,7 +91,7 @@ def examine(
     )
     loss = None
     if score:
-        from headsurgeon.evaluation.loss import evaluate
+        from headsurgeon.evaluation.document_loss import evaluate
 
         with busy(f"scoring {len(windows)} windows"):
             loss = evaluate(

@@ -1,4 +1,4 @@
-"""`headsurgeon figures`: the paper's seven figures, of anybody's results."""
+"""`headsurgeon figures`: the paper's seven figures, drawn from your own results."""
 
 from collections.abc import Sequence
 from contextlib import suppress

@@ -69,8 +69,8 @@ class Repeating:
             metavar="NATS",
             min=-1e9,
             max=1e9,
-            help="A rule goes on only if the last pass lowered the loss on dev text by more than "
-            "this; below 0 it may rise.",
+            help="A rule makes another pass only if the last one lowered the loss on dev text by "
+            "more than this; below 0 it may rise.",
             rich_help_panel=PASSES,
         ),
     ] = 0.0
@@ -98,7 +98,7 @@ def operate_passes(
     probes: Sequence[str],
     anchor: str | None,
 ) -> None:
-    """Runs the sequence, or goes on with it, and prints what came of it; see `run_passes`."""
+    """Runs or resumes the sequence and prints its result; see `run_passes`."""
     from headsurgeon.data import windows
     from headsurgeon.diagnosis import Thresholds
     from headsurgeon.passes import run_passes

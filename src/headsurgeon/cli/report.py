@@ -1,4 +1,4 @@
-"""`headsurgeon report`: one page that stands alone, of result files alone."""
+"""`headsurgeon report`: one self-contained page, made from result files alone."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What a bug report needs to say: versions of this package, of what it stands on, and of extras."""
+"""What a bug report needs to say: versions of this package, its dependencies and extras."""
 
 import platform
 import sys

@@ -1,4 +1,4 @@
-"""`headsurgeon watch`: a run, passes or a study while they go on, in another terminal."""
+"""`headsurgeon watch`: a run, passes or a study while it is running, in another terminal."""
 
 import math
 import time
@@ -62,7 +62,7 @@ def watch(
                 standing = watcher.look()
                 live.update(frame(standing, console.encoding), refresh=True)
     except KeyboardInterrupt:
-        console.print("no longer watched; what was watched goes on")
+        console.print("no longer watching; the run itself continues")
 
 
 def frame(standing: "Standing", encoding: str = "utf-8") -> RenderableType:

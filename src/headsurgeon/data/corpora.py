@@ -2,7 +2,7 @@
 
 `text:GLOB` files, `package:NAME` the source (or the bible) inside an installed package,
 `hf:DATASET…` a data set of the Hub or a local one (`hub.py`). No installed package is ever
-imported: what is wanted is its text.
+imported: only its text is needed.
 """
 
 import ast

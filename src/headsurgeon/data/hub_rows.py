@@ -58,15 +58,15 @@ def rows_of(
                 (part, number, row)
                 for (part, number), row in zip(_row_names(loaded, split), loaded, strict=True)
             )
-        found = _explaining(name, rows)
-        sliced = _of_slice(name, split, found) if "[" in split else found
+        explained = _explaining(name, rows)
+        sliced = _of_slice(name, split, explained) if "[" in split else explained
         return sliced, loaded.info.config_name
     except Exception as error:
         raise _explained(name, error) from error
 
 
 def _explaining(name: str, rows: Iterator[Row]) -> Iterator[Row]:
-    """The same rows; what goes wrong between them is told as what went wrong before them."""
+    """The same rows; an error while reading them is reported like one before the first."""
     while True:
         try:
             row = next(rows)

@@ -83,12 +83,12 @@ def rolling_windows(
     if length < 1 or (count is not None and count < 1):
         raise SettingsError(f"expected a length and a count of at least 1, got {length}, {count}")
     prefix, name = _prefix(tokenizer, first_token)
-    found = _documents(corpus, tokenizer, split)[:count]
-    if not found:
+    texts = _documents(corpus, tokenizer, split)[:count]
+    if not texts:
         raise CorpusError(f"{corpus} has no text in split {split}; choose another, or --split all")
     windows = [
         (torch.tensor(ids), predicted, document.id)
-        for document in found
+        for document in texts
         for ids, predicted in _rolled(_encoded(document, tokenizer, prefix), prefix, length)
     ]
     return RollingWindows(
@@ -97,18 +97,18 @@ def rolling_windows(
         documents=tuple(document for _, _, document in windows),
         corpus=corpus,
         split=split,
-        corpus_hash=sha256_text([text for each in found for text in (each.id, each.text)]),
+        corpus_hash=sha256_text([text for each in texts for text in (each.id, each.text)]),
         length=length,
         first_token=name,
-        words=sum(len(re.split(r"\s+", document.text)) for document in found),
-        bytes=sum(len(document.text.encode("utf-8", "surrogatepass")) for document in found),
+        words=sum(len(re.split(r"\s+", document.text)) for document in texts),
+        bytes=sum(len(document.text.encode("utf-8", "surrogatepass")) for document in texts),
     )
 
 
 def _documents(corpus: str, tokenizer: PreTrainedTokenizerBase, split: str) -> list[Document]:
     read = documents(corpus, tokenizer)
-    chosen = list(read) if split == ALL else in_split(read, check_split(split))
-    return sorted((each for each in chosen if each.text), key=lambda document: document.order)
+    of_split = list(read) if split == ALL else in_split(read, check_split(split))
+    return sorted((each for each in of_split if each.text), key=lambda document: document.order)
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase, first_token: str) -> tuple[int, str]:

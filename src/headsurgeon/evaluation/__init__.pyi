@@ -13,13 +13,13 @@ from .completions import ModelCompletions as ModelCompletions
 from .completions import Sampling as Sampling
 from .completions import seed_of as seed_of
 from .completions import side_by_side as side_by_side
+from .document_loss import evaluate as evaluate
 from .generation import generate as generate
 from .head_drift import Drift as Drift
 from .head_drift import drift as drift
 from .layer_ablation import LayerAblation as LayerAblation
 from .layer_ablation import LayerCost as LayerCost
 from .layer_ablation import ablate_layers as ablate_layers
-from .loss import evaluate as evaluate
 from .loss_curve import DocumentLosses as DocumentLosses
 from .loss_curve import LossCurve as LossCurve
 from .loss_curve import Minimum as Minimum

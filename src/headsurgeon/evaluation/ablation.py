@@ -15,7 +15,7 @@ from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
-from headsurgeon.evaluation.loss import evaluate
+from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing

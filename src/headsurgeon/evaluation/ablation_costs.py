@@ -1,7 +1,7 @@
-"""What ablating heads costs: of each head an estimate, of a set of heads the loss itself.
+"""What ablating heads costs: an estimate for each head, the loss itself for a set of heads.
 
-What a set costs takes a forward pass without it (`ablation.ablating`); of all heads at once
-screening tells about what each would cost alone (`screening`). The layers below the lowest ablated
+What a set costs takes a forward pass without it (`ablation.ablating`); for all heads at once,
+screening estimates what each would cost alone (`screening`). The layers below the lowest ablated
 head are run once and not again.
 """
 
@@ -20,7 +20,7 @@ from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import SettingsError
 from headsurgeon.evaluation.ablation import ablating, mean_outputs
-from headsurgeon.evaluation.loss import evaluate
+from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.evaluation.screening import screen_windows, why_not_screened
 from headsurgeon.heads import HeadId
@@ -29,7 +29,7 @@ from headsurgeon.planning import AblationMode, Costs
 from headsurgeon.scores import Estimate, Evaluation, difference
 
 OnPass = Callable[[int], None]
-"""Told, after each measurement, how many forward passes over the windows it was worth."""
+"""Called after each measurement with the number of forward passes over the windows it took."""
 # one to the loss, one back, and one to compute again what was not kept
 SCREENING_PASSES = 3
 
@@ -74,7 +74,7 @@ class AblationCost:
         return why_not_screened(self._model)
 
     def estimates(self, heads: Sequence[HeadId]) -> Mapping[HeadId, float]:
-        """About what ablating each of the heads alone costs, nats per token.
+        """Roughly what ablating each of the heads alone costs, nats per token.
 
         Raises:
             SettingsError: there are none; see `not_estimated`.
@@ -83,7 +83,7 @@ class AblationCost:
         if self.not_estimated is not None or self._estimated_on is None:
             raise SettingsError(f"no cost can be estimated: {self.not_estimated}")
         with usual_defaults():
-            found = screen_windows(
+            screening = screen_windows(
                 self._model,
                 self._layout,
                 self._estimated_on,
@@ -92,7 +92,7 @@ class AblationCost:
                 attention=self._attention,
             )
         self._on_pass(SCREENING_PASSES)
-        costs = found.costs(self._mode)
+        costs = screening.costs(self._mode)
         return {head: float(costs[head]) for head in heads}
 
     def _without(self, heads: Sequence[HeadId]) -> Evaluation:
@@ -111,11 +111,11 @@ class AblationCost:
             return self._evaluated()
 
     def _evaluated(self) -> Evaluation:
-        found = evaluate(
+        evaluation = evaluate(
             self._model, self._windows, batch_size=self._batch_size, attention=self._attention
         )
         self._on_pass(1)
-        return found
+        return evaluation
 
     @cached_property
     def _means(self) -> Float[Tensor, "layer head width"] | None:
@@ -139,8 +139,8 @@ class HighestCost:
 
     def interval(self, heads: Sequence[HeadId]) -> Estimate:
         """The same; its bounds are the highest of each text's."""
-        found = [cost.interval(heads) for cost in self._costs]
-        numbers = np.array([[each.value, each.low, each.high] for each in found])
+        intervals = [cost.interval(heads) for cost in self._costs]
+        numbers = np.array([[each.value, each.low, each.high] for each in intervals])
         return Estimate(*map(float, numbers.max(axis=0)))
 
     @property
@@ -149,9 +149,9 @@ class HighestCost:
         return next((cost.not_estimated for cost in self._costs if cost.not_estimated), None)
 
     def estimates(self, heads: Sequence[HeadId]) -> Mapping[HeadId, float]:
-        """About what ablating each head alone costs on the text where that is most."""
-        found = [cost.estimates(heads) for cost in self._costs]
-        return {head: max(each[head] for each in found) for head in heads}
+        """Roughly what ablating each head alone costs, on the text where that is highest."""
+        of_texts = [cost.estimates(heads) for cost in self._costs]
+        return {head: max(each[head] for each in of_texts) for head in heads}
 
 
 def for_costs(windows: Windows | Texts, count: int) -> tuple[Windows | Texts, Windows | Texts]:

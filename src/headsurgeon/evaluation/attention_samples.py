@@ -52,10 +52,10 @@ class AttentionSamples(Result):
     def map(self, head: HeadName) -> Float[np.ndarray, "row key"]:
         """The map of one head, to the nearest 1/255."""
         count = len(self.tokens)
-        found = np.zeros((count, count))
+        weights = np.zeros((count, count))
         kept = np.frombuffer(base64.b64decode(self.maps[head]), dtype=np.uint8)
-        found[np.tril_indices(count)] = kept / 255.0
-        return found
+        weights[np.tril_indices(count)] = kept / 255.0
+        return weights
 
 
 def packed_map(attention: Float[np.ndarray, "row key"]) -> str:

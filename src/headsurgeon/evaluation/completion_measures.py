@@ -101,8 +101,8 @@ def language_switch(prompt: Prompt, text: str, detector: Detector | None) -> flo
     return switched / letters
 
 
-def _other(found: tuple[str, float], prompt: Prompt) -> bool:
-    language, probability = found
+def _other(detected: tuple[str, float], prompt: Prompt) -> bool:
+    language, probability = detected
     return language != prompt.language and probability >= SURE
 
 

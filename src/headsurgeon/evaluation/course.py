@@ -70,12 +70,12 @@ def correlations(
     Of few moments r says little: of three that are independent |r| > 0.99 has a chance of 9 %.
     """
     count, moments = courses.shape
-    found = np.full((count, count), np.nan)
+    correlation = np.full((count, count), np.nan)
     if moments < FEWEST_OF_A_SHAPE:
-        return found
+        return correlation
     centred = courses - courses.mean(axis=1, keepdims=True)
     norms = np.sqrt((centred**2).sum(axis=1))
     moving = np.flatnonzero(norms > 1e-10)
     units = centred[moving] / norms[moving, None]
-    found[np.ix_(moving, moving)] = np.clip(units @ units.T, -1.0, 1.0)
-    return found
+    correlation[np.ix_(moving, moving)] = np.clip(units @ units.T, -1.0, 1.0)
+    return correlation

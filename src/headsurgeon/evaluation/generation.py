@@ -90,7 +90,7 @@ def generate(
             )
             if on_prompt is not None:
                 on_prompt(done)
-    found = ModelCompletions(
+    completed = ModelCompletions(
         name=name or model_id(model),
         model=model_id(model),
         patches=tuple(patches),
@@ -101,7 +101,7 @@ def generate(
         completions=tuple(completions),
     )
     return Generation(
-        prompts=prompts, sampling=sampling, languages_by=languages_by, models=(found,)
+        prompts=prompts, sampling=sampling, languages_by=languages_by, models=(completed,)
     )
 
 
@@ -197,13 +197,13 @@ def _complete(
     seed = seed_of(prompt, run_seed)
     row = ids[None].to(model.device)
     with _seeded(model, seed):
-        whole = model.generate(  # type: ignore[operator]
+        generated = model.generate(  # type: ignore[operator]
             row,
             attention_mask=torch.ones_like(row),
             generation_config=config,
             logits_processor=LogitsProcessorList([_Checked(model_id(model), prompt.id)]),
         )
-    new = whole[0, len(ids) :].tolist()
+    new = generated[0, len(ids) :].tolist()
     ended = bool(new) and new[-1] in (config.eos_token_id or ())
     tokens = tuple(new[:-1] if ended else new)
     text = str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

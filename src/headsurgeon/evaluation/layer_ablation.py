@@ -15,7 +15,7 @@ from headsurgeon.arguments import checked
 from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Texts, Windows
 from headsurgeon.errors import SettingsError, UnsupportedModel
-from headsurgeon.evaluation.loss import evaluate
+from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.models.forward import usual_defaults
 from headsurgeon.records import Record
@@ -94,8 +94,8 @@ def ablate_layers(
 
     def without(layers: tuple[int, ...]) -> LayerCost:
         with lower_layers.below(layers[0]), _zeroed(model, layout, layers):
-            found = score()
-        return LayerCost(layers=layers, nll=found.nll, cost=difference(found, baseline))
+            ablated = score()
+        return LayerCost(layers=layers, nll=ablated.nll, cost=difference(ablated, baseline))
 
     # in the order of their lowest layers, so that what lies below is computed once
     singles: list[LayerCost] = []

@@ -1,4 +1,4 @@
-"""Where a loss was lowest along a run, how sure that is, and from where on it is worse for good."""
+"""Where along a run a loss was lowest, how sure that is, and from which step on it stays worse."""
 
 from typing import Annotated
 
@@ -61,15 +61,15 @@ class LossCurve(Record):
     @property
     def several(self) -> DocumentLosses | None:
         """The losses of documents where there are two at least, so that there are intervals."""
-        found = self.documents
-        return found if found is not None and len(found.tokens) > 1 else None
+        documents = self.documents
+        return documents if documents is not None and len(documents.tokens) > 1 else None
 
     def against_untouched(self, place: int) -> Estimate:
         """Loss at a moment minus the untouched model's, nats per token, paired over documents."""
-        found = self.several
-        if found is None:
+        documents = self.several
+        if documents is None:
             return Estimate(float(self.loss[place]) - self.untouched, np.nan, np.nan)
-        return Estimate.of_mean(found.loss[place] - found.untouched, found.tokens)
+        return Estimate.of_mean(documents.loss[place] - documents.untouched, documents.tokens)
 
 
 class Minimum(Record):
@@ -115,15 +115,15 @@ class Onset(Record):
 def minimum_of(
     curve: LossCurve, steps: tuple[int, ...], *, draws: int = DRAWS, seed: int = 0
 ) -> Minimum:
-    """The minimum of a curve; its interval draws documents anew and looks for it in each draw."""
+    """The minimum of a curve; its interval resamples documents and looks for it in each draw."""
     place = int(np.argmin(curve.loss))
     low = high = share = float("nan")
     documents = curve.several
     if documents is not None:
         drawn = resamples(len(documents.tokens), draws, np.random.default_rng(seed))
         places = np.argmin((drawn * documents.tokens) @ documents.loss.T, axis=1)
-        found = np.asarray(steps)[places]
-        low, high = np.quantile(found, (0.025, 0.975), method="inverted_cdf").tolist()
+        minima = np.asarray(steps)[places]
+        low, high = np.quantile(minima, (0.025, 0.975), method="inverted_cdf").tolist()
         share = float((places == place).mean())
     return Minimum(
         step=steps[place],

@@ -17,7 +17,7 @@ from headsurgeon.data.rolling import RollingWindows
 from headsurgeon.errors import ModelError
 from headsurgeon.measurement.own_forward import check_own_attention, check_own_loss
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
-from headsurgeon.models.loss import continuation_nll
+from headsurgeon.models.token_loss import continuation_nll
 from headsurgeon.scores import Evaluation
 
 PACKING = "rolling, as lm-eval"
@@ -60,8 +60,8 @@ def evaluate_rolling(
             check_windows(_read(rows), layout, model)
             losses: list[list[float]] = []
             for batch in batches(rows, batch_size):
-                found = continuation_nll(model, batch.to(model.device))
-                losses += found.cpu().double().tolist()
+                token_losses = continuation_nll(model, batch.to(model.device))
+                losses += token_losses.cpu().double().tolist()
             for place, loss in zip(places, losses, strict=True):
                 counted = windows.predicted[place]
                 index = position[windows.documents[place]]

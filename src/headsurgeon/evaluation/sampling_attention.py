@@ -44,7 +44,7 @@ def sample_attention(
         corpus=windows.corpus,
         split=windows.split,
         tokens=tuple(str(tokenizer.decode([token])) for token in tokens.tolist()),
-        maps={head: packed_map(found) for head, found in maps.items()},
+        maps={head: packed_map(weights) for head, weights in maps.items()},
     )
 
 
@@ -69,10 +69,10 @@ def heads_to_sample(planned: Sequence[HeadId], layout: Layout) -> tuple[HeadId, 
 
     The others are there to be compared with.
     """
-    chosen = set(planned)
+    operated = set(planned)
     layers = sorted({head.layer for head in planned})
     beside = [
-        next((HeadId(layer, h) for h in range(layout.heads) if (layer, h) not in chosen), None)
+        next((HeadId(layer, h) for h in range(layout.heads) if (layer, h) not in operated), None)
         for layer in layers
     ]
     others = [head for head in beside if head is not None][:8]

@@ -1,4 +1,4 @@
-"""Screening: what ablating each head would cost, of all heads at once, from gradients.
+"""Screening: what ablating each head would cost, for all heads at once, from gradients.
 
 With a the output of a head before the projection and g the gradient of a window's loss there, both
 of one token, removing the head changes the loss by −Σ a·g to first order. To second order the
@@ -32,7 +32,7 @@ from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError
 from headsurgeon.evaluation.block_forwards import replaced
 from headsurgeon.models.forward import batches, evaluating, model_id
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.models.weights import quantised
 
 # gradients flow through these by intention: they are what QLoRA and LLM.int8 fine-tuning rest on
@@ -155,17 +155,17 @@ def screen_windows(
             for batch in batches(part.tokens, batch_size):
                 next_token_loss(model, batch.to(model.device)).backward()
     predicted = sum(len(part) * (part.length - 1) for part in parts)
-    found = np.full((5, layout.layers, layout.heads), np.nan)
+    figures = np.full((5, layout.layers, layout.heads), np.nan)
     for layer, each in sums.items():
-        found[:, layer] = torch.stack(each.results()).cpu().numpy()
-        found[:4, layer] /= predicted
-        found[4, layer] /= each.tokens
-    if not np.isfinite(found[:, layers]).all():
+        figures[:, layer] = torch.stack(each.results()).cpu().numpy()
+        figures[:4, layer] /= predicted
+        figures[4, layer] /= each.tokens
+    if not np.isfinite(figures[:, layers]).all():
         raise ModelError(
             f"{model_id(model)}: a gradient is not a finite number; in fp16 numbers may overflow: "
             "load the model in bf16 or fp32"
         )
-    return Screening(*found)
+    return Screening(*figures)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from headsurgeon.measurement.attention_interface import listening
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
 from headsurgeon.models.forward import evaluating, model_id
-from headsurgeon.models.loss import token_nll
+from headsurgeon.models.token_loss import token_nll
 
 # tokens of a window on which a model is compared: few, for the sake of time and of the logits
 _TOKENS = 64

@@ -44,18 +44,18 @@ class Address:
         Raises:
             ModelError: a subfolder that leads out of the repository, or none after the stroke.
         """
-        found = _ADDRESS.fullmatch(spec)
-        if found is None:
+        parts = _ADDRESS.fullmatch(spec)
+        if parts is None:
             return cls(spec)
-        reference = _REFERENCE.fullmatch(found["rest"])
+        reference = _REFERENCE.fullmatch(parts["rest"])
         if reference is not None:
             revision, subfolder = reference[1], reference[2]
         else:
-            revision, stroke, below = found["rest"].partition("/")
+            revision, stroke, below = parts["rest"].partition("/")
             subfolder = below if stroke else None
         if subfolder is not None:
             subfolder = _checked(spec, subfolder)
-        return cls(found["repository"], unquote(revision), subfolder)
+        return cls(parts["repository"], unquote(revision), subfolder)
 
     def __str__(self) -> str:
         if self.revision is None and self.subfolder is None:

@@ -43,16 +43,16 @@ def lacking_tokenizer(repository: str, revision: str | None, trusted: bool) -> l
     names = _code_of(repository, TOKENIZER_CONFIG, revision) if trusted else []
     if unknown(repository, TOKENIZER, revision):
         names.append(TOKENIZER)
-        found = [name for name in _VOCABULARIES if cached(repository, name, revision)]
-        if found == ["vocab.json"] and unknown(repository, "merges.txt", revision):
+        vocabularies = [name for name in _VOCABULARIES if cached(repository, name, revision)]
+        if vocabularies == ["vocab.json"] and unknown(repository, "merges.txt", revision):
             names.append("merges.txt")
     return names
 
 
 def cached(repository: str, name: str, revision: str | None) -> Path | None:
     """A file of a repository in the local cache; None where it is not. Nothing is fetched."""
-    found = _look(repository, name, revision)
-    return Path(found) if isinstance(found, str) and found else None
+    path = _look(repository, name, revision)
+    return Path(path) if isinstance(path, str) and path else None
 
 
 def unknown(repository: str, name: str, revision: str | None) -> bool:

@@ -56,23 +56,23 @@ def checkpoints_of(models: Sequence[str], revisions: Sequence[str] = ()) -> tupl
     if len(set(labels)) < len(labels):
         labels = list(specs)
     steps = steps_in(labels)
-    found = [
+    checkpoints = [
         Checkpoint(spec, label, place if steps is None else steps[place])
         for place, (spec, label) in enumerate(zip(specs, labels, strict=True))
     ]
-    return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
+    return tuple(sorted(checkpoints, key=lambda checkpoint: checkpoint.step))
 
 
 def steps_in(labels: Sequence[str]) -> list[int] | None:
     """The numbers in which labels differ; None where they differ otherwise, or not all of them."""
     parts = [re.split(r"([0-9]{1,15})", label) for label in labels]
     for place in range(min(map(len, parts))):
-        found = [part[place] for part in parts]
-        if len(set(found)) == 1:
+        pieces = [part[place] for part in parts]
+        if len(set(pieces)) == 1:
             continue
-        if place % 2 == 0 or len({int(number) for number in found}) < len(found):
+        if place % 2 == 0 or len({int(number) for number in pieces}) < len(pieces):
             return None
-        return [int(number) for number in found]
+        return [int(number) for number in pieces]
     return None
 
 
@@ -82,9 +82,9 @@ def _saved(models: Sequence[str]) -> list[str]:
     if len(models) > 1 or not folder.is_dir():
         return list(models)
     numbers = sorted(
-        int(found[1])
+        int(step[1])
         for path in folder.iterdir()
-        if (found := STEP.fullmatch(path.name)) and (path / CONFIG).is_file()
+        if (step := STEP.fullmatch(path.name)) and (path / CONFIG).is_file()
     )
     if not numbers:
         raise ModelError(f"{models[0]}: expected folders checkpoint-N with a {CONFIG} in it")

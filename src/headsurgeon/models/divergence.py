@@ -1,6 +1,6 @@
 """How far one model's predictions are from another's, in blocks of the vocabulary.
 
-Both have one head, so their last hidden states are all that differs. The vocabulary is gone through
+Both have one head, so their last hidden states are all that differs. The vocabulary is read
 twice: once for the sums, once for the gradient, which is then the head's rows weighted by the
 *difference* of the two distributions. Each distribution by itself would be rounded, in 16 bit, by
 more than they differ.
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.errors import StateError
-from headsurgeon.models.loss import BLOCK_BYTES, LanguageModelHead, language_model_head
+from headsurgeon.models.token_loss import BLOCK_BYTES, LanguageModelHead, language_model_head
 
 
 def divergence(

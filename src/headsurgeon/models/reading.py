@@ -174,7 +174,7 @@ def _check_config(spec: str, content: Mapping[str, Any]) -> None:
         raise ModelError(f"{where}: expected text as model_type, found {type(kind).__name__}")
     rotary = content.get("rope_parameters")
     named = [content, rotary if isinstance(rotary, dict) else {}]
-    thetas = [found["rope_theta"] for found in named if found.get("rope_theta") is not None]
+    thetas = [holder["rope_theta"] for holder in named if holder.get("rope_theta") is not None]
     if len(thetas) == 2 and thetas[0] != thetas[1]:
         raise ModelError(
             f"{where}: rope_theta is {str(thetas[0])[:40]}, and {str(thetas[1])[:40]} in "

@@ -86,10 +86,10 @@ def _is_rotary(table: Tensor, model: PreTrainedModel) -> bool:
     precision = torch.finfo(table.dtype)
     relative = max(2 * precision.eps, _FP32_APART)
     smallest = precision.smallest_normal * precision.eps
-    found = table.to(torch.float64)
+    values = table.to(torch.float64)
     return any(
-        own.shape == found.shape
-        and torch.allclose(own.to(torch.float64), found, rtol=relative, atol=smallest)
+        own.shape == values.shape
+        and torch.allclose(own.to(torch.float64), values, rtol=relative, atol=smallest)
         for own in _rotary_tables(model)
     )
 

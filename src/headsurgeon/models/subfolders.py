@@ -49,12 +49,12 @@ def commit_of(folder: Path, address: Address) -> str:
 
 def checkpoints_below(folder: Path) -> list[str]:
     """Folders below one, at most two deep, that hold a checkpoint; relative and sorted."""
-    found = {
+    folders = {
         path.parent.relative_to(folder).as_posix()
         for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}")
         for path in folder.glob(pattern)
     }
-    return sorted(found)
+    return sorted(folders)
 
 
 def said(names: Iterable[str]) -> str:

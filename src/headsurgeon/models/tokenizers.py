@@ -51,12 +51,12 @@ def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenize
             loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 str(place or source), **options
             )
-        found = _has_vocabulary(loaded)
+        has_vocabulary = _has_vocabulary(loaded)
     except ModelError:
         if place is not None or not local:
             raise
-        found = False
-    if not found and (names := lacking()):
+        has_vocabulary = False
+    if not has_vocabulary and (names := lacking()):
         raise not_cached(spec, names)
     if not local and unknown(source, TOKENIZER_CONFIG, revision):
         warnings.warn(
@@ -65,10 +65,10 @@ def open_tokenizer(spec: str, source: str, **options: Any) -> PreTrainedTokenize
             category=HeadsurgeonWarning,
             stacklevel=4,
         )
-    if not found:
+    if not has_vocabulary:
         raise ModelError(
             f"{spec}: found no tokenizer beside the weights; save one there, or name a model to "
-            "take it of: tokenizer= in Python, --tokenizer on the command line"
+            "take it from: tokenizer= in Python, --tokenizer on the command line"
         )
     return loaded
 

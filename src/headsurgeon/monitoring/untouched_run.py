@@ -1,4 +1,4 @@
-"""Measuring in the midst of a training run so that the run goes on as if nothing had happened.
+"""Measuring in the middle of a training run so that it continues as if nothing had happened.
 
 Gradients, training flags, hooks and the model's settings are `measure`'s own care. Here is what a
 process has besides: generators of random numbers, and the casts that autocast remembers.

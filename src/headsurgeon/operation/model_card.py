@@ -174,8 +174,8 @@ def _by_layer(heads: Iterable[HeadId]) -> Iterator[tuple[int, str]]:
     layers: dict[int, list[int]] = {}
     for head in heads:
         layers.setdefault(head.layer, []).append(head.head)
-    for layer, found in sorted(layers.items()):
-        yield layer, ", ".join(map(str, sorted(found)))
+    for layer, numbers in sorted(layers.items()):
+        yield layer, ", ".join(map(str, sorted(numbers)))
 
 
 def _training(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -213,14 +213,16 @@ def _figures(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 def _evaluation(evaluation: Mapping[str, Any]) -> str:
     rows, lines = [_LOSSES], []
-    for name, found in evaluation["evaluations"].items():
-        nll = found["nll"]
+    for name, evaluated in evaluation["evaluations"].items():
+        nll = evaluated["nll"]
         where = (
-            f"{printable(found['corpus'])}, split {found['split']}, {found['tokens']} predicted "
-            f"tokens of {found['documents']} documents, window {found['length']}"
+            f"{printable(evaluated['corpus'])}, split {evaluated['split']}, {evaluated['tokens']} "
+            f"predicted tokens of {evaluated['documents']} documents, window {evaluated['length']}"
         )
         interval = _interval(nll)
-        perplexity = f"{found['perplexity']:.3f}" if found["perplexity"] is not None else "–"
+        perplexity = (
+            f"{evaluated['perplexity']:.3f}" if evaluated["perplexity"] is not None else "–"
+        )
         rows.append(
             f"| {base_name(name)} | {nll['value']:.4f} | {interval} | {perplexity} | {where} |"
         )

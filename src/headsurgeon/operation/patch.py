@@ -1,6 +1,6 @@
 """Patch files: safetensors with the slices alone, and which base they belong to.
 
-What a file says is checked before anything is made of it.
+What a file says is checked before any of it is used.
 """
 
 from collections.abc import Callable, Mapping

@@ -66,8 +66,8 @@ def published(
     on: str | None = None,
 ) -> tuple[PublishedNumber, ...]:
     """What is published of a model, after a stage, of a quantity, on a text; None is any."""
-    wanted = {"model": model, "stage": stage, "quantity": quantity, "measured_on": on}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    fields = {"model": model, "stage": stage, "quantity": quantity, "measured_on": on}
+    given = {name: value for name, value in fields.items() if value is not None}
     return tuple(
         number
         for number in _all()

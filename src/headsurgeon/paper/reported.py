@@ -47,15 +47,15 @@ def reported_diagnosis(model: str) -> ReportedDiagnosis | None:
 
 
 def _counts(model: str, stage: str) -> dict[str, int] | None:
-    found = {verdict: published(model, stage, verdict) for verdict in VERDICTS}
-    if not all(found.values()):
+    numbers_of = {verdict: published(model, stage, verdict) for verdict in VERDICTS}
+    if not all(numbers_of.values()):
         return None
-    return {verdict: int(numbers[0].number) for verdict, numbers in found.items()}
+    return {verdict: int(numbers[0].number) for verdict, numbers in numbers_of.items()}
 
 
 def _dormancy(model: str) -> float | None:
-    found = published(model, "stock", "dormant MLP share")
-    return found[0].number if found else None
+    shares = published(model, "stock", "dormant MLP share")
+    return shares[0].number if shares else None
 
 
 def _remarks(model: str) -> tuple[str, ...]:

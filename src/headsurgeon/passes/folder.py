@@ -1,4 +1,4 @@
-"""The folder of a sequence: `passes.json` says what it is; only the same may go on in it."""
+"""The folder of a sequence: `passes.json` says what it is; only the same may resume in it."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def folder_of(number: int) -> str:
 
 
 def open_sequence(folder: Path, model: str, identity: Mapping[str, Any], passes: int) -> Passes:
-    """Begins a sequence in an empty folder, or goes on with the same one; call it `locked`.
+    """Begins a sequence in an empty folder, or resumes the same one; call it `locked`.
 
     More passes than were asked for before are the same sequence.
 

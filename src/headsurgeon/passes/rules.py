@@ -1,4 +1,4 @@
-"""What each pass operates on: a plan, or a rule that chooses anew from what the last pass left."""
+"""What each pass operates on: a plan, or a rule that chooses again from what the last pass left."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ _TOLD = ("layers", "band", "max_cost", "ablation_mode", "init", "output_start", 
 
 
 def rules_of(rules: Sequence[RuleOfPass], passes: int) -> list[Plan | dict[str, Any]]:
-    """What each of so many passes does; the last of `rules` goes on for those that are left.
+    """What each of that many passes does; the last of `rules` serves all remaining ones.
 
-    A plan is carried out once, as it is; what goes on of it is its rule.
+    A plan is carried out once, as it is; later passes use its rule.
 
     Raises:
         SettingsError: no rule, more than passes, an unknown one, or one that would operate on the
@@ -25,8 +25,8 @@ def rules_of(rules: Sequence[RuleOfPass], passes: int) -> list[Plan | dict[str, 
     """
     if not 1 <= len(rules) <= passes:
         raise SettingsError(
-            f"expected a rule or a plan for each of {passes} passes, or fewer of which the last "
-            f"goes on; got {len(rules)}"
+            f"expected a rule or a plan for each of {passes} passes, or fewer, of which the last "
+            f"serves the rest; got {len(rules)}"
         )
     given = [rule if isinstance(rule, Plan) else _named(rule) for rule in rules]
     more = passes - len(given)

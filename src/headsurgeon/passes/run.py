@@ -55,14 +55,14 @@ def run_passes(
         settings: of the training of each pass.
         passes: the most there may be.
         rules: what each operates on: a `Plan`, carried out once as it is; the name of a rule, or
-            the arguments of `plan`, which choose from what the last pass left. The last goes on for
-            the passes that are left, a plan by its own rule.
+            the arguments of `plan`, which choose from what the last pass left. The last serves
+            all remaining passes; of a plan, its own rule does.
         diagnosed: what the heads are diagnosed on; by default the dev windows.
         tested: held-out text, on which each pass's recovery and loss are measured; without it
-            nothing is said of either.
+            neither is reported.
         thresholds: what counts as sick.
-        least_gain: how much the loss on dev text must have fallen in a pass for a rule to go on
-            with another, nats per token; None: whatever became of it. A given plan is carried out
+        least_gain: how much the loss on dev text must have fallen in a pass for a rule to make
+            another, nats per token; None: whatever became of it. A given plan is carried out
             anyway.
         probes, anchor: as for `train`.
         observer: who is told.
@@ -73,7 +73,7 @@ def run_passes(
     Raises:
         SettingsError, OutputError: bad input, or the folder holds something else.
         PlanError: a plan that is for another model.
-        Interrupted: stopped by the user; the same call goes on.
+        Interrupted: stopped by the user; the same call resumes.
         UnsupportedModel, ModelError, StateError, WriteError: as `operate` and `train`.
     """
     asked = rules_of(rules, passes)

@@ -30,7 +30,7 @@ class Costs(Protocol):
         ...
 
     def estimates(self, heads: Sequence[HeadId]) -> Mapping[HeadId, float]:
-        """About what ablating each of the heads alone costs, nats per token."""
+        """Roughly what ablating each of the heads alone costs, nats per token."""
         ...
 
 

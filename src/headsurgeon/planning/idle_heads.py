@@ -57,9 +57,9 @@ def find_idle(candidates: Sequence[HeadId], costs: Costs, limit: float) -> IdleH
     for head in order[taken + 1 :][:_TRIED_BEHIND]:
         if cost is not None and singles[head] > limit - upper(cost):
             break
-        found = costs.interval([*heads, head])
-        if upper(found) <= limit:
-            heads, cost = [*heads, head], found
+        joint = costs.interval([*heads, head])
+        if upper(joint) <= limit:
+            heads, cost = [*heads, head], joint
     return IdleHeads(tuple(heads), cost, singles, True)
 
 
@@ -107,11 +107,11 @@ class _Row:
 
     def fits(self, count: int) -> bool:
         """Whether the first `count` can be ablated together."""
-        found = self._costs.interval(self._order[:count])
-        self.measured[count] = found
-        share = upper(found) / max(float(self._expected[count - 1]), 1e-9)
+        joint = self._costs.interval(self._order[:count])
+        self.measured[count] = joint
+        share = upper(joint) / max(float(self._expected[count - 1]), 1e-9)
         self._share = share if share > 0.0 else self._share
-        return upper(found) <= self._limit
+        return upper(joint) <= self._limit
 
     def guess(self) -> int:
         """How many fit, if the cost grows with what is expected."""
@@ -131,10 +131,10 @@ def _one_by_one(candidates: Sequence[HeadId], costs: Costs, limit: float) -> Idl
     for head in _cheapest_first(singles):
         if singles[head] > limit - (0.0 if cost is None else upper(cost)):
             break
-        found = costs.interval([*heads, head])
-        if upper(found) <= limit:
+        joint = costs.interval([*heads, head])
+        if upper(joint) <= limit:
             heads.append(head)
-            cost = found
+            cost = joint
     return IdleHeads(tuple(heads), cost, singles, False)
 
 

@@ -138,29 +138,29 @@ def idle(diagnosis: Diagnosis, options: RuleOptions) -> SelectedHeads:
     sick_heads = [h for h in diagnosis.sick if options.heads is None or h in options.heads]
     limited = _within(sick_heads, options.layers)
     candidates = _some(limited, "no sick head among those heads and layers")
-    found = find_idle(candidates, options.cost, options.max_cost)
-    if found.cost is None:
-        cheapest = min(candidates, key=lambda head: found.singles[head])
+    idle_heads = find_idle(candidates, options.cost, options.max_cost)
+    if idle_heads.cost is None:
+        cheapest = min(candidates, key=lambda head: idle_heads.singles[head])
         raise NothingToOperate(
             f"no sick head can be ablated for {options.max_cost:g} nats or less; the cheapest, "
-            f"{cheapest}, costs {'about ' if found.estimated else ''}"
-            f"{found.singles[cheapest]:.4f}: raise --max-cost or choose another rule"
+            f"{cheapest}, costs {'about ' if idle_heads.estimated else ''}"
+            f"{idle_heads.singles[cheapest]:.4f}: raise --max-cost or choose another rule"
         )
-    left = [head for head in candidates if head not in found.heads]
+    left = [head for head in candidates if head not in idle_heads.heads]
     names = ", ".join(map(str, left))
     notes = (
-        f"{len(found.heads)} of {len(candidates)} sick heads are idle: ablating them together "
-        f"({options.ablation_mode}) costs {_in_words(found.cost, options.max_cost)}; "
-        "evaluate --plan on other text tells what they cost there",
-        *([f"left out, there being no room for what they do: {names}"] if left else []),
+        f"{len(idle_heads.heads)} of {len(candidates)} sick heads are idle: ablating them together "
+        f"({options.ablation_mode}) costs {_in_words(idle_heads.cost, options.max_cost)}; "
+        "evaluate --plan on other text says what they cost there",
+        *([f"left out, because they would exceed the limit: {names}"] if left else []),
     )
     return SelectedHeads(
-        tuple(sorted(found.heads)),
+        tuple(sorted(idle_heads.heads)),
         (),
         notes,
-        {head: found.singles[head] for head in found.heads},
-        found.cost.value,
-        found.estimated,
+        {head: idle_heads.singles[head] for head in idle_heads.heads},
+        idle_heads.cost.value,
+        idle_heads.estimated,
     )
 
 

@@ -67,7 +67,7 @@ def of_comparison(folder: Path) -> Page:
     content = read_json(folder / "comparison.json", "comparison")
     places = sorted(path.parent for path in folder.glob("*/diagnosis.json"))
     if not places:
-        raise InputError(f"{folder}: the comparison has not come to its end; run it again")
+        raise InputError(f"{folder}: the comparison has not finished; run it again")
     diagnoses = [Diagnosis.load(place / "diagnosis.json") for place in places]
     by_name = {each.stats.provenance.model: each for each in diagnoses}
     first = diagnoses[0].stats.provenance

@@ -1,4 +1,4 @@
-"""The paper's seven figures, drawn of anybody's results, as far as these allow."""
+"""The paper's seven figures, drawn from any results, as far as these allow."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping

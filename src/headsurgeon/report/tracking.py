@@ -1,7 +1,7 @@
 """What a run logs, sent on to whoever draws it: TensorBoard, or another through the same sink.
 
 The log of the run stays the one record. It is read as it grows, so that whatever trains knows
-nothing of sinks, and a run that is resumed or has ended is sent like one that goes on.
+nothing of sinks, and a run that is resumed or has ended is sent like one that is still running.
 """
 
 import json
@@ -43,7 +43,7 @@ class TensorBoard:
     """Event files for TensorBoard, through tensorboardX, which needs neither it nor torch."""
 
     def __init__(self, folder: Path) -> None:
-        """Begins anew: event files of an earlier session in `folder` are removed.
+        """Starts over: event files of an earlier session in `folder` are removed.
 
         Raises:
             MissingPackage: the package is not installed; says how to install it.

@@ -20,7 +20,7 @@ from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.measuring import OBSERVE
 from headsurgeon.measurement.one_head_map import head_probabilities
 from headsurgeon.models.forward import batches, check_windows, evaluating, usual_defaults
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -113,8 +113,8 @@ class Calibration:
         """
         captures: list[LayerCapture] = []
 
-        def keep(found: int, capture: LayerCapture) -> None:
-            if found == layer:
+        def keep(of_layer: int, capture: LayerCapture) -> None:
+            if of_layer == layer:
                 captures.append(capture)
 
         inputs: list[Tensor] = []

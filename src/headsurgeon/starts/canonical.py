@@ -42,10 +42,10 @@ def canonical(heads: Sequence[HeadTensors], context: StartContext) -> None:
     xavier_uniform_head(heads, context)
     layout, tokens = context.layout, context.seen.tokens
     inputs = context.seen.layer_input(context.layer)[:, 1:]
-    asked, found = tokens[:, 1:], tokens[:, :-1]
+    asked, attended = tokens[:, 1:], tokens[:, :-1]
     mean = inputs.mean(dim=(0, 1))
     centred = inputs - mean
-    query, key = _directions(centred, asked, found, min(COMPARED, layout.head_dim))
+    query, key = _directions(centred, asked, attended, min(COMPARED, layout.head_dim))
     scores = (centred @ query.T) @ (centred @ key.T).transpose(1, 2)
     size = sqrt(_MATCH / (gap(scores, repetitions(tokens)) * layout.scale))
     for head in heads:
@@ -57,13 +57,13 @@ def canonical(heads: Sequence[HeadTensors], context: StartContext) -> None:
 def _directions(
     centred: Float[Tensor, "window row hidden"],
     asked: Int[Tensor, "window row"],
-    found: Int[Tensor, "window row"],
+    attended: Int[Tensor, "window row"],
     width: int,
 ) -> tuple[Float[Tensor, "width hidden"], Float[Tensor, "width hidden"]]:
     """W_Q and W_K of centred input, before they are scaled."""
     flat = centred.flatten(0, 1)
     whitening = inverse_root(flat.T @ flat / len(flat))
-    tokens, index = torch.stack([asked.flatten(), found.flatten()]).unique(return_inverse=True)
+    tokens, index = torch.stack([asked.flatten(), attended.flatten()]).unique(return_inverse=True)
     asking, finding = (_weighted_sums(flat, of, len(tokens)) for of in index)
     left, strength, right = torch.linalg.svd(whitening @ asking.T @ finding @ whitening)
     root = strength[:width].sqrt()

@@ -45,21 +45,21 @@ class Scored(Record):
         return self
 
     @classmethod
-    def of(cls, whole: Evaluation, ablated: dict[str, Evaluation]) -> "Scored":
+    def of(cls, evaluation: Evaluation, ablated: dict[str, Evaluation]) -> "Scored":
         """An evaluation, and those of the same windows with heads ablated."""
         return cls(
-            corpus=whole.corpus,
-            split=whole.split,
-            length=whole.length,
-            stride=whole.stride,
-            corpus_hash=whole.corpus_hash,
-            count=whole.count,
-            first_token=whole.first_token,
-            windows_seed=whole.seed,
-            attention=whole.attention,
-            documents=whole.documents,
-            tokens=tuple(whole.document_tokens.tolist()),
-            nll=tuple(whole.document_nll.tolist()),
+            corpus=evaluation.corpus,
+            split=evaluation.split,
+            length=evaluation.length,
+            stride=evaluation.stride,
+            corpus_hash=evaluation.corpus_hash,
+            count=evaluation.count,
+            first_token=evaluation.first_token,
+            windows_seed=evaluation.seed,
+            attention=evaluation.attention,
+            documents=evaluation.documents,
+            tokens=tuple(evaluation.document_tokens.tolist()),
+            nll=tuple(evaluation.document_nll.tolist()),
             ablated={mode: tuple(e.document_nll.tolist()) for mode, e in ablated.items()},
         )
 

@@ -104,7 +104,7 @@ def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device
         except BrokenProcessPool as error:
             raise OperationError(
                 "a process that computed cells was killed, perhaps for want of memory (then choose "
-                "fewer --jobs); what is done is kept, and the same command goes on from there"
+                "fewer --jobs); what is done is kept, and the same command resumes from there"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -112,7 +112,7 @@ def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent is killed: its cell is no longer anybody's."""
+    """Ends this process when its parent is killed: nobody waits for its cell any more."""
     parent = parent_process()
     assert parent is not None, "called in a worker"
 

@@ -75,19 +75,19 @@ class StudyFields(Spec):
         Raises:
             SettingsError: settings out of range, all of them listed; or the start reads it all.
         """
-        whole = self.whole_settings(arm, seed, learning_rate)
+        full_budget = self.whole_settings(arm, seed, learning_rate)
         calibration = arm.calibration * self.windows.length
-        beside = whole.anchor_batch * whole.length if whole.anchor else 0
-        if whole.max_tokens is None or not (calibration or beside):
-            return whole
-        if calibration >= whole.max_tokens:
+        beside = full_budget.anchor_batch * full_budget.length if full_budget.anchor else 0
+        if full_budget.max_tokens is None or not (calibration or beside):
+            return full_budget
+        if calibration >= full_budget.max_tokens:
             raise SettingsError(
-                f"max_tokens: the start reads {calibration} tokens, and {whole.max_tokens} are all "
-                "there are: give it fewer windows (calibration), or the study more tokens"
+                f"max_tokens: the start reads {calibration} tokens, and {full_budget.max_tokens} "
+                "are all there are: give it fewer windows (calibration), or the study more tokens"
             )
-        per_step = whole.tokens_per_step
-        steps = max(1, (whole.max_tokens - calibration) // (per_step + beside))
-        return whole.model_copy(update={"max_tokens": steps * per_step})
+        per_step = full_budget.tokens_per_step
+        steps = max(1, (full_budget.max_tokens - calibration) // (per_step + beside))
+        return full_budget.model_copy(update={"max_tokens": steps * per_step})
 
     def whole_settings(
         self, arm: Arm, seed: int = 0, learning_rate: float | None = None

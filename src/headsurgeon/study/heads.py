@@ -34,7 +34,7 @@ def heads_of(arm: Arm, plan: Plan, diagnoses: Sequence[Diagnosis], seed: int) ->
         return _with_column(arm, plan, diagnosis)
     planned = set(plan.operated)
     rng = np.random.default_rng(seed)
-    found: list[HeadId] = []
+    heads: list[HeadId] = []
     for layer, count in sorted(Counter(head.layer for head in plan.operated).items()):
         healthy = diagnosis.verdicts[layer] == "healthy"
         if arm.heads == "random":
@@ -49,8 +49,8 @@ def heads_of(arm: Arm, plan: Plan, diagnoses: Sequence[Diagnosis], seed: int) ->
                     "healthy ones to take in their place; operate on fewer, or leave this arm out"
                 )
             taken = np.array(nearest(diagnosis.stats.slopes[layer], targets, np.array(pool)))
-        found += [HeadId(layer, int(head)) for head in taken]
-    return tuple(sorted(found))
+        heads += [HeadId(layer, int(head)) for head in taken]
+    return tuple(sorted(heads))
 
 
 def sick_on_all(diagnoses: Sequence[Diagnosis]) -> tuple[HeadId, ...]:

@@ -31,5 +31,5 @@ def keep_attention(
     windows = texts[cell.text or study.train_on[0]]
     if not isinstance(windows, Windows) or not heads:
         return
-    chosen = heads_to_sample(heads, layout_of(model))
-    sample_attention(model, tokenizer, windows, chosen).save(folder_of(folder, cell) / SAMPLES)
+    sampled = heads_to_sample(heads, layout_of(model))
+    sample_attention(model, tokenizer, windows, sampled).save(folder_of(folder, cell) / SAMPLES)

@@ -59,10 +59,10 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
         reloaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             output, dtype=model.dtype, device_map=model.device
         )
-        found = evaluate(reloaded, scored_windows(study, tokenizer)[cell.text]).nll
-    if not abs(found - nll) <= TOLERANCE:
+        reloaded_nll = evaluate(reloaded, scored_windows(study, tokenizer)[cell.text]).nll
+    if not abs(reloaded_nll - nll) <= TOLERANCE:
         raise OperationError(
-            f"{output} loads with a loss of {found:.6f} where the merged model had {nll:.6f}; "
-            "the checkpoint is not what was evaluated"
+            f"{output} loads with a loss of {reloaded_nll:.6f} where the merged model had {nll:.6f}"
+            "; the checkpoint is not what was evaluated"
         )
-    return MergedModel(output, nll, found)
+    return MergedModel(output, nll, reloaded_nll)

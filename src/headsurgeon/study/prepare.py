@@ -89,18 +89,18 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         measured, others = for_costs(dev, study.windows.price)
         costs.append(ablation_cost(model, measured, estimated_on=others, mode=mode))
     tell(f"ablating sick heads ({mode}) on {study.windows.price} windows per text")
-    chosen = choose(study, diagnoses, HighestCost(costs), model)
-    chosen.save(folder / PLAN)
+    plan = choose(study, diagnoses, HighestCost(costs), model)
+    plan.save(folder / PLAN)
     texts = scored_windows(study, tokenizer)
     tell(f"scoring the untouched model on {len(next(iter(texts.values())))} windows per text")
     scores = score(
         model,
         texts,
-        chosen.operated,
+        plan.operated,
         statistics=study.windows.statistics,
         modes=("zero", "mean"),
     )
-    keep_attention(model, tokenizer, study, texts, Cell(UNTOUCHED), chosen.operated, folder)
+    keep_attention(model, tokenizer, study, texts, Cell(UNTOUCHED), plan.operated, folder)
     for name, condition in scores.conditions.items():
         diagnose(condition.stats, limits).save(stock_file(folder, name))
     twin = None
@@ -126,7 +126,7 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         seconds=round(time.monotonic() - started, 1),
         scored=scores.scored,
         heads=scores.heads,
-        operated=tuple(map(str, chosen.operated)),
+        operated=tuple(map(str, plan.operated)),
     ).save(cell_file(folder, Cell(UNTOUCHED)))
     # last: it is there = all of the above is
     prepared.save(folder / PREPARED)

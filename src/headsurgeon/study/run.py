@@ -151,6 +151,6 @@ def _done(study: Study, prepared: Prepared, folder: Path, task: Task) -> bool:
     path = cell_file(folder, task.cell)
     if not path.exists():
         return False
-    found = CellResult.load(path)
+    result = CellResult.load(path)
     # one of other settings is refused by `run_cell`, in words; one that failed is tried again
-    return found.status == "done" and found.key == key_of(study, prepared, task.cell)
+    return result.status == "done" and result.key == key_of(study, prepared, task.cell)

@@ -53,12 +53,12 @@ def score(
     scored: dict[str, Scored] = {}
     conditions: dict[str, StatsAndAblation] = {}
     for name, windows in texts.items():
-        whole = evaluate(model, windows)
+        baseline = evaluate(model, windows)
         ablations = {
-            mode: ablate(model, heads, windows, mode=mode, singles=False, baseline=whole)
+            mode: ablate(model, heads, windows, mode=mode, singles=False, baseline=baseline)
             for mode in modes
         }
-        scored[name] = Scored.of(whole, {mode: each.ablated for mode, each in ablations.items()})
+        scored[name] = Scored.of(baseline, {mode: each.ablated for mode, each in ablations.items()})
         stats = measure(model, first_of(windows, statistics))
         conditions[name] = StatsAndAblation(stats, ablations["zero"])
     return Scores(scored, conditions)

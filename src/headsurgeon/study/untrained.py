@@ -106,7 +106,7 @@ def untrained_heads(
     patient.revert()
     seeds = range(FIRST_SEED, FIRST_SEED + study.null_seeds)
     statistics = study.windows.statistics
-    found = UntrainedHeads(
+    untrained = UntrainedHeads(
         key=key,
         init=plan.init,
         output_start=plan.output_start,
@@ -118,8 +118,8 @@ def untrained_heads(
             for name, part in texts.items()
         },
     )
-    found.save(path)
-    return found.texts
+    untrained.save(path)
+    return untrained.texts
 
 
 def run_untrained(folder: Path, cell: Cell, device: str) -> None:
@@ -138,13 +138,13 @@ def first_of_each(
 
     None of those whose untrained heads have been measured.
     """
-    found: dict[Path, Cell] = {}
+    first_cells: dict[Path, Cell] = {}
     for cell in cells:
         arm = study.arm(cell.arm)
         if (arm.method, arm.model, arm.heads) == ("slices", "subject", "plan"):
             key = _key(study, prepared, _plan(study, folder, cell))
-            found.setdefault(untrained_file(folder, key), cell)
-    return [cell for path, cell in found.items() if not path.exists()]
+            first_cells.setdefault(untrained_file(folder, key), cell)
+    return [cell for path, cell in first_cells.items() if not path.exists()]
 
 
 def _plan(study: Study, folder: Path, cell: Cell) -> Plan:

@@ -42,9 +42,9 @@ def preset_text(name: str, variant: str | None = None) -> str:
         raise StudyError(f"preset {name}: no variant {variant!r}; {there}")
     if not known:
         return read_text(PRESETS[name])
-    chosen = variant or DEFAULT
-    content = _resolved(name, chosen)
-    content["name"] = f"{name}.{chosen}"
+    variant = variant or DEFAULT
+    content = _resolved(name, variant)
+    content["name"] = f"{name}.{variant}"
     plan = content.get("plan", {})
     if isinstance(named := plan.pop("paper_heads", None), str):
         listed = head_list(named)

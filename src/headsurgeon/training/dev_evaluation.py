@@ -21,7 +21,7 @@ from headsurgeon.evaluation.head_drift import drift
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.measurement import measure
 from headsurgeon.models.forward import batches, evaluating, usual_defaults
-from headsurgeon.models.loss import token_nll
+from headsurgeon.models.token_loss import token_nll
 from headsurgeon.operation.learner import Learner
 from headsurgeon.training.contexts import computing
 from headsurgeon.training.head_log import ZoneDrift, head_table, zone_drift

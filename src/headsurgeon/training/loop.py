@@ -20,7 +20,7 @@ from headsurgeon.training.contexts import (
     training_mode,
 )
 from headsurgeon.training.dev_evaluation import DevEvaluation, check_probes
-from headsurgeon.training.losses import terms_of
+from headsurgeon.training.loss_terms import terms_of
 from headsurgeon.training.optimiser import check_optimiser
 from headsurgeon.training.processes import Processes
 from headsurgeon.training.run_file import RUN_NAME

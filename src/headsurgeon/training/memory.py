@@ -20,7 +20,7 @@ from headsurgeon.training.contexts import (
 )
 from headsurgeon.training.dev_evaluation import evaluate_dev
 from headsurgeon.training.live_memory import LiveMemory, live_memory, without_memory
-from headsurgeon.training.losses import Term, backward, terms_of
+from headsurgeon.training.loss_terms import Term, backward, terms_of
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.settings import TrainSettings
 

@@ -1,4 +1,4 @@
-"""What the folder of a run says of it afterwards, without a model: heads and losses over time."""
+"""What a run's folder records, read afterwards without a model: heads and losses over time."""
 
 import hashlib
 import json

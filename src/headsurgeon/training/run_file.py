@@ -1,4 +1,4 @@
-"""`run.json`: what a run is, and what it came to; it is read without a model, and without torch."""
+"""`run.json`: what a run is, and its result; it is read without a model, and without torch."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class RunFile(BaseModel):
         identity: all that decides what comes out of the run.
         environment: versions and device of every session that worked on it.
         plan: YAML of the plan.
-        result: what it came to; None while it has not come to its end.
+        result: what came out; None until it has finished.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -49,7 +49,7 @@ def read_run_file(folder: Path) -> RunFile:
 
 
 def altered(path: Path, error: ValidationError, within: str = "") -> OutputError:
-    """What is said of a `run.json` that holds what no run writes, in the entry `within`."""
+    """The error for a `run.json` that holds what no run writes, in the entry `within`."""
     fault = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(filter(None, (within, *map(str, fault["loc"]))))
     return OutputError(

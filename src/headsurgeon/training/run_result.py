@@ -1,4 +1,4 @@
-"""What a training run came to; the folder of a run has it in `run.json`."""
+"""The result of a training run; `run.json` in the run's folder holds it."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -63,7 +63,7 @@ class Run(ShownInNotebooks, Result):
         """The run in a folder, as it ended, or the file that `save` wrote.
 
         Raises:
-            InputError: as `Result.load`; no run lies there, or it has not come to its end.
+            InputError: as `Result.load`; no run lies there, or it has not finished.
             OutputError: its `run.json` was altered.
         """
         folder = Path(path)
@@ -75,7 +75,7 @@ def _of_folder(folder: Path) -> Run:
     ended = content.result
     if ended is None:
         raise InputError(
-            f"{folder}: the run has not come to its end; the command that began it resumes it"
+            f"{folder}: the run has not finished; the command that started it resumes it"
         )
     # early runs always kept their best step, and did not name what they wrote
     early: dict[str, Any] = {

@@ -24,7 +24,7 @@ from headsurgeon.training.contexts import Stop
 from headsurgeon.training.cost import COST, Cost, peak_of_process
 from headsurgeon.training.dev_evaluation import DevEvaluation
 from headsurgeon.training.log import cut_back, dev_loss_at, keep, start_entry
-from headsurgeon.training.losses import Term, backward
+from headsurgeon.training.loss_terms import Term, backward
 from headsurgeon.training.optimiser import Optimiser
 from headsurgeon.training.processes import Processes
 from headsurgeon.training.run_file import LOG_NAME

@@ -1,7 +1,7 @@
 """Cross-entropy of next tokens without ever holding the logits of the whole vocabulary.
 
 The head of BLOOM has 250,880 rows: fp32 logits of 512 tokens take 514 MB. Here the vocabulary is
-gone through once in blocks, as fused attention goes through keys: with a running maximum and sum
+read once in blocks, as fused attention reads keys: with a running maximum and sum
 per token, and with the gradient of the hidden state, which is a mean of the head's rows weighted by
 the probabilities and is rescaled whenever a larger logit turns up. Blocks of the vocabulary rather
 than of the tokens, so that every product has many rows and the head is read once. The head itself

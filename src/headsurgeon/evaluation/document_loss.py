@@ -15,7 +15,7 @@ from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import ModelError
 from headsurgeon.measurement.own_forward import check_own_attention, check_own_loss
 from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
-from headsurgeon.models.loss import token_nll
+from headsurgeon.models.token_loss import token_nll
 from headsurgeon.scores import Evaluation
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headsurgeon.data import Windows
 from headsurgeon.errors import SettingsError
-from headsurgeon.models.loss import next_token_loss
+from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.operation.learner import Learner
 from headsurgeon.training.anchor import Anchor
 from headsurgeon.training.balance import Balance
