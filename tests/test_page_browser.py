@@ -133,6 +133,12 @@ def test_a_link_opens_the_page_where_it_was(browser: Browser, shown: Path) -> No
     change = f"{entropy[5, 19] - entropy[0, 19]:.2f}".replace("-", "−")
     assert label(browser, 19).endswith(change)
     assert browser.run("return document.querySelector('[name=view]:checked').value") == "difference"
+    # reinitialised and not trained yet
+    browser.run(
+        "const step = document.getElementById('step'); step.value = 1;"
+        "step.dispatchEvent(new Event('input'))"
+    )
+    assert browser.driver.current_url.endswith("#head=L2H3&step=0&stat=entropy&view=difference")
 
 
 def test_another_statistic_another_model_and_another_order(opened: Browser, shown: Path) -> None:

@@ -24,7 +24,7 @@
   // numbers as report/quantised.py packs them
   const base = page.alphabet.length;
   const at = Object.fromEntries([...page.alphabet].map((character, place) => [character, place]));
-  const unpack = ({ text, low, step }, moments) => {
+  const unpack = ({ text, low, step, moves }, moments) => {
     const values = [], value = (whole) => Math.round(1e9 * (low + step * whole)) / 1e9;
     let last = 0;
     for (let i = 0; i < text.length; ) {
@@ -34,17 +34,14 @@
       if (place !== 85) values.push(place === 84 ? NaN : value(last));
       else for (let more = at[text[i++]]; more >= 0; more--) values.push(values.at(-1));
     }
-    return (head, moment) => values[head * moments + moment];
+    return (head, moment) => values[moves ? head * moments + moment : head];
   };
 
   const opened = (place) => {
     const model = page.models[place];
     if (model.read) return model;
     model.read = {};
-    for (const [name, stat] of Object.entries(model.stats)) {
-      const read = unpack(stat, stat.moves ? model.moments.length : 1);
-      model.read[name] = stat.moves ? read : (head) => read(head, 0);
-    }
+    for (const [name, stat] of Object.entries(model.stats)) model.read[name] = unpack(stat, model.moments.length);
     if (model.moments.length > 1 && model.stats.mass.moves) {
       model.stats.drift = { label: "drift: |change of mass|", unit: "", digits: 3, scale: "range", moves: true };
       const mass = model.read.mass;
@@ -78,12 +75,9 @@
   };
   const scale = () => {
     const stat = state.model.stats[state.stat], difference = state.view === "difference" && stat.moves;
+    const read = state.model.read[state.stat], value = (head) => read(head, momentShown()) - (difference ? read(head, 0) : 0);
     const signed = stat.scale === "signed" || difference, most = difference ? stat.moved : stat.scale === "share" ? 1 : stat.most;
-    return { stat, stops: page.scales[(signed ? "diverging" : "sequential") + (isDark() ? "_dark" : "")], most, low: signed ? -most : 0 };
-  };
-  const current = (head) => {
-    const read = state.model.read[state.stat], value = read(head, momentShown());
-    return state.view === "difference" && state.model.stats[state.stat].moves ? value - read(head, 0) : value;
+    return { stat, difference, value, stops: page.scales[(signed ? "diverging" : "sequential") + (isDark() ? "_dark" : "")], most, low: signed ? -most : 0 };
   };
   const coloured = (element, value, { low, most, stops }) => {
     const [red, green, blue] = Number.isFinite(value) ? mixed(stops, (value - low) / (most - low)) : isDark() ? [52, 56, 66] : [217, 220, 227];
@@ -92,24 +86,20 @@
   };
 
   // the map
-  const columns = () => {
-    const order = [...Array(state.model.shape[1]).keys()], slope = state.model.read.slope;
-    return state.sorted && slope ? order.sort((a, b) => slope(b) - slope(a)) : order;
-  };
   const build = () => {
-    const [layers, heads] = state.model.shape, order = columns(), grid = $("grid");
+    const [layers, heads] = state.model.shape, order = [...Array(heads).keys()], grid = $("grid"), slopes = state.model.read.slope;
+    if (state.sorted && slopes) order.sort((a, b) => slopes(b) - slopes(a));
     grid.style.setProperty("--heads", heads);
     grid.className = heads <= 12 ? "few" : "";
     grid.setAttribute("aria-rowcount", layers + 1);
     grid.setAttribute("aria-colcount", heads + 1);
     const top = make("div", { role: "row", class: "row" }, make("span", { role: "columnheader", class: "corner" }, "head"));
     for (const head of order) {
-      const slope = state.model.read.slope?.(head);
+      const slope = slopes?.(head);
       top.append(make("span", { role: "columnheader", ...(slope ? { title: `slope ${shown(slope, 4)}` } : {}) }, String(head)));
     }
     const button = (head) => make("button", { role: "gridcell", type: "button", tabindex: -1, "data-head": head, class: role(head) });
-    const name = (layer) => make("span", { role: "rowheader" }, `L${layer}`);
-    const row = (layer) => make("div", { role: "row", class: "row" }, name(layer), ...order.map((column) => button(layer * heads + column)));
+    const row = (layer) => make("div", { role: "row", class: "row" }, make("span", { role: "rowheader" }, `L${layer}`), ...order.map((column) => button(layer * heads + column)));
     grid.replaceChildren(top, ...[...Array(layers).keys()].map(row));
     (cell(state.head ?? 0) || grid.querySelector("button")).tabIndex = 0;
   };
@@ -118,7 +108,7 @@
   const paint = () => {
     const colours = scale(), moment = momentShown();
     for (const button of $("grid").querySelectorAll("button")) {
-      const head = Number(button.dataset.head), value = current(head), said = verdict(head, moment);
+      const head = Number(button.dataset.head), value = colours.value(head), said = verdict(head, moment);
       coloured(button, value, colours);
       button.textContent = { sink: "S", dead: "D", "low-entropy": "E", "no attention": "·" }[said] || "";
       button.setAttribute("aria-label", `${nameOf(head)} ${said}, ${role(head)}, ${colours.stat.label} ${shown(value, colours.stat.digits)}`);
@@ -127,11 +117,10 @@
     $("legend").querySelector("i").style.backgroundImage = `linear-gradient(to right,${colours.stops.join(",")})`;
     const ends = $("legend").querySelectorAll("b"), digits = colours.most < 0.1 ? 3 : colours.stat.digits > 1 ? 2 : 0;
     [colours.low, colours.most].forEach((value, end) => { ends[end].textContent = shown(value, digits); });
-    const against = state.view === "difference" && colours.stat.moves ? ", difference from untouched" : "", unit = colours.stat.unit && ` (${colours.stat.unit})`;
+    const against = colours.difference ? ", difference from untouched" : "", unit = colours.stat.unit && ` (${colours.stat.unit})`;
     $("legend").querySelector("span").textContent = colours.stat.label + against + unit;
     const [label, , remark] = state.model.moments[moment];
-    const sick = state.model.heads.filter((head) => isSick(head, moment)).length;
-    $("moment").textContent = [label, `${sick} sick`, remark].filter(Boolean).join(" · ");
+    $("moment").textContent = [label, `${state.model.heads.filter((head) => isSick(head, moment)).length} sick`, remark].filter(Boolean).join(" · ");
     $("step").setAttribute("aria-valuetext", $("moment").textContent);
     zones();
     detail();
@@ -231,12 +220,10 @@
 
   // controls
   const link = () => {
-    const [, step] = state.model.moments[state.moment], parts = [];
-    if (state.head !== null) parts.push(`head=${nameOf(state.head)}`);
-    if (state.set) parts.push(`model=${state.set}`);
-    if (state.moment < state.model.moments.length - 1) parts.push(`step=${step ?? "untouched"}`);
-    if (state.stat !== "mass") parts.push(`stat=${state.stat}`);
-    if (state.view !== "now") parts.push(`view=${state.view}`);
+    const [, step] = state.model.moments[state.moment], last = state.moment === state.model.moments.length - 1;
+    const place = { head: state.head !== null && nameOf(state.head), model: state.set, step: !last && String(step ?? "untouched") };
+    const chosen = { ...place, stat: state.stat !== "mass" && state.stat, view: state.view !== "now" && state.view };
+    const parts = Object.entries(chosen).filter(([, value]) => value).map(([name, value]) => `${name}=${value}`);
     if (parts.length || /[=]/.test(location.hash)) history.replaceState(null, "", `#${parts.join("&")}`);
   };
   const choose = (set) => {
@@ -247,8 +234,7 @@
     if (!state.model.stats[state.stat]) state.stat = "mass";
     $("stat").replaceChildren(...Object.entries(state.model.stats).map(([name, stat]) => make("option", { value: name }, stat.label)));
     $("step").max = state.moment;
-    const moving = state.moment > 0;
-    for (const id of ["time", "view"]) $(id).hidden = !moving;
+    for (const id of ["time", "view"]) $(id).hidden = state.moment === 0;
     $("sorting").hidden = !state.model.stats.slope;
     $("about").textContent = state.model.about;
     for (const update of [sync, build, paint]) update();
@@ -293,8 +279,7 @@
     const button = event.target.closest("button");
     if (!button) return;
     const head = Number(button.dataset.head), one = ([name, stat]) => `${stat.label} ${shown(state.model.read[name](head, momentShown()), stat.digits)}`;
-    const all = Object.entries(state.model.stats).map(one);
-    $("tip").textContent = [`${nameOf(head)}: ${verdict(head, momentShown())}, ${role(head)}`, ...all].join(" · ");
+    $("tip").textContent = [`${nameOf(head)}: ${verdict(head, momentShown())}, ${role(head)}`, ...Object.entries(state.model.stats).map(one)].join(" · ");
   };
   for (const kind of ["mouseover", "focusin"]) $("grid").addEventListener(kind, tip);
   $("set").replaceChildren(...page.models.map((model, place) => make("option", { value: place }, model.name)));
