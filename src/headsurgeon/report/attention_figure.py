@@ -13,6 +13,7 @@ from headsurgeon.report.head_map_figure import COLOURS
 from headsurgeon.report.style import (
     FIELD,
     INK,
+    LINE_COLOURS,
     MUTED,
     SIZE,
     drawable,
@@ -74,7 +75,7 @@ def attention_figure(
 
 def _received(axes: Axes, attention: Float[np.ndarray, "row key"]) -> None:
     share = attention.mean(axis=0)
-    axes.bar(range(len(share)), share, width=0.9, color="#0072B2")
+    axes.bar(range(len(share)), share, width=0.9, color=LINE_COLOURS[0])
     quiet(axes, "y")
     axes.tick_params(labelbottom=False)
     axes.set_ylim(0.0, max(0.05, 1.05 * float(share.max())))

@@ -17,6 +17,7 @@ from headsurgeon.evaluation.sweep import REPORTED_SPLITS, Sweep
 from headsurgeon.paper.figure_data import READ_OFF
 from headsurgeon.printable import printable
 from headsurgeon.report.style import (
+    FIELD,
     INK,
     LINE_COLOURS,
     MUTED,
@@ -123,7 +124,7 @@ def sweep_figure(
     _step_axis(axes, sweep.steps)
     low, high = _room(axes)
     best = sweep.minimum
-    axes.axvspan(best.step, max(sweep.steps[-1], best.step + 1e-9), color="#eef1f6", zorder=0)
+    axes.axvspan(best.step, max(sweep.steps[-1], best.step + 1e-9), color=FIELD, zorder=0)
     height = low + 0.05 * (high - low)
     if not math.isnan(best.low):
         axes.plot([best.low, best.high], [height] * 2, color=INK, lw=1.4, marker="|", ms=7)

@@ -13,6 +13,7 @@ from headsurgeon.report.style import (
     INK,
     LINE_COLOURS,
     MUTED,
+    NULL,
     SIZE,
     label_axes,
     new_figure,
@@ -21,7 +22,6 @@ from headsurgeon.report.style import (
 )
 
 HEALTHY, SICK = LINE_COLOURS[:2]
-_NULL = "#F0C419"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def _null(axes: Axes, panel: MassPanel) -> tuple[float, str] | None:
     low, high = float(panel.null.min()), float(panel.null.max())
     # a band narrower than a bin would not be seen
     middle, half = (low + high) / 2.0, max((high - low) / 2.0, 0.004)
-    axes.axvspan(middle - half, middle + half, color=_NULL, alpha=0.55, lw=0)
+    axes.axvspan(middle - half, middle + half, color=NULL, alpha=0.55, lw=0)
     bounds = dict.fromkeys((f"{low:.3f}", f"{high:.3f}"))
     return middle + half + 0.008, f"untrained heads: {'–'.join(bounds)}"
 

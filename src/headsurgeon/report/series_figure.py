@@ -10,10 +10,21 @@ from matplotlib.ticker import MaxNLocator
 from headsurgeon.diagnosis.crossings import COLLAPSED, Crossing
 from headsurgeon.diagnosis.series import HeadSeries
 from headsurgeon.heads import HeadId
-from headsurgeon.report.style import INK, MUTED, SIZE, label_axes, new_figure, quiet, spread, styled
+from headsurgeon.report.style import (
+    INK,
+    LINE_COLOURS,
+    MUTED,
+    NULL,
+    SIZE,
+    label_axes,
+    new_figure,
+    quiet,
+    spread,
+    styled,
+)
 
-# Okabe & Ito 2008, as all figures
-_HEALTHY, _CROSSING, _SICK = "#B7BDC8", "#D55E00", "#0072B2"
+# sick heads are orange, as in the histogram of masses
+_HEALTHY, (_CROSSING, _SICK) = "#B7BDC8", LINE_COLOURS[:2]
 _NAMED = 14
 
 
@@ -33,8 +44,8 @@ def series_figure(
     """
     crossing = {each.head for each in series.crossings}
     key = (
-        "One line per head; orange: heads that crossed the limit (dot: collapsed; square: came "
-        "back); blue: heads sick at every measurement; "
+        "One line per head; blue: heads that crossed the limit (dot: collapsed; square: came "
+        "back); orange: heads sick at every measurement; "
         f"yellow: what untrained heads would show.\n{footnote}"
     )
     figure = new_figure(8.4, 4.8, title, key)
@@ -75,7 +86,7 @@ def series_figure(
 def _null(axes: Axes, series: HeadSeries) -> None:
     low, high = np.nanmin(series.source.null_mass), np.nanmax(series.source.null_mass)
     middle, half = (low + high) / 2.0, max((high - low) / 2.0, 0.004)
-    axes.axhspan(middle - half, middle + half, color="#F0C419", alpha=0.45, lw=0)
+    axes.axhspan(middle - half, middle + half, color=NULL, alpha=0.45, lw=0)
 
 
 def _names(axes: Axes, series: HeadSeries, crossings: Sequence[Crossing]) -> None:

@@ -34,6 +34,8 @@ DPI: float = STYLE["figure.dpi"]
 SIZE: float = STYLE["font.size"]
 LINE_COLOURS: list[str] = STYLE["axes.prop_cycle"].by_key()["color"]
 FIELD = "#eef1f6"
+# the range of untrained heads, behind what was measured
+NULL = "#F0C419"
 _CHARACTERS_PER_INCH = 15.5
 _UNKNOWN = "□"
 _Arguments = ParamSpec("_Arguments")
