@@ -57,15 +57,7 @@ def check_own_picture(path: Path | str) -> None:
     Raises:
         OutputError: something else is there.
     """
-    path = Path(path)
-    if not path.exists():
-        return
-    with path.open("rb") as opened:
-        start = opened.read(1024)
-    if not start.startswith(b"\x89PNG") or b"headsurgeon" not in start:
-        raise OutputError(
-            f"{path} exists and is no picture of ours; choose another name, or move it away"
-        )
+    _check_beginning(Path(path), "picture", b"\x89PNG", b"headsurgeon")
 
 
 def check_own_page(path: Path | str) -> None:
@@ -74,14 +66,17 @@ def check_own_page(path: Path | str) -> None:
     Raises:
         OutputError: something else is there.
     """
-    path = Path(path)
+    _check_beginning(Path(path), "page", b"", b'<meta name="generator" content="headsurgeon')
+
+
+def _check_beginning(path: Path, what: str, start: bytes, mark: bytes) -> None:
     if not path.exists():
         return
     with path.open("rb") as opened:
-        start = opened.read(1024)
-    if b'<meta name="generator" content="headsurgeon' not in start:
+        beginning = opened.read(1024)
+    if not beginning.startswith(start) or mark not in beginning:
         raise OutputError(
-            f"{path} exists and is no page of ours; choose another name, or move it away"
+            f"{path} exists and is no {what} of ours; choose another name, or move it away"
         )
 
 
