@@ -125,6 +125,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
             Evaluation.model_validate(found)
         for change in content.get("differences", {}).values():
             Estimate.model_validate(change)
+        if content.get("recovery") is not None:
+            heads = set(content["recovery"]["heads"])
+            if not heads.issuperset(content["recovery"]["recovered"]):
+                raise InputError("recovery: heads recovered that were not operated on")
     except (InputError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise InputError(
             f"{path}: not the figures that headsurgeon evaluate --output writes: "

@@ -233,10 +233,9 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
         )
     recovery = evaluation.get("recovery")
     if recovery:
-        count = len(recovery.get("recovered", ()))
         lines.append(
-            f"- recovered: {count} of {len(recovery.get('heads', ()))} heads (not sick, unlike an "
-            "untrained head, and ablating the set costs more than it did before)"
+            f"- recovered: {len(recovery['recovered'])} of {len(recovery['heads'])} heads (not "
+            "sick, unlike an untrained head, and ablating the set costs more than it did before)"
         )
     return "\n".join(["\n".join(rows), "", *lines]).rstrip()
 
