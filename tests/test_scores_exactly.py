@@ -197,6 +197,19 @@ def test_the_share_recovered_is_a_ratio_of_sums_in_every_draw() -> None:
     assert [found.low, found.high] == pytest.approx(np.quantile(shares, (0.025, 0.975)).tolist())
 
 
+def test_a_share_is_the_same_of_a_gap_of_thousandths_of_a_nat() -> None:
+    rng = np.random.default_rng(0)
+    gap, gained = rng.uniform(1.0, 3.0, 40), rng.uniform(0.0, 2.0, 40)
+    shares = []
+    for scale in (1.0, 2.0**-12):
+        nll = [25.0 - np.zeros(40), 25.0 - scale * gained, 25.0 - scale * gap]
+        shares.append(
+            recovered_share(*(losses(each, np.full(40, 10.0)) for each in nll), draws=500)
+        )
+    large, small = ([share.value, share.low, share.high] for share in shares)
+    assert small == pytest.approx(large)
+
+
 def test_a_share_needs_a_gap_in_nearly_all_draws_and_leaves_the_others_out() -> None:
     """The gap hangs on few documents: a draw without them has none."""
     for bearing, defined in ((4, False), (8, True)):

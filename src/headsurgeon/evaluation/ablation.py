@@ -1,4 +1,4 @@
-"""Ablation: the loss that switching heads off costs, with an interval."""
+"""Ablation: zeroing the outputs of heads, or replacing them by their means, and what that costs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

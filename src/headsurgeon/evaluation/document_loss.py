@@ -1,4 +1,4 @@
-"""How well a model predicts text: token-weighted loss, kept per document so it can be compared."""
+"""The loss of a text: token-weighted, and kept per document so that models can be compared."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Cross-entropy of next tokens without ever holding the logits of the whole vocabulary.
+"""The loss of each token: cross-entropy without ever holding the logits of the whole vocabulary.
 
 The head of BLOOM has 250,880 rows: fp32 logits of 512 tokens take 514 MB. Here the vocabulary is
 read once in blocks, as fused attention reads keys: with a running maximum and sum

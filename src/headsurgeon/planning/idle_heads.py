@@ -1,4 +1,4 @@
-"""As many heads as can be ablated together within a limit, found with few measurements."""
+"""As many heads as can be ablated together within a limit, found by bisection."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

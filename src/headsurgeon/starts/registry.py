@@ -20,7 +20,7 @@ from headsurgeon.starts.fresh import (
     xavier_normal,
     xavier_uniform_head,
 )
-from headsurgeon.starts.outputs import (
+from headsurgeon.starts.output_starts import (
     carry,
     carry_value,
     keep_output,

@@ -1,4 +1,4 @@
-"""Checkpoints: slices and the optimiser's moments in one safetensors file, replaced atomically."""
+"""What a run resumes from: slices and optimiser moments in one safetensors file, atomically."""
 
 from pathlib import Path
 

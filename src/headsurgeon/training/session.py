@@ -1,4 +1,4 @@
-"""Steps, evaluations and checkpoints of one run, from wherever it stands to its end."""
+"""The steps, evaluations and checkpoints of one run, begun or resumed from its last checkpoint."""
 
 import time
 from collections.abc import Sequence

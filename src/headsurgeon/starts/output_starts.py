@@ -1,4 +1,4 @@
-"""What an operated head adds to the residual stream at step 0.
+"""What an operated head adds to the residual stream at step 0: nothing, or what it did before.
 
 An output start runs after the initialisation of Q, K and V and may change any slice of the head.
 """
