@@ -15,8 +15,13 @@ check_annotations("headsurgeon")
 import torch
 from hypothesis import settings
 
+from headsurgeon.data import kept_ids
+
 # pico models gain nothing from more threads, and sums come out the same on every machine
 torch.set_num_threads(1)
+
+# nothing is read from the user's cache, or left there
+kept_ids.WORTH_KEEPING = 2**60
 
 # what started pytest may ignore them, as nohup and a shell's & do, and children would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,6 +14,8 @@ from tests.pico_families import pico_family
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed; make test installs it")
 
+import gguf
+
 from tests.pico_gguf import write_gguf
 
 
@@ -148,3 +150,21 @@ def test_without_the_package_the_error_says_what_to_install(
 def test_a_memory_limit_is_refused_for_a_gguf_file(sound: Path) -> None:
     with pytest.raises(SettingsError, match="max_memory"):
         hs.load(str(sound), max_memory={"cpu": "1MB"})
+
+
+def test_a_file_is_parsed_once_and_the_package_is_left_as_it_was(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[object] = []
+
+    class Counting(gguf.GGUFReader):
+        def __init__(self, path: object) -> None:
+            parsed.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counting)
+    hs.load(str(sound))
+    assert len(parsed) == 1
+    assert gguf.GGUFReader is Counting
+    hs.load(str(sound))
+    assert len(parsed) == 2

@@ -11,6 +11,7 @@ import os
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import groupby, pairwise
@@ -172,18 +173,23 @@ def _chapters(path: Path) -> Iterator[Document]:
 def _bible_arguments(path: Path) -> tuple[str, Mapping[int, int]]:
     problem = f"{path} is not the bible that was expected; reinstall the package that it is from"
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        return _arguments_in(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise CorpusError(f"{problem}: {error}") from error
-    for node in tree.body:
+
+
+# takes as long as tokenising the chapters of a split, and each split is asked for by itself
+@lru_cache(maxsize=1)
+def _arguments_in(source: str) -> tuple[str, Mapping[int, int]]:
+    for node in ast.parse(source).body:
         match node:
             case ast.Assign(value=ast.Call(args=[_, ast.Constant(value=str(text)), table, *_])):
                 starts: dict[int, int] = ast.literal_eval(table)
                 in_order = [starts[verse] for verse in sorted(starts)]
                 if any(later < earlier for earlier, later in pairwise(in_order)):
-                    raise CorpusError(f"{problem}: verses out of order")
+                    raise ValueError("verses out of order")
                 return text, starts
-    raise CorpusError(problem)
+    raise ValueError("no text with the places of its verses")
 
 
 _READERS: Mapping[str, Callable[[str], Iterator[Document]]] = {

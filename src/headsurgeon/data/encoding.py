@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
+from headsurgeon.data.kept_ids import KeptIds
 from headsurgeon.errors import CorpusError, SettingsError
 
 # A tokenizer takes some hundred bytes per token while it works. A text below this is encoded in one
@@ -20,10 +21,12 @@ class Encoder:
     Attributes:
         separator: ids between joined documents.
         separator_name: the token, or `blank line`.
+        kept: ids of texts that were tokenised before.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, kept: KeptIds | None = None) -> None:
         self._tokenizer = tokenizer
+        self.kept = KeptIds() if kept is None else kept
         end = tokenizer.eos_token_id
         if isinstance(end, int):
             self.separator, self.separator_name = [end], str(tokenizer.eos_token)
@@ -36,9 +39,15 @@ class Encoder:
         Raises:
             CorpusError: a text holds what is no character.
         """
-        if not any(len(text) > PIECE for text in texts):
-            return self._ids(texts)
-        return [self._long(text) for text in texts]
+        for text in texts:
+            _check_characters(text)
+        known = [self.kept.get(text) for text in texts]
+        missing = [text for text, ids in zip(texts, known, strict=True) if ids is None]
+        made = self._ids(missing)
+        for text, ids in zip(missing, made, strict=True):
+            self.kept.add(text, ids)
+        new = iter(made)
+        return [next(new) if ids is None else ids for ids in known]
 
     def joined(self, texts: Sequence[str], separated: bool = True) -> Int[np.ndarray, " token"]:
         """Ids of several texts, with the separator between them if they are to be separated."""
@@ -70,14 +79,13 @@ class Encoder:
             start += len(piece)
         return np.concatenate(ids), np.concatenate(places)
 
-    def _long(self, text: str) -> Int[np.ndarray, " token"]:
-        return np.concatenate([self._ids([piece])[0] for piece in pieces(text)])
-
     def _ids(self, texts: Sequence[str]) -> list[Int[np.ndarray, " token"]]:
+        if any(len(text) > PIECE for text in texts):
+            return [
+                np.concatenate([self._ids([piece])[0] for piece in pieces(text)]) for text in texts
+            ]
         if not texts:
             return []
-        for text in texts:
-            _check_characters(text)
         # not verbose: documents are longer than a model's context by intention
         encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
         return [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]

@@ -14,6 +14,7 @@ from headsurgeon.data.corpora import documents_of
 from headsurgeon.data.document import Document
 from headsurgeon.data.encoding import Encoder
 from headsurgeon.data.first_token import first_tokens
+from headsurgeon.data.kept_ids import kept_ids
 from headsurgeon.data.mixing import turns
 from headsurgeon.data.packing import Run, packed, separator_name
 from headsurgeon.data.packing_kinds import check_packing
@@ -91,14 +92,27 @@ def windows(
     components = parse(spec)
     documents_read = in_split(_read(components, renderer(tokenizer, prefix_name)), wanted_split)
     parts = [_of(component, documents_read, split) for component in components]
-    encoder = Encoder(tokenizer)
-    runs = [packed(part, encoder, body, wanted_packing, seed) for part in parts]
+    hashes = [
+        sha256_text([text for item in part for text in (item.id, item.text)]) for part in parts
+    ]
+    encoders = [
+        Encoder(tokenizer, kept_ids(tokenizer, part, part_hash))
+        for part, part_hash in zip(parts, hashes, strict=True)
+    ]
+    runs = [
+        packed(part, encoder, body, wanted_packing, seed)
+        for part, encoder in zip(parts, encoders, strict=True)
+    ]
     taken = list(islice(_in_turn(components, runs), count))
+    for encoder in encoders:
+        encoder.kept.save()
     if count is None or len(taken) < count:
         # whose turn it was when there was nothing left
         last = next(islice(turns([each.weight for each in components]), len(taken), None))
         if last not in islice(turns([each.weight for each in components]), len(taken)):
-            raise CorpusError(_too_short(components[last], parts[last], encoder, split, length))
+            raise CorpusError(
+                _too_short(components[last], parts[last], encoders[last], split, length)
+            )
         if len(components) > 1 and count is not None:
             warnings.warn(
                 f"{components[last].spec} has no more windows of {length} tokens in split {split}, "
@@ -114,9 +128,9 @@ def windows(
         split=split,
         first_token=prefix_name,
         seed=seed,
-        corpus_hash=_corpus_hash(components, parts),
+        corpus_hash=_corpus_hash(components, hashes),
         prefix=len(prefix),
-        separator=separator_name(encoder, wanted_packing),
+        separator=separator_name(encoders[0], wanted_packing),
         packing=wanted_packing,
     )
 
@@ -159,10 +173,7 @@ def _too_short(
     )
 
 
-def _corpus_hash(components: Sequence[Component], parts: Sequence[Sequence[Document]]) -> str:
-    hashes = [
-        sha256_text([text for item in part for text in (item.id, item.text)]) for part in parts
-    ]
+def _corpus_hash(components: Sequence[Component], hashes: Sequence[str]) -> str:
     if len(components) == 1:
         return hashes[0]
     return sha256_text(

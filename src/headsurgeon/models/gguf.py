@@ -24,6 +24,7 @@ from headsurgeon.arch import layout_for
 from headsurgeon.errors import HeadsurgeonError, ModelError
 from headsurgeon.extras import require
 from headsurgeon.models.checks import check_complete
+from headsurgeon.models.gguf_once import parsed_once
 from headsurgeon.models.gguf_unread import check_metadata, check_tensors
 from headsurgeon.models.unread import check_no_adapter, check_tied
 
@@ -45,10 +46,11 @@ def load_gguf(
         ModelError: no such file, the package `gguf` is missing, or the file is damaged.
         UnsupportedModel: no layout describes the architecture; raised before weights are read.
     """
-    config = gguf_config(path)
-    layout_for(config)
-    where = str(path.parent)
-    with _reading(path):
+    require("gguf", f"{path}: reading GGUF files")
+    with parsed_once(), _reading(path):
+        config = gguf_config(path)
+        layout_for(config)
+        where = str(path.parent)
         # a pair with output_loading_info, which its annotation leaves out
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,

@@ -31,7 +31,7 @@ _KIND = "conversion"
 
 
 def cache_folder() -> Path:
-    """Where converted models lie: `HEADSURGEON_CACHE`, or `~/.cache/headsurgeon`."""
+    """Where converted models and token ids lie: `HEADSURGEON_CACHE`, or `~/.cache/headsurgeon`."""
     configured = os.environ.get(CACHE_VARIABLE)
     return Path(configured) if configured else Path.home() / ".cache" / "headsurgeon"
 
