@@ -80,6 +80,7 @@ def test_the_command_prints_and_writes_the_figures(home: Path) -> None:
     assert there["bits_per_byte"] == pytest.approx(total / math.log(2) / rolled().bytes)
     assert f"{there['bits_per_byte']:.6g}" in said.stdout
     assert "+0.0000" in said.stdout
+    assert list(content["evaluations"]) == ["pico", "pico (baseline)"]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,17 @@ def test_evaluate_holds_one_model_at_a_time_too(
     assert alive == [0, 0]
 
 
+def test_evaluate_like_another_tool_holds_one_model_at_a_time_too(
+    ward: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = watch_loading(models_in_turn, monkeypatch)
+    reading = ("--corpus", CORPUS, "--length", "32", "--split", "all", "--like", "lm-eval")
+    said = run("evaluate", "sick", "--patch", str(PATCH), "--baseline", "sick", *reading)
+    assert said.exit_code == 0, said.stderr
+    assert "with patch.safetensors" in said.stdout
+    assert alive == [0, 0]
+
+
 def test_a_patch_that_is_none_is_refused_before_anything_is_loaded(ward: Path) -> None:
     Path("none.safetensors").write_text("nothing")
     with pytest.raises(PatchError):

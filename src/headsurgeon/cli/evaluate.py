@@ -13,7 +13,7 @@ from headsurgeon.cli import options
 from headsurgeon.cli.ablation_evaluation import evaluate_ablation
 from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
 from headsurgeon.cli.given_models import check_models
-from headsurgeon.cli.like_lm_eval import GivenModels, check_like, evaluate_like
+from headsurgeon.cli.like_lm_eval import check_like, evaluate_like
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.cli.patch_evaluation import evaluate_patches
@@ -98,14 +98,15 @@ def evaluate(
         check_like(like, reading, plan)
     if baseline is not None:
         check_models([baseline], loading)
+    if like is not None:
+        evaluate_like(
+            *(model, patches or (), baseline, corpus, split, reading, loading, batch_size, output)
+        )
+        return
     planned = None if plan is None else Plan.load(plan)
     loaded, tokenizer = open_model(model, loading)
     if patches:
         check_operable(loaded)
-    if like is not None:
-        given = GivenModels(loaded, tokenizer, model, patches or [], baseline)
-        evaluate_like(given, corpus, split, reading, loading, batch_size, output)
-        return
 
     def read(its: "PreTrainedTokenizerBase") -> "Windows | Texts":
         return read_windows(corpus, its, split=split, **asdict(reading))

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
-from headsurgeon.cli.loading import open_model
+from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.options import FrozenLoading, Reading
 from headsurgeon.errors import SettingsError
 
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
     from headsurgeon.scores import Evaluation
 
 LIKE = "lm-eval"
-
-
-@dataclass(frozen=True)
-class GivenModels:
-    """What is to be scored: a model, the same with patches, another model."""
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    name: str
-    patches: Sequence[Path]
-    baseline: str | None
 
 
 def check_like(like: str, reading: Reading, plan: Path | None) -> None:
@@ -48,7 +36,9 @@ def check_like(like: str, reading: Reading, plan: Path | None) -> None:
 
 
 def evaluate_like(
-    given: GivenModels,
+    model: str,
+    patches: Sequence[Path],
+    baseline: str | None,
     corpus: str,
     split: str,
     reading: Reading,
@@ -56,46 +46,49 @@ def evaluate_like(
     batch_size: int | None,
     output: Path | None,
 ) -> None:
-    """Scores the models on whole documents, prints the figures and writes them."""
+    """Scores a model, the same with patches, and another on whole documents; prints and writes."""
     from headsurgeon.data.rolling import rolling_windows
     from headsurgeon.evaluation.rolling_loss import evaluate_rolling
     from headsurgeon.files import header, write_json
     from headsurgeon.models.weights import precision
-    from headsurgeon.operation import apply_patches
     from headsurgeon.scores import difference
 
-    windows = rolling_windows(
-        corpus, given.tokenizer, split, reading.length, reading.count, reading.first_token
-    )
+    # of the first model, whose tokenizer reads the text for all
+    read: list[tuple[RollingWindows, PreTrainedTokenizerBase, str]] = []
 
-    def scored(name: str, model: "PreTrainedModel") -> "Evaluation":
-        with busy(f"evaluating {name} as lm-eval does"):
+    def score(
+        label: str,
+        subject: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        patched: Sequence[Path],
+    ) -> "Evaluation":
+        if not read:
+            rolled = rolling_windows(
+                corpus, tokenizer, split, reading.length, reading.count, reading.first_token
+            )
+            read.append((rolled, tokenizer, precision(subject)))
+        elif tokenizer.get_vocab() != read[0][1].get_vocab():
+            raise SettingsError(
+                f"{label} has another vocabulary, and its windows would be others: score it in a "
+                "run of its own and compare bits per byte"
+            )
+        with busy(f"evaluating {label} as lm-eval does"):
             return evaluate_rolling(
-                model,
-                windows,
+                subject,
+                read[0][0],
                 batch_size=batch_size,
                 attention=loading.attention,  # type: ignore[arg-type]
             )
 
-    results = {given.name: scored(given.name, given.model)}
-    if given.patches:
-        apply_patches(given.model, given.patches)
-        results["patched"] = scored("the patched model", given.model)
-    if given.baseline is not None:
-        other, its_tokenizer = open_model(given.baseline, loading)
-        if its_tokenizer.get_vocab() != given.tokenizer.get_vocab():
-            raise SettingsError(
-                f"{given.baseline} has another vocabulary, and its windows would be others: score "
-                "it in a run of its own and compare bits per byte"
-            )
-        results[f"{given.baseline} (baseline)"] = scored(given.baseline, other)
+    results = in_turn(model, patches, baseline, loading, score)
+    windows, _, dtype = read[0]
     first, *others = results
     changes = {f"{name} − {first}": difference(results[name], results[first]) for name in others}
     if output is not None:
         content = {
             **header("evaluation"),
             "like": LIKE,
-            "dtype": precision(given.model),
+            "dtype": dtype,
             "evaluations": {name: result.model_dump() for name, result in results.items()},
             "differences": {name: change.model_dump() for name, change in changes.items()},
             "as_lm_eval": {name: as_lm_eval(result, windows) for name, result in results.items()},
