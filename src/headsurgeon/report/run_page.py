@@ -1,5 +1,6 @@
 """The page of a run: what it operated on, how its heads and its losses moved, and what it cost."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -90,6 +91,13 @@ def command_of(run: RunFile) -> str:
     return " ".join(words)
 
 
+def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:
+    """Tokens that a run had read after each of these steps."""
+    settings = run.identity["settings"]
+    per_step = settings["batch_size"] * settings["accumulation"] * settings["length"]
+    return tuple(step * per_step for step in steps)
+
+
 def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan) -> list[str]:
     best, train = losses.minimum, run.identity["train"]
     said = [
@@ -152,9 +160,7 @@ def memory_figure(cost: Cost) -> KeyFigure:
 
 
 def _losses(run: RunFile, losses: Sweep) -> tuple[Chart, ...]:
-    per_step = run.identity["settings"]
-    tokens = per_step["batch_size"] * per_step["accumulation"] * per_step["length"]
-    counted = tuple(step * tokens for step in losses.steps)
+    counted = tokens_after(run, losses.steps)
     drawn = []
     for curve in (losses.dev, *losses.probes):
         line = Curve(curve.name, curve.name, counted, tuple(curve.loss.tolist()))

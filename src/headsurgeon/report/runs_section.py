@@ -9,6 +9,7 @@ from headsurgeon.report import charts
 from headsurgeon.report import dynamics_tables as tables
 from headsurgeon.report.charts import Level
 from headsurgeon.report.data import Curve, Section
+from headsurgeon.report.run_page import tokens_after
 from headsurgeon.training.recorded import redistribution, sweep
 from headsurgeon.training.run_file import read_run_file
 
@@ -29,9 +30,7 @@ def side_by_side(folders: Sequence[Path]) -> list[Section]:
     if len(texts) == 1:
         curves = []
         for folder, each in zip(folders, losses, strict=True):
-            settings = read_run_file(folder).identity["settings"]
-            tokens = settings["batch_size"] * settings["accumulation"] * settings["length"]
-            counted = tuple(step * tokens for step in each.steps)
+            counted = tokens_after(read_run_file(folder), each.steps)
             curves.append(Curve(each.run, each.run, counted, tuple(each.dev.loss.tolist())))
         untouched = losses[0].dev.untouched
         levels = [Level("untouched", untouched)] if untouched == untouched else []
