@@ -30,6 +30,7 @@ QKVO = {"query", "key", "value", "output"}
 STARTS: Mapping[str, set[str]] = {
     "untrained": QKVO,
     "paper": QKVO,
+    "recommended": QKVO,
     "qkv_only": {"query", "key", "value"},
     "random_output": QKVO,
     "carry": QKVO,

@@ -14,6 +14,11 @@ READY: Mapping[str, Mapping[str, Any]] = {
     "untouched": {"method": "none", "about": "the model as it is"},
     "twin": {"method": "none", "model": "twin", "about": "the healthy twin as it is"},
     "paper": {"about": "reinitialised, output zeroed, slices trained (arXiv:2603.09616)"},
+    "recommended": {
+        "init": "canonical",
+        "calibration": 32,
+        "about": "the best start so far: one seed on planted heads (docs/findings.md)",
+    },
     "untrained": {"trained": False, "about": "reinitialised and zeroed, not trained"},
     "gradient_only": {**_KEPT, "about": "the same slices trained, nothing reinitialised"},
     "ceiling": {**_KEPT, "model": "twin", "about": "the twin, its same slices trained alike"},
