@@ -85,7 +85,7 @@ def test_a_public_name_says_so_when_it_is_first_used() -> None:
     code = "import sys\nsys.modules['matplotlib'] = None\nimport headsurgeon as hs\nhs.write_report"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (
-        'MissingPackage: this takes the package matplotlib; run: pip install "headsur'
+        'MissingPackage: this needs the package matplotlib; run: pip install "headsur'
         in (done.stderr.splitlines()[-1])
     )
 

@@ -196,5 +196,5 @@ def test_a_configuration_that_contradicts_itself_is_refused(tmp_path: Path) -> N
     with pytest.raises(ModelError, match=r"rope_theta is 500000\.0, and 10000\.0 in rope_param"):
         hs.load(str(tmp_path))
     path.write_text(before.replace("{", '{"num_attention_heads": 8,', 1), encoding="utf-8")
-    with pytest.raises(ModelError, match="num_attention_heads stands there twice"):
+    with pytest.raises(ModelError, match="num_attention_heads is given twice"):
         hs.load(str(tmp_path))

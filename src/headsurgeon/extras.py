@@ -43,7 +43,7 @@ def require(package: str, purpose: str) -> None:
         MissingPackage: it is not installed; the message has the command that brings it.
     """
     if not installed(package):
-        raise MissingPackage(f"{purpose} takes the package {package}; run: {command(package)}")
+        raise MissingPackage(f"{purpose} needs the package {package}; run: {command(package)}")
 
 
 def explained(error: ModuleNotFoundError) -> MissingPackage | None:
@@ -51,7 +51,7 @@ def explained(error: ModuleNotFoundError) -> MissingPackage | None:
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return MissingPackage(f"this takes the package {package}; run: {command(package)}")
+    return MissingPackage(f"this needs the package {package}; run: {command(package)}")
 
 
 def naming(load: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -1,4 +1,4 @@
-"""Temporary names: what we have not finished writing, told apart from all that is somebody's own.
+"""Temporary names: they tell our own unfinished files from everything that belongs to the user.
 
 A name carries the process that writes it, so that what a killed process left can be told from what
 a living one is writing: `.NAME.hs-ORIGIN-PID-RANDOM`, ORIGIN being the machine (and, in a

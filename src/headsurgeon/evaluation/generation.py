@@ -139,7 +139,7 @@ def _check(
 
 
 def _config(sampling: Sampling, ends: Sequence[int]) -> GenerationConfig:
-    """All that transformers' `generate` may be told about drawing, spelled out."""
+    """Every sampling option of transformers' `generate`, spelled out."""
     drawing = (
         {
             "temperature": sampling.temperature,

@@ -262,7 +262,7 @@ def _gguf_file(spec: str) -> Path | None:
         # that there is none is said in other words, by whoever looks for a folder, file or Hub id
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             reason = getattr(error, "strerror", None) or error
-            raise ModelError(f"{shorten(spec, 300)}: cannot be looked for: {reason}") from error
+            raise ModelError(f"{shorten(spec, 300)}: cannot be looked up: {reason}") from error
     if spec.startswith(PREFIX) or path.suffix.lower() != SUFFIX or path.is_dir():
         return None
     if not path.is_file():

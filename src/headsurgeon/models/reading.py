@@ -136,7 +136,7 @@ def check_json_files(spec: str, folder: Path) -> None:
         if not path.exists():
             continue
         if not path.is_file():
-            raise ModelError(f"{spec}: {name} is no file that can be read")
+            raise ModelError(f"{spec}: {name} is not a readable file")
         try:
             # not of a tokenizer, whose vocabulary is large
             hook = _once if name == CONFIG else None
@@ -162,7 +162,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content and content[name] != value:
-            raise ValueError(f"{name[:60]} stands there twice, with different values")
+            raise ValueError(f"{name[:60]} is given twice, with different values")
         content[name] = value
     return content
 

@@ -65,7 +65,7 @@ def run_passes(
             another, nats per token; None: whatever became of it. A given plan is carried out
             anyway.
         probes, anchor: as for `train`.
-        observer: who is told.
+        observer: callbacks that follow the progress.
 
     Returns:
         What came of it; every head is compared with the untouched model.

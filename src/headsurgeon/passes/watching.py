@@ -1,4 +1,4 @@
-"""Who is told how a sequence of passes gets on."""
+"""Callbacks that follow the progress of a sequence of passes."""
 
 from typing import Protocol, runtime_checkable
 

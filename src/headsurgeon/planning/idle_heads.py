@@ -119,7 +119,7 @@ class _Row:
 
 
 def upper(cost: Estimate) -> float:
-    """What it hardly exceeds on other text: the upper end of its interval, where it has one."""
+    """What other text is unlikely to exceed: the upper end of its interval, where there is one."""
     return cost.high if isfinite(cost.high) else cost.value
 
 

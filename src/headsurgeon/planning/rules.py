@@ -17,7 +17,7 @@ from headsurgeon.scores import Estimate
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """What a rule may be told; every rule reads only the fields it lists in `RULES`."""
+    """The options of rules; every rule reads only the fields it lists in `RULES`."""
 
     heads: tuple[HeadId, ...] | None = None
     band: tuple[int, int] | None = None

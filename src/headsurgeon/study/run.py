@@ -29,7 +29,7 @@ from headsurgeon.study.untrained import first_of_each
 
 @runtime_checkable
 class Observer(Protocol):
-    """Who is told how a study gets on."""
+    """Callbacks that follow the progress of a study."""
 
     def prepared(self, what: str) -> None:
         """A step of the preparation begins."""

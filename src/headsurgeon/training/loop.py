@@ -72,7 +72,7 @@ def train(
         SettingsError, CorpusError, OutputError: bad input; all faulty settings are listed.
         StateError: the learner is merged or reverted, or what it trains is frozen.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP; the message says how to resume.
-        WriteError: the disk is full; the last checkpoint is whole.
+        WriteError: the disk is full; the last checkpoint is intact.
 
     Several processes, as `torchrun` starts them, may call this together; see `Processes`. Each has
     the whole model, on its own device.

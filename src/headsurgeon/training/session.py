@@ -216,7 +216,7 @@ class Session:
         if not all(map(isfinite, (norm, *losses.values()))):
             raise OperationError(
                 f"the loss or its gradient at step {step} is not finite (loss "
-                f"{losses['loss']:.4g}); the last checkpoint is whole: start over with a lower "
+                f"{losses['loss']:.4g}); the last checkpoint is intact: start over with a lower "
                 "learning rate"
             )
         rate = learning_rate(step, self.steps, settings)
@@ -274,7 +274,7 @@ class Session:
             if not bool(torch.isfinite(slice_).all()):
                 raise OperationError(
                     f"the slice of {name} is not finite at step {self.progress.step}; the last "
-                    "checkpoint is whole: start over with a lower learning rate"
+                    "checkpoint is intact: start over with a lower learning rate"
                 )
         keep(self.folder / LOG_NAME)
         save_checkpoint(

@@ -1,4 +1,4 @@
-"""What whoever watches a run is told after every step."""
+"""What a run reports after every step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepEvent:
-    """What `on_step` is told after every step.
+    """What `on_step` receives after every step.
 
     Attributes:
         step, steps: steps completed, and of the whole run.
