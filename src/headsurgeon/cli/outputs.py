@@ -47,7 +47,8 @@ def check_replaceable(path: Path | str, kind: str) -> None:
         check_header(read_object(path), kind, path)
     except InputError as error:
         raise OutputError(
-            f"{path} exists and is no earlier {kind} written by headsurgeon; choose another name, or move it away"
+            f"{path} exists and is no earlier {kind} written by headsurgeon; "
+            "choose another name, or move it away"
         ) from error
 
 
@@ -76,7 +77,8 @@ def _check_beginning(path: Path, what: str, start: bytes, mark: bytes) -> None:
         beginning = opened.read(1024)
     if not beginning.startswith(start) or mark not in beginning:
         raise OutputError(
-            f"{path} exists and is no {what} written by headsurgeon; choose another name, or move it away"
+            f"{path} exists and is no {what} written by headsurgeon; "
+            "choose another name, or move it away"
         )
 
 
