@@ -45,7 +45,8 @@ READ = ("--corpus", "text:docs/*.txt", "--length", "16", "--count", "2")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("inspect", "pico", "L0H0", "--text", "a b c", "--output", "head.png"),
     "matplotlib, several": ("diagnose", "pico", "pico", *READ, "--output", "sick"),
-    "matplotlib, report": ("report", "study"),
+    "matplotlib, figures": ("figures", "study"),
+    "jinja2": ("report", "study"),
     "bitsandbytes": ("diagnose", "pico", *READ, "--output", "sick", "--quantise", "8bit"),
 }
 
@@ -82,10 +83,10 @@ def test_a_command_names_it_before_it_works(
 
 
 def test_a_public_name_says_so_when_it_is_first_used() -> None:
-    code = "import sys\nsys.modules['matplotlib'] = None\nimport headsurgeon as hs\nhs.write_report"
+    code = "import sys\nsys.modules['jinja2'] = None\nimport headsurgeon as hs\nhs.write_report"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (
-        'MissingPackage: this needs the package matplotlib; run: pip install "headsur'
+        'MissingPackage: this needs the package jinja2; run: pip install "headsurgeon'
         in (done.stderr.splitlines()[-1])
     )
 

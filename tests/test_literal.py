@@ -202,7 +202,9 @@ def test_dollars_in_a_title_are_drawn_as_dollars() -> None:
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_page_holds_no_control_characters(name: str) -> None:
     table = Table("key", name, (name, name), ((name, name),), name)
-    text = render(Page(name, (name,), (Section(name, (name,), (table,)),), name, {name: name}))
+    text = render(
+        Page(name, (name,), (Section(name, (name,), tables=(table,)),), name, {name: name})
+    )
     text.encode("utf-8")
     assert all(char.isprintable() or char in "\n\t" for char in text)
     assert "<img src=x" not in text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import headsurgeon as hs
+from headsurgeon.cli.merge import runs_of
 from headsurgeon.errors import InputError, OutputError
 from headsurgeon.evaluation import drift, evaluate
 from headsurgeon.heads import HeadId
@@ -166,3 +167,26 @@ def test_a_run_that_was_altered_is_refused_with_the_place(run: Any, tmp_path: Pa
     (folder / "run.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"identity\.settings\.batch_size"):
         hs.sweep(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train", None),
+        ("train", {"corpus": "code", "windows": "many"}),
+        ("train", {"windows": 3}),
+        ("dev", []),
+        ("settings", None),
+    ],
+)
+def test_a_run_whose_identity_cannot_be_read_is_refused_by_pages_and_cards(
+    run: Any, tmp_path: Path, name: str, content: object
+) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    altered = json.loads((folder / "run.json").read_text())
+    altered["identity"][name] = content
+    (folder / "run.json").write_text(json.dumps(altered))
+    with pytest.raises(InputError, match=r"identity.*altered"):
+        hs.write_report(folder, output=tmp_path / "report.html")
+    with pytest.raises(InputError, match=r"identity.*altered"):
+        runs_of([folder / "patch.safetensors"])

@@ -94,17 +94,17 @@ def runs_of(patches: "Sequence[Path]") -> list[dict[str, Any]]:
 
     Raises:
         InputError: a `run.json` that cannot be read.
+        OutputError: one that was altered.
     """
-    from headsurgeon.files import read_json
     from headsurgeon.training import TrainSettings
-    from headsurgeon.training.run_folder import RUN_NAME
+    from headsurgeon.training.run_file import RUN_NAME, read_run_file
 
     usual = {name: field.default for name, field in TrainSettings.model_fields.items()}
     runs = []
-    for path in (patch.parent / RUN_NAME for patch in patches):
-        if path.is_file():
-            run = read_json(path, "run")
-            settings = run.get("identity", {}).get("settings", {})
+    for folder in (patch.parent for patch in patches):
+        if (folder / RUN_NAME).is_file():
+            run = read_run_file(folder).model_dump()
+            settings = run["identity"]["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
             runs.append({**run, "changed": changed})
     return runs

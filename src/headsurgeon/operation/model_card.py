@@ -185,14 +185,17 @@ def _training(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _run(run: Mapping[str, Any]) -> str:
-    identity, result = run.get("identity") or {}, run.get("result") or {}
-    train, settings = identity.get("train") or {}, identity.get("settings") or {}
+    result, train, settings = run["result"], run["identity"]["train"], run["identity"]["settings"]
+    corpus, split = train["corpus"], train.get("split")
+    text = "text not named" if corpus is None else f"text `{printable(str(corpus))}`"
+    length = f" of {settings['length']} tokens" if "length" in settings else ""
     parts = [
-        f"text `{printable(str(train.get('corpus')))}`, split {train.get('split')}",
-        f"{train.get('windows')} windows of {settings.get('length')} tokens",
-        f"learning rate {settings.get('learning_rate')}",
+        text if split is None else f"{text}, split {split}",
+        f"{train['windows']} windows{length}",
     ]
-    if result:
+    if "learning_rate" in settings:
+        parts.append(f"learning rate {settings['learning_rate']}")
+    if result is not None:
         known = {
             "tokens": "{} tokens read",
             "best_dev_loss": "loss on dev text {:.4f} nats at best",
@@ -265,7 +268,7 @@ def _limits(base_card: str, told: Told) -> str:
 def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
     model = base_name(done.plan.model) if "/" in done.plan.model else done.plan.model
     lines = [f'pip install "headsurgeon=={package_version()}"']
-    corpora = [((run.get("identity") or {}).get("train") or {}).get("corpus") for run in runs]
+    corpora = [run["identity"]["train"]["corpus"] for run in runs]
     if len(corpora) == 1 and len(done.patches) == 1 and isinstance(corpora[0], str):
         corpus = printable(corpora[0])
         lines.append(
@@ -287,7 +290,7 @@ def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _options(run: Mapping[str, Any]) -> Iterator[str]:
     """The settings of a run that are not the defaults, as options of `operate`."""
-    for name, value in run.get("changed", {}).items():
+    for name, value in run["changed"].items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             yield f" --{'' if value else 'no-'}{option}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
@@ -11,6 +11,25 @@ from headsurgeon.files import read_json
 RUN_NAME = "run.json"
 LOG_NAME = "log.jsonl"
 KIND = "run"
+
+
+class _Windows(BaseModel):
+    """What an identity says of a text, as far as it is read again."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    corpus: Any
+    windows: int
+
+
+class _Identity(BaseModel):
+    """What is read of an identity by others than a run that resumes, which compares all of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    train: _Windows
+    dev: _Windows
+    settings: dict[str, Any]
 
 
 class RunFile(BaseModel):
@@ -31,6 +50,12 @@ class RunFile(BaseModel):
     environment: list[dict[str, str]] = []
     plan: str
     result: dict[str, Any] | None = None
+
+    @field_validator("identity")
+    @classmethod
+    def _readable(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        _Identity.model_validate(identity)
+        return identity
 
 
 def read_run_file(folder: Path) -> RunFile:
