@@ -34,6 +34,7 @@ from headsurgeon.report import (
     render,
 )
 from headsurgeon.report.attention_figure import attention_figure
+from headsurgeon.report.data import KeyFigure
 from headsurgeon.report.style import png
 from tests.clinic import examined, run
 from tests.head_stats import stats_of
@@ -202,9 +203,10 @@ def test_dollars_in_a_title_are_drawn_as_dollars() -> None:
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_page_holds_no_control_characters(name: str) -> None:
     table = Table("key", name, (name, name), ((name, name),), name)
-    text = render(
-        Page(name, (name,), (Section(name, (name,), tables=(table,)),), name, {name: name})
-    )
+    section = Section(name, (name,), tables=(table,))
+    figures = (KeyFigure(name, name, name),)
+    page = Page(name, (name,), (section,), name, figures, facts={name: name}, command=name)
+    text = render(page)
     text.encode("utf-8")
     assert all(char.isprintable() or char in "\n\t" for char in text)
     assert "<img src=x" not in text
