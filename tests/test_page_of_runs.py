@@ -115,7 +115,7 @@ def test_a_file_that_is_no_page_of_ours_is_left_alone(clinic: Path, said: str) -
     (clinic / "mine.html").write_text("<p>mine")
     done = run("report", "run", "-o", "mine.html")
     assert done.exit_code == 2
-    assert "no page of ours" in done.output
+    assert "is no page written by headsurgeon" in done.output
     assert (clinic / "mine.html").read_text() == "<p>mine"
     assert run("report", "run", "-o", "run/report.html").exit_code == 0
 

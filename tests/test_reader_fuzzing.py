@@ -120,5 +120,5 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(sick: Path, tmp_path: Pa
     folder = checkpoint(tmp_path / "model", sick_bloom())
     (folder / "tokenizer.json").unlink()
     os.mkfifo(folder / "tokenizer.json")
-    with pytest.raises(ModelError, match=r"tokenizer\.json is no file"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a readable file"):
         hs.load(str(folder))
