@@ -97,7 +97,7 @@ def runs_of(patches: "Sequence[Path]") -> list[dict[str, Any]]:
         OutputError: one that was altered.
     """
     from headsurgeon.training import TrainSettings
-    from headsurgeon.training.run_file import RUN_NAME, read_run_file
+    from headsurgeon.training.run_file import RUN_NAME, options_of, read_run_file
 
     usual = {name: field.default for name, field in TrainSettings.model_fields.items()}
     runs = []
@@ -106,7 +106,7 @@ def runs_of(patches: "Sequence[Path]") -> list[dict[str, Any]]:
             run = read_run_file(folder).model_dump()
             settings = run["identity"]["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            runs.append({**run, "changed": changed})
+            runs.append({**run, "options": options_of(changed)})
     return runs
 
 

@@ -31,7 +31,7 @@ class Told:
 
     Attributes:
         runs: contents of the `run.json` of the runs that trained the patches, each with the
-            settings that are not the defaults as `changed`.
+            settings that are not the defaults as `options` of `operate`.
         evaluations: contents of files that `headsurgeon evaluate --output` wrote.
     """
 
@@ -273,7 +273,7 @@ def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
         corpus = printable(corpora[0])
         lines.append(
             f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --corpus {shlex.quote(corpus)}"
-            f" --output run{''.join(_options(runs[0]))}"
+            f" {' '.join(['--output run', *runs[0]['options']])}"
         )
         lines.append(
             f"headsurgeon merge {shlex.quote(model)} --patch run/patch.safetensors --output merged"
@@ -286,13 +286,3 @@ def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
         f"```sh\n{block}\n```\n\nThe base has fingerprint `{done.fingerprint}` (all attention "
         "projections, as stored); another is refused."
     )
-
-
-def _options(run: Mapping[str, Any]) -> Iterator[str]:
-    """The settings of a run that are not the defaults, as options of `operate`."""
-    for name, value in run["changed"].items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f" --{'' if value else 'no-'}{option}"
-        elif isinstance(value, int | float | str):
-            yield f" --{option} {shlex.quote(str(value))}"

@@ -20,7 +20,7 @@ from headsurgeon.report.study_tables import planned
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
 from headsurgeon.training.cost import COST, Cost
 from headsurgeon.training.recorded import redistribution_if_measured, sweep
-from headsurgeon.training.run_file import RunFile, read_run_file
+from headsurgeon.training.run_file import RunFile, options_of, read_run_file
 
 _COLUMNS = 6
 
@@ -78,17 +78,9 @@ def facts_of(run: RunFile) -> dict[str, str]:
 
 def command_of(run: RunFile) -> str:
     """What repeats the run, with every setting; the plan stands in `run.json`."""
-    settings = run.identity["settings"]
     words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml"]
     words += [f"--corpus {quote(str(run.identity['train']['corpus']))}", "--output DIR"]
-    for name, value in settings.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif value not in (None, [], "", ()):
-            said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"--{option} {quote(said)}")
-    return " ".join(words)
+    return " ".join([*words, *options_of(run.identity["settings"])])
 
 
 def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:

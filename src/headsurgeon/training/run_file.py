@@ -1,6 +1,8 @@
 """`run.json`: what a run is, and its result; it is read without a model, and without torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -19,6 +21,7 @@ class _Windows(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     corpus: Any
+    split: Any
     windows: int
 
 
@@ -71,6 +74,19 @@ def read_run_file(folder: Path) -> RunFile:
         return RunFile.model_validate(content)
     except ValidationError as error:
         raise altered(path, error) from error
+
+
+def options_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of a run as options of `headsurgeon operate`, quoted for a shell."""
+    options = []
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        elif value not in (None, [], "", ()):
+            said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            options.append(f"--{option} {quote(said)}")
+    return options
 
 
 def altered(path: Path, error: ValidationError, within: str = "") -> OutputError:
