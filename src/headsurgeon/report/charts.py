@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from headsurgeon.diagnosis.verdicts import Thresholds
 from headsurgeon.report.data import Bar, Chart, Curve, Table
+from headsurgeon.report.mass_bins import mass_bins
 from headsurgeon.report.svg_plane import WIDTH, Plane, text, ticks
 
 # lines that have a colour of their own; more are drawn thin and grey
@@ -66,14 +67,7 @@ def mass_chart(
 ) -> Chart:
     """How many heads have how much mass, before as bars and after as lines, with the null."""
     edges = np.linspace(0.0, 1.0, _BINS + 1)
-    known = {name: values[np.isfinite(values)] for name, values in models.items()}
-    # the upper edge of a bin belongs to it, as a mass of exactly a limit is not above it
-    counts = {
-        name: np.bincount(
-            np.clip(np.ceil(values * _BINS).astype(int) - 1, 0, _BINS - 1), minlength=_BINS
-        )
-        for name, values in known.items()
-    }
+    counts = {name: mass_bins(values, _BINS) for name, values in models.items()}
     most = max(int(count.max()) for count in counts.values())
     plane = Plane((0.0, 0.0), (1.0, 1.05 * most), 250, right=16, top=32)
     first, *others = counts
@@ -112,6 +106,7 @@ def mass_chart(
         *lines,
         *key,
     )
+    known = {name: values[np.isfinite(values)] for name, values in models.items()}
     return Chart(title, svg, caption, _sweep({**known, "null": expected}, limits))
 
 

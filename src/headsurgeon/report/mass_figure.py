@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headsurgeon.diagnosis.verdicts import PAPER, Thresholds
+from headsurgeon.report.mass_bins import mass_bins
 from headsurgeon.report.style import (
     INK,
     LINE_COLOURS,
@@ -80,22 +81,28 @@ def mass_histogram(
     edges = np.linspace(0.0, 1.0, bins + 1)
     for place, (axes, panel) in enumerate(zip(stack, panels, strict=True)):
         nulls = _null(axes, panel)
-        is_sick, mass = thresholds.is_sick(panel.mass), np.clip(panel.mass, 0.0, 1.0)
-        axes.hist(
-            [mass[~is_sick], mass[is_sick]],
-            bins=edges.tolist(),
-            stacked=True,
-            color=[HEALTHY, SICK],
-            edgecolor="white",
-            linewidth=0.6,
-        )
+        is_sick = thresholds.is_sick(panel.mass)
+        below = np.zeros(bins)
+        for masses, colour in ((panel.mass[~is_sick], HEALTHY), (panel.mass[is_sick], SICK)):
+            counts = mass_bins(masses, bins)
+            axes.bar(
+                edges[:-1],
+                counts,
+                1.0 / bins,
+                below,
+                align="edge",
+                color=colour,
+                edgecolor="white",
+                linewidth=0.6,
+            )
+            below = below + counts
         if len(panel.published):
             axes.stairs(panel.published, np.linspace(0.0, 1.0, len(panel.published) + 1), color=INK)
         for limit in (thresholds.sink, thresholds.dead):
             axes.axvline(limit, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         quiet(axes, "y")
         axes.yaxis.get_major_locator().set_params(integer=True)
-        heads, sick = len(mass), int(is_sick.sum())
+        heads, sick = len(panel.mass), int(is_sick.sum())
         mean = f", mean {panel.mass.mean():.3f}" if heads else ""
         axes.set_title(f"{panel.label}: {sick} of {heads} heads sick{mean}")
         # headroom for the notes

@@ -18,6 +18,9 @@ Render = Callable[[Page, int, int, Sequence[str]], str]
 def fitted(page: Page, render: Render) -> str:
     """The page rendered with as much as there is room for.
 
+    What a reader came for, the heads as they are now, is never left out: a page of several thousand
+    heads may become larger.
+
     Args:
         render: makes a page of it, of a number of changing numbers, of a number of maps, and of
             remarks on what was left out.

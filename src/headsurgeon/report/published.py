@@ -23,6 +23,7 @@ from headsurgeon.paper.literal_heads import head_list
 from headsurgeon.paper.numbers import published, published_number
 from headsurgeon.report.change_figures import ChangePanel
 from headsurgeon.report.data import HeadView
+from headsurgeon.report.mass_bins import mass_bins
 
 OPERATED_MODEL: Size = "1b7"
 _BLOOM_1B7 = "bigscience/bloom-1b7"
@@ -36,9 +37,7 @@ def masses(size: Size, bins: int) -> Float[np.ndarray, " bin"]:
     exact = published(f"bigscience/bloom-{size}", "stock", f"histogram of mass in {bins} bins")
     if exact and isinstance(exact[0].value, tuple):
         return np.array(exact[0].value, dtype=np.float64)
-    mass = mass_from_figure(size)
-    found, _ = np.histogram(mass[np.isfinite(mass)], bins=bins, range=(0.0, 1.0))
-    return found.astype(np.float64)
+    return mass_bins(mass_from_figure(size), bins).astype(np.float64)
 
 
 def mass_view(size: Size) -> HeadView:
