@@ -250,7 +250,7 @@ def test_a_head_added_by_hand_is_priced_before_it_is_operated_on(
     (clinic / "longer.yaml").write_text(text, encoding="utf-8")
     asked = []
 
-    def cost(model: object, windows: object, mode: str) -> object:
+    def cost(model: object, windows: object, mode: str, on_windows: object) -> object:
         def of(heads: tuple[object, ...]) -> float:
             asked.append(len(heads))
             return 1.0

@@ -142,14 +142,14 @@ def test_of_a_model_the_set_is_that_of_all_beginnings_in_the_order_of_the_estima
     assert found.cost.high <= limit
 
 
-def test_passes_are_told_and_a_set_is_measured_once() -> None:
+def test_windows_are_told_of_and_a_set_is_measured_once() -> None:
     told: list[int] = []
-    costs = hs.ablation_cost(pico("bloom"), tokens(4, 8), on_pass=told.append)
+    costs = hs.ablation_cost(pico("bloom"), tokens(4, 8), on_windows=told.append)
     assert isinstance(costs, Costs)
     both = [HeadId(1, 0), HeadId(2, 1)]
     assert costs(both) == pytest.approx(costs.interval(both[::-1]).value, abs=1e-12)
     costs.estimates(both)
-    assert told == [1, 1, 3]
+    assert told == [4, 4, 3 * 4]
     exact = hs.ablation_cost(pico("bloom"), tokens(4, 8), singles=True)
     assert exact.not_estimated
     with pytest.raises(SettingsError, match="by itself"):

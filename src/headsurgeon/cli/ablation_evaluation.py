@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from headsurgeon.cli.console import busy, heading, nats, out, table
+from headsurgeon.cli.console import heading, nats, out, table
+from headsurgeon.cli.progress import busy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from headsurgeon.data import Texts, Windows
     from headsurgeon.evaluation import Ablation
     from headsurgeon.planning import Plan
+    from headsurgeon.scores import Evaluation
 
 _SHOWN = 20
 
@@ -20,21 +22,30 @@ def evaluate_ablation(
     model: "PreTrainedModel",
     plan: "Plan",
     windows: "Windows | Texts",
+    baseline: "Evaluation",
     batch_size: int | None,
     attention: Any,
     shows: list[Callable[[], None]],
 ) -> dict[str, Any]:
-    """What the file of results says of it; `shows`, what is to be printed later, grows by it."""
+    """What the file of results says of it; `shows`, what is to be printed later, grows by it.
+
+    `baseline` is the model's loss on the windows as it is.
+    """
     from headsurgeon.evaluation import ablate
 
-    with busy(f"ablating {len(plan.operated)} heads, each alone and together"):
+    # each alone and all together; under `mean` also their means
+    passes = len(plan.operated) + 1 + (plan.ablation_mode == "mean")
+    what = f"ablating {len(plan.operated)} heads, each alone and together"
+    with busy(what, passes * len(windows)) as on_windows:
         ablation = ablate(
             model,
             plan,
             windows,
             mode=plan.ablation_mode,
+            baseline=baseline,
             batch_size=batch_size,
             attention=attention,
+            on_windows=on_windows,
         )
     shows.append(partial(_show_ablation, ablation))
     return ablation.model_dump(exclude={"ablated"})

@@ -1,7 +1,6 @@
-"""What the terminal shows: consoles, tables, facts, and what is being worked on."""
+"""What the terminal shows: consoles, tables, facts."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import JustifyMethod
@@ -30,13 +29,6 @@ def out() -> Screen:
 def err() -> Screen:
     """For progress: stderr, so that results can be piped."""
     return Screen(stderr=True)
-
-
-@contextmanager
-def busy(what: str) -> Iterator[None]:
-    """Shows a spinner with `what` while the body runs; nothing where there is no terminal."""
-    with err().status(Text(printable(f"{what} …"))):
-        yield
 
 
 def head_map(diagnosis: "Diagnosis") -> HeadMap:

@@ -12,6 +12,7 @@ from headsurgeon.cli.console import out, show_next
 from headsurgeon.cli.examining import DIAGNOSIS, FILES, Examined, examine, write_examined
 from headsurgeon.cli.given_models import check_models, folder_names
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.progress import one_by_one
 from headsurgeon.extras import require
 from headsurgeon.own_files import check_own_files
 
@@ -109,7 +110,7 @@ def diagnose(
 def _compare(
     models: "Sequence[str]",
     output: Path,
-    examine: "Callable[[str], Examined]",
+    examine: "Callable[..., Examined]",
     loading: options.Loading,
 ) -> None:
     from headsurgeon.cli import compare
@@ -117,7 +118,7 @@ def _compare(
     with _many(models, output, (compare.COMPARISON, compare.FIGURE)) as write_each:
         check_models(models, loading)
         # one model is held at a time
-        examined = [examine(model) for model in models]
+        examined = [examine(model, which=which) for model, which in one_by_one(models, "model")]
         compare.begin_comparison(output)
         folders = write_each(examined)
         # what is drawn and summed up comes last, so that a fault in it loses no measurement
@@ -130,7 +131,7 @@ def _follow(
     models: "Sequence[str]",
     revisions: str | None,
     output: Path,
-    examine: "Callable[[str], Examined]",
+    examine: "Callable[..., Examined]",
     loading: options.Loading,
 ) -> None:
     from headsurgeon.cli import series
@@ -142,7 +143,7 @@ def _follow(
     labels = [checkpoint.label for checkpoint in checkpoints]
     with _many(labels, output, (series.SERIES, series.FIGURE)) as write_each:
         check_models(specs, loading)
-        examined = [examine(spec) for spec in specs]
+        examined = [examine(spec, which=which) for spec, which in one_by_one(specs, "checkpoint")]
         found = series.series_of_run(examined, checkpoints)
         series.begin_series(output, found)
         folders = write_each(examined)

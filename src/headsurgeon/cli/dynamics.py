@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from headsurgeon.cli.console import busy, err, heading, out, table
+from headsurgeon.cli.console import err, heading, out, table
 from headsurgeon.cli.given_models import folder_names
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.planted import planted_remark
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import InputError, SettingsError
 from headsurgeon.folders import locked
 from headsurgeon.own_files import writing

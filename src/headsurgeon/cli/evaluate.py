@@ -11,12 +11,13 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.ablation_evaluation import evaluate_ablation
-from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
+from headsurgeon.cli.console import bounds, facts, heading, nats, out, table
 from headsurgeon.cli.given_models import check_models
 from headsurgeon.cli.like_lm_eval import check_like, evaluate_like
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.outputs import check_file, check_replaceable
 from headsurgeon.cli.patch_evaluation import evaluate_patches
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import HeadsurgeonError
 
 if TYPE_CHECKING:
@@ -116,12 +117,13 @@ def evaluate(
     def scored(
         what: str, subject: "PreTrainedModel", on: "Windows | Texts" = windows
     ) -> "Evaluation":
-        with busy(f"evaluating {what}"):
+        with busy(f"evaluating {what}", len(on)) as on_windows:
             return score(
                 subject,
                 on,
                 batch_size=batch_size,
                 attention=loading.attention,  # type: ignore[arg-type]
+                on_windows=on_windows,
             )
 
     results: dict[str, Evaluation] = {model: scored(model, loaded)}
@@ -130,7 +132,7 @@ def evaluate(
     shows: Shows = []
     if planned is not None:
         report["ablation"] = evaluate_ablation(
-            loaded, planned, windows, batch_size, loading.attention, shows
+            loaded, planned, windows, results[model], batch_size, loading.attention, shows
         )
     if patches:
         with_them, said = evaluate_patches(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy
 from headsurgeon.cli.loading import open_model, read_windows
+from headsurgeon.cli.progress import busy
 from headsurgeon.files import sha256_text
 from headsurgeon.own_files import writing
 
@@ -59,10 +59,12 @@ def examine(
     first_token_test: bool,
     batch_size: int | None,
     score: bool = False,
+    which: str = "",
 ) -> Examined:
     """Loads a model, measures it and gives verdicts; raises as these do.
 
-    `score` has its loss on the windows evaluated as well, which takes further forward passes.
+    `score` has its loss on the windows evaluated as well, which takes further forward passes;
+    `which` of several it is stands beside what is done.
     """
     from headsurgeon.arch import layout_of
     from headsurgeon.data import Texts
@@ -75,12 +77,14 @@ def examine(
     windows = read_windows(corpus, tokenizer, split=split, **asdict(reading))
     if isinstance(windows, Texts) and first_token_test:
         raise SettingsError("--first-token-test needs windows of one length, not given texts")
-    with busy(f"measuring {len(windows)} windows of {windows.length} tokens"):
+    what = f"measuring {len(windows)} windows of {windows.length} tokens{which}"
+    with busy(what, len(windows)) as on_windows:
         stats = measure(
             loaded,
             windows,
             batch_size=batch_size,
             attention=loading.attention,  # type: ignore[arg-type]
+            on_windows=on_windows,
         )
         diagnosis = give_verdicts(stats, thresholds, seed=reading.seed)
         dormancy = mlp_dormancy(loaded, layout_of(loaded))
@@ -93,12 +97,13 @@ def examine(
     if score:
         from headsurgeon.evaluation.document_loss import evaluate
 
-        with busy(f"scoring {len(windows)} windows"):
+        with busy(f"scoring {len(windows)} windows{which}", len(windows)) as on_windows:
             loss = evaluate(
                 loaded,
                 windows,
                 batch_size=batch_size,
                 attention=loading.attention,  # type: ignore[arg-type]
+                on_windows=on_windows,
             )
     vocabulary = sha256_text([str(sorted(tokenizer.get_vocab().items()))])
     return Examined(diagnosis, dormancy, test, loaded.num_parameters(), vocabulary, loss)
@@ -111,12 +116,15 @@ def _position_or_token(
     from headsurgeon.diagnosis import first_token_test as run_test
     from headsurgeon.measurement import measure
 
-    with busy("measuring with other first tokens, and with none"):
-        return run_test(
-            partial(measure, model, batch_size=batch_size, attention=attention),
-            windows.tokens,
-            common_tokens(windows.tokens),
+    others = common_tokens(windows.tokens)
+    # as they are, with each of the others, and without
+    variants = 2 + len(others)
+    what = "measuring with other first tokens, and with none"
+    with busy(what, variants * len(windows)) as on_windows:
+        measured = partial(
+            measure, model, batch_size=batch_size, attention=attention, on_windows=on_windows
         )
+        return run_test(measured, windows.tokens, others)
 
 
 def write_examined(output: Path, examined: Examined) -> list[str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from headsurgeon.cli.console import busy, err, facts, heading, out
+from headsurgeon.cli.console import err, facts, heading, out
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.planted import planted_remark
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import InputError, ModelError, SettingsError
 from headsurgeon.folders import locked
 from headsurgeon.own_files import writing

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, heading, out, table
+from headsurgeon.cli.console import heading, out, table
 from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.progress import busy
 from headsurgeon.extras import command
 from headsurgeon.own_files import check_own_files, writing
 
@@ -117,7 +118,8 @@ def generate(
         tokenizer: "PreTrainedTokenizerBase",
         patches: Sequence[Path],
     ) -> "Generation":
-        with busy(f"completing {len(to_complete)} prompts, {label}"):
+        tokens = len(to_complete) * max_new_tokens
+        with busy(f"completing {len(to_complete)} prompts, {label}", tokens) as on_tokens:
             return completions(
                 subject,
                 tokenizer,
@@ -126,6 +128,7 @@ def generate(
                 name=label,
                 patches=[str(path) for path in patches],
                 first_token=first_token,
+                on_tokens=on_tokens,
             )
 
     check_folder(output, GENERATION)

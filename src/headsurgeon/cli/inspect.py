@@ -8,10 +8,11 @@ import typer
 
 from headsurgeon.cli import options
 from headsurgeon.cli.attention_map import AttentionMap, visible
-from headsurgeon.cli.console import busy, facts, first_few, heading, out, percent, table
+from headsurgeon.cli.console import facts, first_few, heading, out, percent, table
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file, check_own_picture
 from headsurgeon.cli.planted import planted_remark
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import CorpusError, OutputError, SettingsError
 from headsurgeon.extras import require
 from headsurgeon.printable import printable

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import option_texts, options
-from headsurgeon.cli.console import busy, facts, heading, nats, out, percent, table
+from headsurgeon.cli.console import facts, heading, nats, out, percent, table
 from headsurgeon.cli.loading import read_windows
 from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.outputs import check_file, check_replaceable
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -110,14 +111,21 @@ def _worth(
     from headsurgeon.arch import layout_of
     from headsurgeon.diagnosis import mlp_dormancy
     from headsurgeon.evaluation import ablate_layers
+    from headsurgeon.evaluation.layer_ablation import quarters
 
-    with busy(f"zeroing the MLPs of {name}, layer by layer"):
+    layers = layout_of(model).layers
+    together = quarters(layers) if groups is None else groups
+    # as it is, each layer, each group
+    passes = 1 + layers + len(together)
+    what = f"zeroing the MLPs of {name}, layer by layer"
+    with busy(what, passes * len(windows)) as on_windows:
         ablation = ablate_layers(
             model,
             windows,
-            groups=groups,
+            groups=together,
             batch_size=batch_size,
             attention=attention,  # type: ignore[arg-type]
+            on_windows=on_windows,
         )
         return Worth(ablation, mlp_dormancy(model, layout_of(model)))
 

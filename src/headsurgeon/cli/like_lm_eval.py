@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsurgeon.cli.console import bounds, busy, facts, heading, nats, out, table
+from headsurgeon.cli.console import bounds, facts, heading, nats, out, table
 from headsurgeon.cli.models_in_turn import in_turn
 from headsurgeon.cli.options import FrozenLoading, Reading
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ def evaluate_like(
                 f"{label} has another vocabulary, and its windows would be others: score it in a "
                 "run of its own and compare bits per byte"
             )
-        with busy(f"evaluating {label} as lm-eval does"):
+        rolling = read[0][0]
+        with busy(f"evaluating {label} as lm-eval does", len(rolling)) as on_windows:
             return evaluate_rolling(
                 subject,
-                read[0][0],
+                rolling,
                 batch_size=batch_size,
                 attention=loading.attention,  # type: ignore[arg-type]
+                on_windows=on_windows,
             )
 
     results = in_turn(model, patches, baseline, loading, score)

@@ -3,9 +3,9 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from headsurgeon.cli.console import busy
 from headsurgeon.cli.option_texts import memory_limits
 from headsurgeon.cli.options import FrozenLoading, Loading
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import SettingsError
 from headsurgeon.extras import installed, require
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, out, python_text
+from headsurgeon.cli.console import out, python_text
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file, check_folder
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import InputError, OutputError
 from headsurgeon.files import shorten
 

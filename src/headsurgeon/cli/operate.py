@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headsurgeon.cli import option_texts, options
-from headsurgeon.cli.console import busy, command_line, facts, heading, out, show_next
+from headsurgeon.cli.console import command_line, facts, heading, out, show_next
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.operate_passes import Repeating, operate_passes
@@ -15,7 +15,7 @@ from headsurgeon.cli.operation_cost import confirm, price, takes_away
 from headsurgeon.cli.operation_dry_run import show_dry_run
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.page import show_page
-from headsurgeon.cli.progress import training_bar
+from headsurgeon.cli.progress import busy, training_bar
 from headsurgeon.cli.tensorboard import Wanted, check_tensorboard, relaying, send_runs
 from headsurgeon.cli.training_options import (
     DEFAULT_TOKENS,

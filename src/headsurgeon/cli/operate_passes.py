@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import busy, show_next
+from headsurgeon.cli.console import show_next
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.operation_cost import confirm, price, takes_away
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.page import show_page
 from headsurgeon.cli.passes_summary import show_pass, show_passes
-from headsurgeon.cli.progress import add_run, new_bar, show_step
+from headsurgeon.cli.progress import add_run, busy, new_bar, show_step
 from headsurgeon.cli.training_options import reading_as
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import TrainSettings

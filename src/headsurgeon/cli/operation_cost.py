@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from headsurgeon.cli.console import busy, err
+from headsurgeon.cli.console import err
 from headsurgeon.cli.loading import read_windows
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import NeedsConfirmation
 from headsurgeon.training import TrainSettings
 
@@ -44,8 +45,11 @@ def price(
         first_token=settings.first_token,
         packing=settings.packing,
     )
-    with busy("measuring what ablating the heads costs"):
-        return ablation_cost(model, windows, mode=plan.ablation_mode)(plan.operated)
+    # with them and without; under `mean` also their means
+    passes = 2 + (plan.ablation_mode == "mean")
+    with busy("measuring what ablating the heads costs", passes * len(windows)) as on_windows:
+        cost = ablation_cost(model, windows, mode=plan.ablation_mode, on_windows=on_windows)
+        return cost(plan.operated)
 
 
 def confirm(plan: "Plan", cost: float, yes: bool, otherwise: str) -> None:

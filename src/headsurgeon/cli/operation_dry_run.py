@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsurgeon.cli.console import busy, facts, heading, out, percent
+from headsurgeon.cli.console import facts, heading, out, percent
 from headsurgeon.cli.loading import read_windows
 from headsurgeon.cli.operation_cost import CONFIRM_ABOVE
+from headsurgeon.cli.progress import busy
 from headsurgeon.training import TrainSettings
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headsurgeon.cli.console import busy, facts, first_few, heading, nats, out
+from headsurgeon.cli.console import facts, first_few, heading, nats, out
+from headsurgeon.cli.progress import busy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,14 +52,18 @@ def evaluate_patches(
         measure_and_ablate, model, heads, windows, batch_size=batch_size, attention=attention
     )
     patient.revert()
-    with busy("measuring the model without the patch"):
-        # its loss is known already
-        before = examine(score=stock)
-    with busy("comparing with the same heads reinitialised and not trained"):
-        null = empirical_null(patient, windows, NULL_SEEDS, attention=attention)
+    count = len(windows)
+    # heads and the loss without them; the loss with them is known already
+    with busy("measuring the model without the patch", 2 * count) as on_windows:
+        before = examine(score=stock, on_windows=on_windows)
+    untrained = "comparing with the same heads reinitialised and not trained"
+    with busy(untrained, len(NULL_SEEDS) * count) as on_windows:
+        null = empirical_null(
+            patient, windows, NULL_SEEDS, attention=attention, on_windows=on_windows
+        )
     patient.merge()
-    with busy("measuring the model with the patch"):
-        after = examine()
+    with busy("measuring the model with the patch", 3 * count) as on_windows:
+        after = examine(on_windows=on_windows)
     limits = patient.plan.limits
     recovery = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
     changed = drift(before.stats, after.stats, patient.plan)

@@ -7,16 +7,16 @@ from typing import Annotated
 import typer
 
 from headsurgeon.cli import option_texts, options
-from headsurgeon.cli.console import busy, out, show_next
+from headsurgeon.cli.console import out, show_next
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.plan_measurements import (
     check_diagnosed,
-    cost_of_ablating,
     expected_passes,
-    passes_bar,
+    windows_for_costs,
 )
 from headsurgeon.cli.plan_table import show_plan
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import CorpusError, OutputError, PlanError
 from headsurgeon.records import snake_case
 
@@ -196,6 +196,7 @@ def plan(
     """
     from headsurgeon.data import given_file
     from headsurgeon.diagnosis import Diagnosis
+    from headsurgeon.evaluation import ablation_cost
     from headsurgeon.planning.planning import plan as make_plan
 
     if corpus is not None:
@@ -233,18 +234,26 @@ def plan(
         with busy(f"planning by rule {rule_name}"):
             result = make_plan(diagnosed, model=loaded, **asked)  # type: ignore[arg-type]
     else:
-        expected = expected_passes(asked_about, rule_name, exact_costs)
-        with passes_bar(f"planning by rule {rule_name}", expected) as on_pass:
-            cost = cost_of_ablating(
-                diagnosed,
+        windows, others = windows_for_costs(
+            diagnosed,
+            loaded,
+            tokenizer,
+            corpus,
+            cost_count,
+            ablation_mode,
+            loading.attention,
+            exact_costs,
+        )
+        passes = expected_passes(asked_about, rule_name, exact_costs, ablation_mode)
+        with busy(f"planning by rule {rule_name}", passes * len(windows)) as on_windows:
+            cost = ablation_cost(
                 loaded,
-                tokenizer,
-                corpus,
-                cost_count,
-                ablation_mode,
-                loading.attention,
-                exact_costs,
-                on_pass,
+                windows,
+                estimated_on=others,
+                singles=exact_costs,
+                mode=ablation_mode,  # type: ignore[arg-type]
+                attention=loading.attention,  # type: ignore[arg-type]
+                on_windows=on_windows,
             )
             result = make_plan(diagnosed, model=loaded, cost=cost, **asked)  # type: ignore[arg-type]
     result.save(output)

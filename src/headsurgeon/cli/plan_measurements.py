@@ -1,25 +1,20 @@
 """What `plan` measures on the model: whether it is the diagnosed one, and what ablation costs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from headsurgeon.cli.console import busy, err
+from headsurgeon.cli.console import err
 from headsurgeon.cli.loading import read_windows
-from headsurgeon.cli.progress import duration, new_bar
+from headsurgeon.cli.progress import busy
 from headsurgeon.errors import PlanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headsurgeon.data import Texts, Windows
     from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.planning import Costs
 
 # what another precision may change of a head's mass in one window, fraction
 _SAME_MASS = 0.1
-# seconds that are announced
-_LONG = 60.0
 
 
 def check_diagnosed(
@@ -69,20 +64,20 @@ def check_diagnosed(
         )
 
 
-def cost_of_ablating(
+def windows_for_costs(
     diagnosis: "Diagnosis",
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str | None,
     count: int,
-    mode: Any,
+    mode: str,
     attention: Any,
     singles: bool,
-    on_pass: "Callable[[int], None]",
-) -> "Costs":
-    """What ablating heads costs on the dev split; says on stderr what it is measured on."""
+) -> "tuple[Windows | Texts, Windows | Texts]":
+    """Dev windows to measure costs on, and those to estimate them on; says so on stderr."""
     from headsurgeon.attention.choice import choose_attention
-    from headsurgeon.evaluation import ablation_cost, for_costs
+    from headsurgeon.evaluation import for_costs
+    from headsurgeon.evaluation.screening import why_not_screened
 
     ran = choose_attention(model, attention)
     source = diagnosis.stats.provenance
@@ -102,47 +97,13 @@ def cost_of_ablating(
         f"of them costs, by {mode} ablation with attention {ran} (--no-costs leaves this out)",
         style="dim",
     )
-    cost = ablation_cost(
-        model,
-        windows,
-        estimated_on=others,
-        singles=singles,
-        mode=mode,
-        attention=attention,
-        on_pass=on_pass,
-    )
-    if not singles and cost.not_estimated is not None:
-        err().print(f"{cost.not_estimated}, so each head is ablated by itself", style="dim")
-    return cost
+    reason = None if singles else why_not_screened(model)
+    if reason is not None:
+        err().print(f"{reason}, so each head is ablated by itself", style="dim")
+    return windows, others
 
 
-@contextmanager
-def passes_bar(what: str, expected: int) -> "Iterator[Callable[[int], None]]":
-    """Yields a function that moves a bar on stderr, to be told how many passes are done.
-
-    After the first of them it is known how long all will take; more than a minute is said.
-    """
-    with new_bar(transient=True) as progress:
-        task = progress.add_task(what, total=expected, step="", numbers="first pass …")
-        began, done = monotonic(), 0
-
-        def on_pass(passes: int) -> None:
-            nonlocal done
-            done += passes
-            left = (monotonic() - began) / done * max(expected - done, 0)
-            if done == passes and left > _LONG:
-                err().print(
-                    f"this takes about {duration(left)} (min:s), for some {expected} passes over "
-                    "the text",
-                    style="dim",
-                )
-            shown = f"about {duration(left)} left"
-            progress.update(task, completed=done, step=f"{done}/{expected}", numbers=shown)
-
-        yield on_pass
-
-
-def expected_passes(heads: int, rule: str, singles: bool) -> int:
+def expected_passes(heads: int, rule: str, singles: bool, mode: str) -> int:
     """About how many passes over the text the costs of a plan take.
 
     Args:
@@ -152,6 +113,8 @@ def expected_passes(heads: int, rule: str, singles: bool) -> int:
     from headsurgeon.planning.idle_heads import expected_measurements
 
     screening = 0 if singles else SCREENING_PASSES
+    # with all heads, and for their means
+    first = 1 + (mode == "mean")
     if rule == "idle":
-        return 1 + screening + expected_measurements(heads, not singles)
-    return 1 + (heads if singles else screening) + 1
+        return first + screening + expected_measurements(heads, not singles)
+    return first + (heads if singles else screening) + 1

@@ -1,16 +1,120 @@
-"""The live bar of a training run."""
+"""What is being worked on: a spinner, a bar with the time left, and the bar of a training run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
+from rich.console import RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
 
 from headsurgeon.cli.console import err
+from headsurgeon.cli.screen import Screen
 from headsurgeon.printable import printable
 
 if TYPE_CHECKING:
     from headsurgeon.training import StepEvent
+
+Item = TypeVar("Item")
+
+# seconds after which a spinner says how it gets on
+_A_WHILE = 2.0
+# seconds that are announced
+_LONG = 60.0
+_BAR_WIDTH = 16
+
+
+@contextmanager
+def busy(what: str, total: int | None = None, before: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows that `what` is being done while the body runs; nothing where there is no terminal.
+
+    After two seconds a bar and the time left join the spinner, or, where nothing is known of what
+    is to be done, the time that it took so far. More than a minute is announced in a line of its
+    own, which a pipe gets too.
+
+    Args:
+        what: in words, such as `measuring 64 windows`.
+        total: how much there is to do, such as windows to read or tokens to draw; None: unknown.
+        before: how much of it was done earlier, and says nothing of how fast this is.
+
+    Yields:
+        A function to be told how much has been done since the last call, such as `on_windows`.
+    """
+    console = err()
+    work = _Work(what, total, before, console)
+    with Live(get_renderable=work.shown, console=console, refresh_per_second=10, transient=True):
+        yield work.did
+
+
+class _Work:
+    """How something gets on."""
+
+    def __init__(self, what: str, total: int | None, before: int, console: Screen) -> None:
+        self._what, self._total, self._done, self._before = printable(what), total, before, before
+        self._console = console
+        self._spinner = Spinner("dots", style="status.spinner")
+        self._began = monotonic()
+        # when it is over, at the mean rate so far
+        self._end: float | None = None
+        self._announced = False
+
+    def did(self, amount: int) -> None:
+        """So much more is done."""
+        self._done += amount
+        now = monotonic()
+        new = self._done - self._before
+        if self._total is None or new <= 0:
+            return
+        self._end = now + (now - self._began) / new * max(self._total - self._done, 0)
+        # the first steps are slower than those that follow, and say little
+        if not self._announced and now - self._began >= _A_WHILE:
+            self._announced = True
+            if self._end - self._began > _LONG:
+                about = in_words(self._end - self._began)
+                self._console.print(f"{self._what}: about {about}", style="dim", soft_wrap=True)
+
+    def shown(self) -> Table:
+        """The line as it is now."""
+        ran = monotonic() - self._began
+        line = Table.grid(padding=(0, 1))
+        row: list[RenderableType] = [self._spinner, Text(f"{self._what} …")]
+        if ran >= _A_WHILE and self._total:
+            done = min(self._done, self._total)
+            row.append(ProgressBar(self._total, done, width=_BAR_WIDTH))
+            row.append(Text(f"{100 * done // self._total} %"))
+        if ran >= _A_WHILE:
+            row.append(Text(self._time(ran), style="dim"))
+        line.add_row(*row)
+        return line
+
+    def _time(self, ran: float) -> str:
+        if self._end is None:
+            return duration(ran)
+        left = self._end - self._began - ran
+        # between two steps it counts down
+        return f"about {duration(left)} left" if left > -1.0 else "longer than expected"
+
+
+def one_by_one(items: Sequence[Item], noun: str) -> Iterator[tuple[Item, str]]:
+    """Each of several that take about equally long, and which it is, with the time left for all.
+
+    More than a minute is announced when the first is done; of a single one nothing is said.
+    """
+    began, count = monotonic(), len(items)
+    for index, item in enumerate(items):
+        which = f" ({noun} {index + 1} of {count})" if count > 1 else ""
+        if index:
+            each = (monotonic() - began) / index
+            left = duration(each * (count - index))
+            which = f" ({noun} {index + 1} of {count}, about {left} left for all)"
+            if index == 1 and each * count > _LONG:
+                err().print(f"{count} {noun}s: about {in_words(each * count)}", style="dim")
+        yield item, which
 
 
 @contextmanager
@@ -33,7 +137,7 @@ def new_bar(transient: bool = False) -> Progress:
     """A bar on stderr, not started; `transient` ones vanish when they stop."""
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=_BAR_WIDTH),
         TextColumn("{task.fields[step]}", markup=False),
         TextColumn("{task.fields[numbers]}", style="dim", markup=False),
         console=err(),
@@ -69,6 +173,12 @@ def _numbers(event: "StepEvent") -> list[str]:
 
 def duration(seconds: float) -> str:
     """Minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(max(round(seconds), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def in_words(seconds: float) -> str:
+    """Minutes, or hours and minutes, rounded; at least one minute."""
+    hours, minutes = divmod(max(round(seconds / 60), 1), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from headsurgeon.cli.console import busy, heading, out, table
+from headsurgeon.cli.console import heading, out, table
+from headsurgeon.cli.progress import busy
 
 
 def push(

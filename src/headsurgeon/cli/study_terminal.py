@@ -1,14 +1,15 @@
 """How a study gets on, and what it came to, on the terminal."""
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.status import Status
 from rich.text import Text
 
 from headsurgeon.cli.console import err, head_map, heading, out, table
+from headsurgeon.cli.progress import busy
 from headsurgeon.cli.tensorboard import send_runs
 from headsurgeon.printable import printable
 
@@ -63,16 +64,16 @@ class StudyTerminal:
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder, self.tensorboard = folder, tensorboard
-        self._status: Status | None = None
-        self._bar: Progress | None = None
+        # what moves
+        self._now = ExitStack()
+        self._did: Callable[[int], None] | None = None
         self._step = ("", 0.0)
 
     def prepared(self, what: str) -> None:
         """A step of the preparation begins, so the one before it is done."""
         self._finish_step()
         self._step = (what, time.monotonic())
-        self._status = err().status(Text(printable(f"{what} …")))
-        self._status.start()
+        self._now.enter_context(busy(what))
 
     def planned(self, todo: int, done: int) -> None:
         """All is prepared, and so many cells are to be computed."""
@@ -81,23 +82,14 @@ class StudyTerminal:
         if self.tensorboard:
             # what was done before
             send_runs(self.folder, sorted(self.folder.glob("cells/*/")))
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=err(),
-            transient=True,
-        )
-        self._bar.add_task("cells", total=todo + done, completed=done)
-        self._bar.start()
+        self._did = self._now.enter_context(busy(f"{todo + done} cells", todo + done, done))
 
     def finished(self, task: "Task") -> None:
         """One more is done."""
         from headsurgeon.study.results import CellResult, cell_file, folder_of
 
-        if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0])
+        if self._did is not None:
+            self._did(1)
         if task.what != "cell":
             _show_done(str(task), None)
             return
@@ -111,10 +103,8 @@ class StudyTerminal:
 
     def close(self) -> None:
         """Stops what moves."""
-        for moving in (self._status, self._bar):
-            if moving is not None:
-                moving.stop()
-        self._status, self._bar = None, None
+        self._now.close()
+        self._now, self._did = ExitStack(), None
 
     def _finish_step(self) -> None:
         self.close()

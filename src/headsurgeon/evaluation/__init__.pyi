@@ -1,7 +1,6 @@
 from .ablation import Ablation as Ablation
 from .ablation import ablate as ablate
 from .ablation import ablating as ablating
-from .ablation_costs import SCREENING_PASSES as SCREENING_PASSES
 from .ablation_costs import AblationCost as AblationCost
 from .ablation_costs import HighestCost as HighestCost
 from .ablation_costs import ablation_cost as ablation_cost
@@ -39,5 +38,6 @@ from .redistribution import ColumnCourse as ColumnCourse
 from .redistribution import GroupChange as GroupChange
 from .redistribution import Redistribution as Redistribution
 from .redistribution import redistribution_from as redistribution_from
+from .screening import SCREENING_PASSES as SCREENING_PASSES
 from .sweep import Reported as Reported
 from .sweep import Sweep as Sweep

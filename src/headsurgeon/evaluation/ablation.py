@@ -19,7 +19,7 @@ from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.measurement.layer_capture import LayerCapture
 from headsurgeon.measurement.projection_hooks import capturing
-from headsurgeon.models.forward import batches, evaluating, usual_defaults
+from headsurgeon.models.forward import OnWindows, batches, evaluating, usual_defaults
 from headsurgeon.planning import AblationMode, Plan
 from headsurgeon.records import HeadName
 from headsurgeon.results import Result
@@ -58,6 +58,7 @@ def ablate(
     baseline: Evaluation | None = None,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> Ablation:
     """Measures what ablating a set of heads, and each of them alone, costs.
 
@@ -69,6 +70,8 @@ def ablate(
         baseline: the model's loss on `windows` as it is, if it is known already.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
+        on_windows: as for `evaluate`. The windows are read once with the whole set ablated, once
+            for each of `singles`, and once more each for an unknown `baseline` and for the means.
 
     Raises:
         HeadError: a head the model does not have.
@@ -81,8 +84,17 @@ def ablate(
         raise SettingsError(
             f"expected some heads and mode zero or mean, got {head_ids} and {mode!r}"
         )
-    means = mean_outputs(model, layout, windows, batch_size) if mode == "mean" else None
-    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    means = None
+    if mode == "mean":
+        means = mean_outputs(model, layout, windows, batch_size, on_windows)
+    score = partial(
+        evaluate,
+        model,
+        windows,
+        batch_size=batch_size,
+        attention=attention,
+        on_windows=on_windows,
+    )
     baseline = baseline or score()
 
     def without(group: Sequence[HeadId]) -> Evaluation:
@@ -141,6 +153,7 @@ def mean_outputs(
     layout: Layout,
     windows: Windows | Texts | Tensor,
     batch_size: int | None,
+    on_windows: OnWindows | None = None,
 ) -> Float[Tensor, "layer head width"]:
     """Average of each head's output over all tokens of the windows, before the projection."""
     parts = equal_parts(windows)
@@ -153,6 +166,6 @@ def mean_outputs(
 
     with torch.no_grad(), evaluating(model), capturing(model, layout, on_layer):
         for part in parts:
-            for batch in batches(part.tokens, batch_size):
+            for batch in batches(part.tokens, batch_size, on_windows):
                 model.base_model(input_ids=batch.to(model.device), use_cache=False)
     return (total / sum(part.tokens.numel() for part in parts)).float().to(model.device)

@@ -5,7 +5,7 @@ screening estimates what each would cost alone (`screening`). The layers below t
 head are run once and not again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import get_args
 
@@ -24,14 +24,9 @@ from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.evaluation.lower_layers import LowerLayers
 from headsurgeon.evaluation.screening import screen_windows, why_not_screened
 from headsurgeon.heads import HeadId
-from headsurgeon.models.forward import usual_defaults
+from headsurgeon.models.forward import OnWindows, usual_defaults
 from headsurgeon.planning import AblationMode, Costs
 from headsurgeon.scores import Estimate, Evaluation, difference
-
-OnPass = Callable[[int], None]
-"""Called after each measurement with the number of forward passes over the windows it took."""
-# one to the loss, one back, and one to compute again what was not kept
-SCREENING_PASSES = 3
 
 
 class AblationCost:
@@ -48,12 +43,13 @@ class AblationCost:
         mode: AblationMode,
         batch_size: int | None,
         attention: AttentionChoice,
-        on_pass: OnPass,
+        on_windows: OnWindows | None,
     ) -> None:
         self._model, self._windows, self._mode = model, windows, mode
         self._layout = layout_of(model)
         self._estimated_on = None if estimated_on is None else equal_parts(estimated_on)
-        self._batch_size, self._attention, self._on_pass = batch_size, attention, on_pass
+        self._batch_size, self._attention = batch_size, attention
+        self._on_windows = on_windows
         self._lower_layers = LowerLayers(model, self._layout)
         self._known: dict[frozenset[HeadId], Evaluation] = {}
         self._baseline = self._evaluated()
@@ -90,8 +86,8 @@ class AblationCost:
                 lowest=min((head.layer for head in heads), default=0),
                 batch_size=self._batch_size,
                 attention=self._attention,
+                on_windows=self._on_windows,
             )
-        self._on_pass(SCREENING_PASSES)
         costs = screening.costs(self._mode)
         return {head: float(costs[head]) for head in heads}
 
@@ -111,20 +107,22 @@ class AblationCost:
             return self._evaluated()
 
     def _evaluated(self) -> Evaluation:
-        evaluation = evaluate(
-            self._model, self._windows, batch_size=self._batch_size, attention=self._attention
+        return evaluate(
+            self._model,
+            self._windows,
+            batch_size=self._batch_size,
+            attention=self._attention,
+            on_windows=self._on_windows,
         )
-        self._on_pass(1)
-        return evaluation
 
     @cached_property
     def _means(self) -> Float[Tensor, "layer head width"] | None:
         if self._mode == "zero":
             return None
         with usual_defaults():
-            means = mean_outputs(self._model, self._layout, self._windows, self._batch_size)
-        self._on_pass(1)
-        return means
+            return mean_outputs(
+                self._model, self._layout, self._windows, self._batch_size, self._on_windows
+            )
 
 
 class HighestCost:
@@ -176,7 +174,7 @@ def ablation_cost(
     mode: AblationMode = "zero",
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
-    on_pass: OnPass | None = None,
+    on_windows: OnWindows | None = None,
 ) -> AblationCost:
     """A function from a set of heads to what ablating them together costs, nats per token.
 
@@ -194,7 +192,8 @@ def ablation_cost(
         mode: `zero` removes a head's output, `mean` replaces it by its average over the windows.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
-        on_pass: told after each measurement how many forward passes it was worth.
+        on_windows: as for `evaluate`, now and whenever a cost is asked for; each window of an
+            estimate counts three times, which is about what it takes.
 
     Raises:
         SettingsError: another mode.
@@ -202,5 +201,4 @@ def ablation_cost(
     if mode not in get_args(AblationMode):
         raise SettingsError(f"expected to ablate by zero or mean, got {mode!r}")
     text = None if singles else windows if estimated_on is None else estimated_on
-    tell = on_pass or (lambda passes: None)
-    return AblationCost(model, windows, text, mode, batch_size, attention, tell)
+    return AblationCost(model, windows, text, mode, batch_size, attention, on_windows)

@@ -14,7 +14,14 @@ from headsurgeon.attention_kinds import AttentionChoice, AttentionRan
 from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import ModelError
 from headsurgeon.measurement.own_forward import check_own_attention, check_own_loss
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
+from headsurgeon.models.forward import (
+    OnWindows,
+    batches,
+    check_windows,
+    evaluating,
+    model_id,
+    usual_defaults,
+)
 from headsurgeon.models.token_loss import token_nll
 from headsurgeon.scores import Evaluation
 
@@ -27,6 +34,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> Evaluation:
     """Scores every token of every window but its first.
 
@@ -36,6 +44,7 @@ def evaluate(
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock`, `fast`, or `auto`: the model's own forward in 16 bit, where ours rounds
             less than the model that will run; see `headsurgeon.attention_kinds`.
+        on_windows: told after each batch how many windows were read; see `OnWindows`.
 
     Raises:
         ModelError: a loss is not a finite number; names the window and its document.
@@ -52,7 +61,7 @@ def evaluate(
     if choose_attention(model, attention) != "stock":
         check_own_attention(model, layout, parts[-1].tokens[:1])
     for part in parts:
-        losses, used = _window_losses(model, part, batch_size, attention)
+        losses, used = _window_losses(model, part, batch_size, attention, on_windows)
         for name, loss in zip(part.documents, losses, strict=True):
             nll[position[name]] += loss
             tokens[position[name]] += part.length - 1
@@ -83,12 +92,16 @@ def _documents(windows: Windows | Texts | Tensor, parts: Sequence[Windows]) -> S
 
 
 def _window_losses(
-    model: PreTrainedModel, windows: Windows, batch_size: int | None, attention: AttentionChoice
+    model: PreTrainedModel,
+    windows: Windows,
+    batch_size: int | None,
+    attention: AttentionChoice,
+    on_windows: OnWindows | None,
 ) -> tuple[list[float], AttentionRan]:
     """Summed loss of each window, nats, and the attention that ran."""
     losses: list[float] = []
     with evaluating(model), attending(model, attention) as used:
-        for batch in batches(windows.tokens, batch_size):
+        for batch in batches(windows.tokens, batch_size, on_windows):
             losses += token_nll(model, batch.to(model.device)).cpu().double().sum(-1).tolist()
     _check_finite(losses, windows, model)
     return losses, used

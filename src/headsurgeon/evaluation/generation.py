@@ -31,6 +31,9 @@ from headsurgeon.files import shorten
 from headsurgeon.models.forward import evaluating, model_id, usual_defaults
 from headsurgeon.models.weights import precision
 
+OnTokens = Callable[[int], None]
+"""Called with how many further tokens need not be waited for."""
+
 # what every checkpoint's settings hold, and what says nothing of how tokens are chosen
 _NO_CHOICE = (
     *("transformers_version", "_from_model_config", "use_cache"),
@@ -49,7 +52,7 @@ def generate(
     name: str | None = None,
     patches: Sequence[str] = (),
     first_token: str = "tokenizer",
-    on_prompt: Callable[[int], None] | None = None,
+    on_tokens: OnTokens | None = None,
 ) -> Generation:
     """Lets a model continue prompts.
 
@@ -65,7 +68,9 @@ def generate(
         name: what the model is called in the result; by default its id.
         patches: what to record of the patches that are in it.
         first_token: as `headsurgeon.windows`.
-        on_prompt: called with the number of prompts that are done.
+        on_tokens: told after each new token that there is one more; where a prompt ends early, the
+            tokens that it does without are told together, so that the numbers sum to
+            `max_new_tokens` for each prompt. What it raises ends the call.
 
     Raises:
         SettingsError: no prompts, ids given twice, or more tokens than the model can read.
@@ -84,12 +89,12 @@ def generate(
     completions = []
     unused = _unused(model, config)
     with evaluating(model), _settings(model, config), torch.no_grad():
-        for done, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True), 1):
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            told = _Told(on_tokens, sampling.max_new_tokens)
             completions.append(
-                _complete(model, tokenizer, prompt, ids, config, sampling.seed, detector)
+                _complete(model, tokenizer, prompt, ids, config, sampling.seed, detector, told)
             )
-            if on_prompt is not None:
-                on_prompt(done)
+            told(told.left)
     completed = ModelCompletions(
         name=name or model_id(model),
         model=model_id(model),
@@ -193,6 +198,7 @@ def _complete(
     config: GenerationConfig,
     run_seed: int,
     detector: Detector | None,
+    told: "_Told",
 ) -> Completion:
     seed = seed_of(prompt, run_seed)
     row = ids[None].to(model.device)
@@ -201,7 +207,7 @@ def _complete(
             row,
             attention_mask=torch.ones_like(row),
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Checked(model_id(model), prompt.id)]),
+            logits_processor=LogitsProcessorList([_Checked(model_id(model), prompt.id, told)]),
         )
     new = generated[0, len(ids) :].tolist()
     ended = bool(new) and new[-1] in (config.eos_token_id or ())
@@ -217,11 +223,26 @@ def _complete(
     )
 
 
-class _Checked(LogitsProcessor):
-    """Refuses logits that are no numbers: the likeliest of them would be taken all the same."""
+class _Told:
+    """Tells of the tokens of one prompt."""
 
-    def __init__(self, model: str, prompt: str) -> None:
-        self.model, self.prompt = model, prompt
+    def __init__(self, on_tokens: OnTokens | None, expected: int) -> None:
+        self.on_tokens, self.left = on_tokens, expected
+
+    def __call__(self, tokens: int) -> None:
+        self.left -= tokens
+        if self.on_tokens is not None and tokens:
+            self.on_tokens(tokens)
+
+
+class _Checked(LogitsProcessor):
+    """Refuses logits that are no numbers: the likeliest of them would be taken all the same.
+
+    Of each token it lets through it tells.
+    """
+
+    def __init__(self, model: str, prompt: str, told: "_Told") -> None:
+        self.model, self.prompt, self.told = model, prompt, told
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if bool(scores.isnan().any() | scores.isposinf().any()):
@@ -229,6 +250,7 @@ class _Checked(LogitsProcessor):
                 f"{self.model}: logits after prompt {self.prompt} are not finite numbers; in 16 "
                 "bit they may overflow: generate in fp32, or look for damaged weights"
             )
+        self.told(1)
         return scores
 
 

@@ -17,7 +17,7 @@ from headsurgeon.data import Texts, Windows
 from headsurgeon.errors import SettingsError, UnsupportedModel
 from headsurgeon.evaluation.document_loss import evaluate
 from headsurgeon.evaluation.lower_layers import LowerLayers
-from headsurgeon.models.forward import usual_defaults
+from headsurgeon.models.forward import OnWindows, usual_defaults
 from headsurgeon.records import Record
 from headsurgeon.results import Number, Result
 from headsurgeon.scores import Estimate, Evaluation, difference
@@ -62,6 +62,7 @@ def ablate_layers(
     groups: Sequence[Sequence[int]] | None = None,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> LayerAblation:
     """Measures what zeroing the MLP output of each layer, and of groups of layers, costs.
 
@@ -75,6 +76,8 @@ def ablate_layers(
         windows: what the loss is measured on, as for `evaluate`.
         groups: layers to be zeroed together; by default `quarters`, as in the paper's code.
         batch_size, attention: as for `evaluate`.
+        on_windows: as for `evaluate`. The windows are read once as the model is, and once for each
+            layer and each group.
 
     Raises:
         SettingsError: a group without layers, or with one that the model does not have.
@@ -88,7 +91,14 @@ def ablate_layers(
         )
     given = quarters(layout.layers) if groups is None else groups
     together = [_checked(group, layout) for group in given]
-    score = partial(evaluate, model, windows, batch_size=batch_size, attention=attention)
+    score = partial(
+        evaluate,
+        model,
+        windows,
+        batch_size=batch_size,
+        attention=attention,
+        on_windows=on_windows,
+    )
     baseline = score()
     lower_layers = LowerLayers(model, layout)
 

@@ -18,7 +18,7 @@ zero, so ablating them costs exactly nothing and 3 fails; with any other start 2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -35,6 +35,7 @@ from headsurgeon.evaluation.ablation import Ablation, ablate
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
+from headsurgeon.models.forward import OnWindows
 from headsurgeon.operation import Patient, operate
 from headsurgeon.records import HeadName
 from headsurgeon.results import Array, Result
@@ -138,19 +139,22 @@ def empirical_null(
     seeds: Sequence[int],
     *,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> list[HeadStats]:
     """The same heads reinitialised and not trained, measured once per seed.
 
     They start as the patient did; where its queries and keys were not drawn blindly (init `none`,
     say), as the paper's do, since weights that were kept or fitted are not untrained ones. The
     patient must be reverted, so that its model is the stock one; it is again afterwards.
+    `on_windows` is told as by `measure`; the windows are read once for each seed.
     """
     init, start = untrained_start(patient.init, patient.output_start)
     measured = []
     for seed in seeds:
         untrained = operate(patient.model, patient.plan, seed=seed, init=init, output_start=start)
         try:
-            measured.append(measure(patient.model, windows, attention=attention))
+            stats = measure(patient.model, windows, attention=attention, on_windows=on_windows)
+            measured.append(stats)
         finally:
             untrained.revert()
     return measured
@@ -176,6 +180,7 @@ def recovery(
     null_seeds: Sequence[int] = NULL_SEEDS,
     sick_mass: float | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> Recovery:
     """Applies the rule above to a patient; afterwards the patient is merged.
 
@@ -186,6 +191,7 @@ def recovery(
             judged by.
         sick_mass: mass above which a head is sick, fraction; by default as the plan says.
         attention: as for `evaluate`, for statistics and losses alike.
+        on_windows: as for `evaluate`; the windows are read six times, and once for each null seed.
 
     Raises:
         StateError: the plan operates on nothing.
@@ -194,15 +200,12 @@ def recovery(
     if not heads:
         raise StateError("the plan operates on no head, so there is nothing to recover")
     corpora = [windows] if isinstance(windows, Windows | Texts) else list(windows)
+    how: Any = {"attention": attention, "on_windows": on_windows}
     patient.revert()
-    before = [
-        measure_and_ablate(patient.model, heads, part, attention=attention) for part in corpora
-    ]
-    nulls = [empirical_null(patient, part, null_seeds, attention=attention) for part in corpora]
+    before = [measure_and_ablate(patient.model, heads, part, **how) for part in corpora]
+    nulls = [empirical_null(patient, part, null_seeds, **how) for part in corpora]
     patient.merge()
-    after = [
-        measure_and_ablate(patient.model, heads, part, attention=attention) for part in corpora
-    ]
+    after = [measure_and_ablate(patient.model, heads, part, **how) for part in corpora]
     limit = patient.plan.limits.sink if sick_mass is None else sick_mass
     return recovery_from(before, after, nulls, heads, sick_mass=limit)
 
@@ -216,6 +219,7 @@ def measure_and_ablate(
     score: Evaluation | None = None,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> StatsAndAblation:
     """Measures all heads of a model, and what ablating some of them costs.
 
@@ -225,18 +229,13 @@ def measure_and_ablate(
         score: the loss with them, if it is known already.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: as for `evaluate`.
+        on_windows: as for `evaluate`; the windows are read twice, and once more for an unknown
+            `score`.
     """
+    how: Any = {"batch_size": batch_size, "attention": attention, "on_windows": on_windows}
     return StatsAndAblation(
-        stats=measure(model, measured or windows, batch_size=batch_size, attention=attention),
-        ablation=ablate(
-            model,
-            heads,
-            windows,
-            singles=False,
-            baseline=score,
-            batch_size=batch_size,
-            attention=attention,
-        ),
+        stats=measure(model, measured or windows, **how),
+        ablation=ablate(model, heads, windows, singles=False, baseline=score, **how),
     )
 
 

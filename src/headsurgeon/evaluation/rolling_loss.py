@@ -16,7 +16,14 @@ from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data.rolling import RollingWindows
 from headsurgeon.errors import ModelError
 from headsurgeon.measurement.own_forward import check_own_attention, check_own_loss
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
+from headsurgeon.models.forward import (
+    OnWindows,
+    batches,
+    check_windows,
+    evaluating,
+    model_id,
+    usual_defaults,
+)
 from headsurgeon.models.token_loss import continuation_nll
 from headsurgeon.scores import Evaluation
 
@@ -31,6 +38,7 @@ def evaluate_rolling(
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> Evaluation:
     """Scores every token of every document once, the first of each from the prefix token.
 
@@ -41,6 +49,7 @@ def evaluate_rolling(
         windows: from `rolling_windows`.
         batch_size: windows per forward pass; by default about 4,096 tokens.
         attention: `stock`, `fast` or `auto`, as `evaluate`.
+        on_windows: told after each batch how many windows were read; see `OnWindows`.
 
     Raises:
         ModelError: a loss is not a finite number; names the document.
@@ -59,7 +68,7 @@ def evaluate_rolling(
             rows = torch.stack([windows.tokens[place] for place in places])
             check_windows(_read(rows), layout, model)
             losses: list[list[float]] = []
-            for batch in batches(rows, batch_size):
+            for batch in batches(rows, batch_size, on_windows):
                 token_losses = continuation_nll(model, batch.to(model.device))
                 losses += token_losses.cpu().double().tolist()
             for place, loss in zip(places, losses, strict=True):

@@ -31,9 +31,12 @@ from headsurgeon.attention_kinds import AttentionChoice
 from headsurgeon.data import Windows
 from headsurgeon.errors import ModelError
 from headsurgeon.evaluation.block_forwards import replaced
-from headsurgeon.models.forward import batches, evaluating, model_id
+from headsurgeon.models.forward import OnWindows, batches, evaluating, model_id
 from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.models.weights import quantised
+
+# to the loss, back, and once more to compute again what was not kept
+SCREENING_PASSES = 3
 
 # gradients flow through these by intention: they are what QLoRA and LLM.int8 fine-tuning rest on
 _DIFFERENTIABLE = ("Params4bit", "Int8Params")
@@ -119,6 +122,7 @@ def screen_windows(
     lowest: int = 0,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> Screening:
     """One forward and one backward pass over the windows.
 
@@ -130,6 +134,7 @@ def screen_windows(
         parts: windows, of one length each.
         lowest: the first layer whose heads are looked at.
         batch_size, attention: as for `evaluate`.
+        on_windows: as for `evaluate`; each window counts `SCREENING_PASSES` times.
 
     Raises:
         ModelError: a gradient is not a finite number.
@@ -142,6 +147,10 @@ def screen_windows(
             sums[layer] = _Sums(layout.heads, layout.head_dim, output.device)
         sums[layer].add(output, gradient)
 
+    def read(count: int) -> None:
+        if on_windows is not None:
+            on_windows(SCREENING_PASSES * count)
+
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -152,7 +161,7 @@ def screen_windows(
         _listening(model, layout, layers, on_gradient),
     ):
         for part in parts:
-            for batch in batches(part.tokens, batch_size):
+            for batch in batches(part.tokens, batch_size, read):
                 next_token_loss(model, batch.to(model.device)).backward()
     predicted = sum(len(part) * (part.length - 1) for part in parts)
     figures = np.full((5, layout.layers, layout.heads), np.nan)

@@ -21,7 +21,14 @@ from headsurgeon.measurement.measured_attention import choose_measured, measurin
 from headsurgeon.measurement.own_forward import OBSERVE, check_own_attention
 from headsurgeon.measurement.unequal import of_texts
 from headsurgeon.measurement.untrained_head import null_mass
-from headsurgeon.models.forward import batches, check_windows, evaluating, model_id, usual_defaults
+from headsurgeon.models.forward import (
+    OnWindows,
+    batches,
+    check_windows,
+    evaluating,
+    model_id,
+    usual_defaults,
+)
 from headsurgeon.models.weights import ordinary, precision
 
 SINK_ROW = 0.9
@@ -35,6 +42,7 @@ def measure(
     *,
     batch_size: int | None = None,
     attention: AttentionChoice = "auto",
+    on_windows: OnWindows | None = None,
 ) -> HeadStats:
     """Measures every head of `model` on `windows`.
 
@@ -55,6 +63,7 @@ def measure(
             fp32, and in bf16 nearer to fp32 than the stock forward); `auto` takes `fast` where
             attention is nothing but causal with a bias on the keys, save where that would take the
             place of a model's own forward in 16 bit, which rounds otherwise.
+        on_windows: told after each batch how many windows were read; see `OnWindows`.
 
     Returns:
         The statistics, one value per window and head; `provenance.attention` says `blocks` (the
@@ -71,7 +80,9 @@ def measure(
     if isinstance(windows, Texts):
         return of_texts(
             windows,
-            lambda part: measure(model, part, batch_size=batch_size, attention=attention),
+            lambda part: measure(
+                model, part, batch_size=batch_size, attention=attention, on_windows=on_windows
+            ),
         )
     layout = layout_of(model)
     windows = as_windows(windows)
@@ -102,7 +113,7 @@ def measure(
                 sinks[layer] = capture.score_terms.sinks.detach()
 
         with observe(model, layout, on_layer):
-            for batch in batches(tokens, batch_size):
+            for batch in batches(tokens, batch_size, on_windows):
                 model.base_model(input_ids=batch.to(model.device), use_cache=False)
                 done += len(batch)
 

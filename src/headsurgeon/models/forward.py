@@ -1,7 +1,7 @@
 """Running a model over token windows without leaving a trace."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,6 +13,13 @@ from headsurgeon.arch import Layout
 from headsurgeon.errors import CorpusError, HeadsurgeonWarning, SettingsError
 
 TOKENS_PER_BATCH = 4096
+
+OnWindows = Callable[[int], None]
+"""Called after each batch with how many windows were read since the last call.
+
+A window counts each time it is read: where a function reads all windows p times, the numbers of
+one call sum to p times their count. What it raises ends the call, and leaves the model as it was.
+"""
 
 
 def model_id(model: PreTrainedModel) -> str:
@@ -50,9 +57,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def batches(
-    tokens: Int[Tensor, "count length"], batch_size: int | None = None
+    tokens: Int[Tensor, "count length"],
+    batch_size: int | None = None,
+    on_windows: OnWindows | None = None,
 ) -> Iterator[Int[Tensor, "batch length"]]:
     """Windows in batches of `batch_size`, by default of about 4,096 tokens.
+
+    `on_windows` is told of a batch when the next is asked for.
 
     Raises:
         SettingsError: a batch size below 1 or beyond 31 bits.
@@ -61,7 +72,10 @@ def batches(
         raise SettingsError("batch_size: expected 1 to 2^31 − 1 windows")
     size = batch_size or max(1, TOKENS_PER_BATCH // tokens.shape[1])
     for start in range(0, len(tokens), size):
-        yield tokens[start : start + size]
+        batch = tokens[start : start + size]
+        yield batch
+        if on_windows is not None:
+            on_windows(len(batch))
 
 
 def check_windows(
