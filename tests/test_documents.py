@@ -9,12 +9,14 @@ import torch
 from headsurgeon.arch import layout_of
 from headsurgeon.arch.layout import PARTS
 from headsurgeon.arch.separate import separate, windows_by_type
+from headsurgeon.errors import SettingsError
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.starts import INITS, Number, Start, fresh
-from tests.pico import pico
+from headsurgeon.starts import INITS, Number, Start, fitted
+from tests.pico import pico, tokens
 from tests.pico_families import pico_family
+from tests.planted import collapse
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -33,19 +35,29 @@ def test_the_example_of_adding_an_architecture_is_the_description_that_is_used()
     assert table["gpt_oss"](model.config) == layout_of(model)
 
 
-def test_the_example_of_adding_a_start_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    function, entry, tested = blocks("add_a_start.md")
-    # our own document, run with the names that the module it goes to has
-    names = {name: getattr(fresh, name) for name in ("Sequence", "HeadTensors", "StartContext")}
+def example_of_a_start(place: int, monkeypatch: pytest.MonkeyPatch) -> tuple[str, set[str]]:
+    """Enters the function that the guide defines there; its name and the parts it is to change."""
+    function, entry, tested = blocks("add_a_start.md")[3 * place : 3 * place + 3]
+    # our own document, run with the names that the modules it goes to have
+    names = {name: getattr(fitted, name) for name in ("Sequence", "HeadTensors", "StartContext")}
+    names |= {"torch": torch, "SettingsError": SettingsError}
     exec(function, names)
     table = eval("{" + entry + "}", {**names, "Start": Start, "Number": Number})
     name, parts = eval(tested)
     monkeypatch.setitem(INITS, name, table[name])
+    return name, parts
+
+
+def plan_for(*heads: HeadId) -> Plan:
+    return Plan(model="pico", rule="heads", heads=tuple(PlannedHead(id=head) for head in heads))
+
+
+def test_the_example_of_adding_a_start_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, parts = example_of_a_start(0, monkeypatch)
     model = pico("bloom")
     layout, stock = layout_of(model), {k: v.clone() for k, v in model.state_dict().items()}
     head = HeadId(1, 1)
-    plan = Plan(model="pico", rule="heads", heads=(PlannedHead(id=head),))
-    patient = operate(model, plan, init=f"{name}(factor=0.5)", output_start="keep_output")
+    patient = operate(model, plan_for(head), init=f"{name}(factor=0.5)", output_start="keep_output")
     assert patient.init == f"{name}(factor=0.5)"
     patient.merge()
     now, factors = model.state_dict(), {}
@@ -55,6 +67,37 @@ def test_the_example_of_adding_a_start_does_what_it_says(monkeypatch: pytest.Mon
             factors[part] = 0.5 if torch.equal(became, 0.5 * was) else 1.0
             assert torch.equal(became, factors[part] * was)
     assert {part for part, factor in factors.items() if factor != 1.0} == parts
+
+
+def test_the_example_of_a_start_that_looks_copies_the_healthiest_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, parts = example_of_a_start(1, monkeypatch)
+    text = tokens(4, 24)
+    # as the windows begin that the collapse was made for
+    text[:, 0] = 0
+    model = pico("bloom", layers=2)
+    collapse(model, (HeadId(1, 1),))
+    layout, stock = layout_of(model), {k: v.clone() for k, v in model.state_dict().items()}
+    started = (HeadId(1, 0), HeadId(1, 2))
+    patient = operate(
+        model, plan_for(*started), init=name, output_start="keep_output", calibration=text
+    )
+    patient.merge()
+    now = model.state_dict()
+    for head in started:
+        same = {
+            part
+            for part in PARTS
+            for ours, theirs in zip(
+                layout.blocks(part, *head), layout.blocks(part, 1, 3), strict=True
+            )
+            if torch.equal(ours.of(now[ours.parameter]), theirs.of(stock[theirs.parameter]))
+        }
+        assert same == parts
+    every = [HeadId(1, head) for head in range(layout.heads)]
+    with pytest.raises(SettingsError, match="none to copy"):
+        operate(pico("bloom"), plan_for(*every), init=name, calibration=text)
 
 
 def test_the_places_that_the_guide_to_starts_names_are_there() -> None:

@@ -222,7 +222,8 @@ def one_head(name: str, layout: Layout, seed: int = 0) -> HeadTensors:
     biases = {part: torch.ones(width) for part in shapes}
     head = HeadTensors(HeadId(0, 0), weights, biases)
     generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
-    choose_init(name).apply([head], StartContext(layout, 0, *generators))
+    context = StartContext(layout, 0, *generators, other=lambda head: pytest.fail("not blind"))
+    choose_init(name).apply([head], context)
     return head
 
 

@@ -1,5 +1,6 @@
 """Claims about starts: what each does to which weights, and that it can do what it is for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.data import as_windows
-from headsurgeon.errors import SettingsError
+from headsurgeon.errors import HeadError, SettingsError
 from headsurgeon.evaluation import ablate, evaluate
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
@@ -17,7 +18,15 @@ from headsurgeon.measurement.one_head_map import attention_map
 from headsurgeon.models.token_loss import next_token_loss
 from headsurgeon.operation import Patient, apply_patch, operate
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.starts import INITS, OUTPUT_STARTS, Calibration, choose_init
+from headsurgeon.starts import (
+    INITS,
+    OUTPUT_STARTS,
+    Calibration,
+    HeadTensors,
+    Start,
+    StartContext,
+    choose_init,
+)
 from tests.pico import pico, tokens
 from tests.pico_families import pico_family
 from tests.planted import PLANTED, collapse
@@ -87,6 +96,47 @@ def test_a_start_changes_its_parts_of_the_operated_heads_and_nothing_else(
     assert all(torch.equal(now[name], stock[name]) for name in stock if name not in touched)
     patient.revert()
     assert all(torch.equal(tensor, stock[name]) for name, tensor in state_of(model).items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_start_may_read_the_other_heads_of_its_layer_and_changes_none(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(family)
+    layout, stock = layout_of(model), state_of(model)
+    group = layout.sharing(1)
+    untouched = next(head for head in range(layout.heads) if head not in group)
+    seen: list[HeadTensors] = []
+
+    def copying(heads: Sequence[HeadTensors], context: StartContext) -> None:
+        for refused in (group[0], layout.heads):
+            with pytest.raises(HeadError):
+                context.other(refused)
+        seen.append(context.other(untouched))
+        for head in heads:
+            head.weights["query"].copy_(seen[0].weights["query"])
+            head.weights["output"].copy_(seen[0].weights["output"])
+        seen[0].weights["query"].zero_()
+
+    monkeypatch.setitem(INITS, "copying", Start(copying))
+    patient = started(model, *(f"L1H{head}" for head in group), init="copying")
+    patient.merge()
+    now = state_of(model)
+    assert not changed(model, stock, HeadId(1, untouched))
+    assert set(seen[0].weights) == {*PARTS}
+    for part in ("query", "output"):
+        theirs, ours = (
+            next(b.of(now[b.parameter]) for b in layout.blocks(part, 1, head))
+            for head in (untouched, group[0])
+        )
+        # what the output is at step 0 is the output start's affair
+        assert torch.equal(ours, theirs) == (part == "query")
+    for part, (block, *bias) in layout.head_blocks(1, untouched).items():
+        held = block.of(stock[block.parameter])
+        down = held if block.axis == (1 if part == "output" else 0) else held.T
+        if part != "query":
+            assert torch.equal(seen[0].weights[part], down)
+        assert (part in seen[0].biases) == bool(bias)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

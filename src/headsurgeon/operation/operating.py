@@ -1,6 +1,7 @@
 """Carrying out a plan: checks first, then slices, fresh weights, and the outputs' start."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,8 +11,8 @@ from transformers import PreTrainedModel
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, as_windows
-from headsurgeon.errors import ModelError, PlanError, SettingsError, StateError
-from headsurgeon.heads import check_heads
+from headsurgeon.errors import HeadError, ModelError, PlanError, SettingsError, StateError
+from headsurgeon.heads import HeadId, check_heads
 from headsurgeon.models.fingerprint import attention, combined, fingerprints, others, touched
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.weights import check_whole
@@ -19,11 +20,12 @@ from headsurgeon.operation.patch import Beginning
 from headsurgeon.operation.patient import Patient, operated
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.sharding import check_unsharded
-from headsurgeon.operation.slice_maps import output_biases
+from headsurgeon.operation.slice_maps import head_copy, output_biases
 from headsurgeon.planning import Plan
 from headsurgeon.starts import (
     Calibration,
     CalibrationRecord,
+    HeadTensors,
     StartContext,
     choose_init,
     choose_output_start,
@@ -112,11 +114,21 @@ def _begin(patient: Patient, beginning: Beginning, windows: Windows | None) -> N
             head.weights["output"].zero_()
     for layer in sorted({head.id.layer for head in tensors}):
         heads = [head for head in tensors if head.id.layer == layer]
-        context = StartContext(layout, layer, generator, noise, calibration)
+        other = partial(_untouched_head, patient, layer)
+        context = StartContext(layout, layer, generator, noise, other, calibration)
         beginning.init.apply(heads, context)
         for head in heads:
             head.weights["output"].copy_(outputs[head.id])
         beginning.output_start.apply(heads, context)
+
+
+def _untouched_head(patient: Patient, layer: int, head: int) -> HeadTensors:
+    """What a start may read of a head that is not operated on; see `StartContext.other`."""
+    layout, named = patient.layout, HeadId(layer, head)
+    check_heads([named], layout.layers, layout.heads, layout.attention_layers)
+    if named in patient.heads:
+        raise HeadError(f"{named} is operated on; a start may read the other heads of its layer")
+    return head_copy(layout, named, patient.model)
 
 
 def open_patient(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headsurgeon.arch import Block, Layout
 from headsurgeon.arch.layout import PARTS, Part
@@ -97,14 +97,33 @@ def _views(
     biases: dict[Part, Tensor] = {}
     for part in parts:
         weight, *bias = layout.blocks(part, head.layer, head.head)
-        view = _view(weight, maps, slices)
-        transposed = weight.axis == (0 if part == "output" else 1)
-        weights[part] = view.t() if transposed else view
+        weights[part] = _oriented(part, weight, _view(weight, maps, slices))
         for block in bias:
             biases[part] = _view(block, maps, slices)
     carried = output_biases(layout, [head])[head.layer]
     output_bias = slices[carried].detach() if carried in slices else None
     return HeadTensors(head, weights, biases, output_bias)
+
+
+def head_copy(layout: Layout, head: HeadId, model: nn.Module) -> HeadTensors:
+    """All four parts of one head as the model holds them, copied in fp32."""
+    weights: dict[Part, Tensor] = {}
+    biases: dict[Part, Tensor] = {}
+    for part, (weight, *bias) in layout.head_blocks(*head).items():
+        weights[part] = _oriented(part, weight, _copy(weight, model))
+        for block in bias:
+            biases[part] = _copy(block, model)
+    return HeadTensors(head, weights, biases)
+
+
+def _copy(block: Block, model: nn.Module) -> Tensor:
+    held = block.of(model.get_parameter(block.parameter).detach())
+    return held.to(torch.float32, copy=True)
+
+
+def _oriented(part: Part, block: Block, values: Tensor) -> Tensor:
+    """A block of weights as it would lie in `nn.Linear`."""
+    return values.t() if block.axis == (0 if part == "output" else 1) else values
 
 
 def _view(block: Block, maps: Mapping[str, SliceMap], slices: Mapping[str, Tensor]) -> Tensor:

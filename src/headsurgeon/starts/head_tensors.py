@@ -1,5 +1,6 @@
 """What a start works on: the slices of each operated head of one layer, as writable views."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,9 @@ class StartContext:
         generator: source of randomness of Q, K and V, on the CPU: each start that draws whole
             blocks draws the same ones for a seed, so that arms are paired.
         noise: source of any other randomness, on the CPU.
+        other: gives one of the layer's heads that are not operated on, by its index: a copy of all
+            four parts in fp32, whoever shares its keys and values. It raises `HeadError` for any
+            other head.
         calibration: what the model shows on calibration windows; None unless the start asks for it.
     """
 
@@ -50,6 +54,7 @@ class StartContext:
     layer: int
     generator: torch.Generator
     noise: torch.Generator
+    other: Callable[[int], HeadTensors]
     calibration: Calibration | None = None
 
     @property
