@@ -81,8 +81,8 @@ def showing(name: str) -> dict[str, Callable[[], object]]:
 
     def study() -> None:
         terminal = StudyTerminal(Path(name.replace("\0", "")))
-        terminal.prepared(name)
-        terminal.prepared(name)
+        terminal.prepared(name, None)
+        terminal.prepared(name, 3)
         terminal.close()
         show_sentence(name)
         show_table(Table("key", name, ("", name), ((name, "1 [no interval]"),), name))

@@ -19,9 +19,10 @@ from headsurgeon.evaluation.rolling_loss import evaluate_rolling
 from headsurgeon.heads import HeadId
 from headsurgeon.planning import Plan, PlannedHead
 from tests.char_tokenizer import char_tokenizer
-from tests.clinic import tokenizer
+from tests.clinic import CORPUS, checkpoint, run, sick_bloom, tokenizer, write_text
 from tests.pico import pico, tokens
 
+READ = ("--corpus", CORPUS, "--length", "32", "--count", "8", "--split", "dev")
 COUNT = 6
 WINDOWS = as_windows(tokens(COUNT, 12))
 HEADS = ["L0H1", "L1H2", "L2H3"]
@@ -64,9 +65,9 @@ READING: dict[str, tuple[Callable[..., Any], int]] = {
 }
 
 
-def operated(model: PreTrainedModel) -> hs.Patient:
+def operated(model: PreTrainedModel, name: str = "pico") -> hs.Patient:
     heads = tuple(PlannedHead(id=HeadId.parse(head)) for head in HEADS)
-    return hs.operate(model, Plan(model="pico", rule="heads", heads=heads))
+    return hs.operate(model, Plan(model=name, rule="heads", heads=heads))
 
 
 def traces(model: PreTrainedModel) -> list[object]:
@@ -286,6 +287,48 @@ def test_a_terminal_sees_it_and_a_pipe_nothing(
             assert "25 %" in paper.text
         else:
             assert paper.text == ""
+
+
+# every command whose bar knows how much there is to do, with the options that change it
+COMMANDS = {
+    "diagnose": ("diagnose", "sick", *READ, "--first-token-test", "--output", "one"),
+    "plan": ("plan", "one", "-o", "a.yaml"),
+    "plan, exactly": ("plan", "one", "-o", "b.yaml", "--exact-costs", "--ablation-mode", "mean"),
+    "evaluate": ("evaluate", "sick", *READ, "--plan", "a.yaml", "--patch", "patch.safetensors"),
+    "evaluate, mean": ("evaluate", "sick", *READ, "--plan", "b.yaml"),
+    "lm-eval": ("evaluate", "sick", *READ, "--split", "all", "--like", "lm-eval"),
+    "layers, groups": ("layers", "sick", *READ, "--groups", "0-1,2-2"),
+    "generate": (
+        *("generate", "sick", "--prompts", "p.txt", "--output", "said"),
+        *("--max-new-tokens", "5"),
+    ),
+}
+
+
+def test_every_command_does_as_much_as_its_bars_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("sick"), sick_bloom())
+    write_text(Path("docs"))
+    Path("p.txt").write_text("The sea was\nA head\n", encoding="utf-8")
+    operated(hs.load("sick")[0], "sick").save("patch.safetensors")
+    made: list[progress._Work] = []
+
+    class Noted(progress._Work):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(progress, "_Work", Noted)
+    for name, words in COMMANDS.items():
+        made.clear()
+        said = run(*words)
+        assert said.exit_code == 0, (name, said.stderr)
+        known = [each for each in made if each._total is not None]
+        assert known, name
+        for each in known:
+            assert each._done == each._total, (name, each._what)
 
 
 def test_several_models_say_which_and_how_long_all_take(

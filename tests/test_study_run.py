@@ -119,7 +119,10 @@ class Impatient:
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def prepared(self, what: str) -> None:
+    def prepared(self, what: str, windows: int | None) -> None:
+        """Nothing."""
+
+    def read(self, windows: int) -> None:
         """Nothing."""
 
     def planned(self, todo: int, done: int) -> None:
@@ -129,6 +132,39 @@ class Impatient:
         self.left -= 1
         if self.left == 0:
             raise Interrupted("stopped")
+
+
+class Counting(Impatient):
+    """Adds up what the steps of the preparation read, and stops behind it."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None]] = []
+        self.counts: list[int] = []
+
+    def prepared(self, what: str, windows: int | None) -> None:
+        self.steps.append((what, windows))
+        self.counts.append(0)
+
+    def read(self, windows: int) -> None:
+        self.counts[-1] += windows
+
+    def planned(self, todo: int, done: int) -> None:
+        raise Interrupted("stopped")
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean"])
+def test_each_step_of_the_preparation_reads_as_many_windows_as_it_says(
+    study: Study, tmp_path: Path, mode: str
+) -> None:
+    rule = study.plan.model_copy(update={"ablation_mode": mode})
+    counting = Counting()
+    with pytest.raises(Interrupted):
+        run_study(study.model_copy(update={"plan": rule}), tmp_path / "study", observer=counting)
+    promised = [0 if windows is None else windows for _, windows in counting.steps]
+    assert counting.counts == promised
+    assert [bool(count) for count in promised] == [
+        "loading" not in what for what, _ in counting.steps
+    ]
 
 
 def same(folder: Path, finished: Path) -> bool:

@@ -197,6 +197,7 @@ def plan(
     from headsurgeon.data import given_file
     from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.evaluation import ablation_cost
+    from headsurgeon.evaluation.screening import why_not_screened
     from headsurgeon.planning.planning import plan as make_plan
 
     if corpus is not None:
@@ -244,7 +245,8 @@ def plan(
             loading.attention,
             exact_costs,
         )
-        passes = expected_passes(asked_about, rule_name, exact_costs, ablation_mode)
+        singles = exact_costs or why_not_screened(loaded) is not None
+        passes = expected_passes(asked_about, rule_name, singles, ablation_mode)
         with busy(f"planning by rule {rule_name}", passes * len(windows)) as on_windows:
             cost = ablation_cost(
                 loaded,

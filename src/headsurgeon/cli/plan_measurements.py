@@ -111,10 +111,14 @@ def expected_passes(heads: int, rule: str, singles: bool, mode: str) -> int:
     """
     from headsurgeon.evaluation import SCREENING_PASSES
     from headsurgeon.planning.idle_heads import expected_measurements
+    from headsurgeon.planning.planning import FEW
 
-    screening = 0 if singles else SCREENING_PASSES
     # with all heads, and for their means
     first = 1 + (mode == "mean")
     if rule == "idle":
+        screening = 0 if singles else SCREENING_PASSES
         return first + screening + expected_measurements(heads, not singles)
-    return first + (heads if singles else screening) + 1
+    if singles or heads <= FEW:
+        # each alone and all together, which for one is the same
+        return first + heads + (heads != 1)
+    return first + SCREENING_PASSES + 1

@@ -60,7 +60,7 @@ def run_and_show(
 
 
 class StudyTerminal:
-    """Shows how a study gets on: a line for all that is done, the verdicts, and a bar of cells."""
+    """Shows how a study gets on: a line for all that is done, the verdicts, and a bar."""
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
         self.folder, self.tensorboard = folder, tensorboard
@@ -69,11 +69,16 @@ class StudyTerminal:
         self._did: Callable[[int], None] | None = None
         self._step = ("", 0.0)
 
-    def prepared(self, what: str) -> None:
+    def prepared(self, what: str, windows: int | None) -> None:
         """A step of the preparation begins, so the one before it is done."""
         self._finish_step()
         self._step = (what, time.monotonic())
-        self._now.enter_context(busy(what))
+        self._did = self._now.enter_context(busy(what, windows))
+
+    def read(self, windows: int) -> None:
+        """Of the step, so much more is done."""
+        if self._did is not None:
+            self._did(windows)
 
     def planned(self, todo: int, done: int) -> None:
         """All is prepared, and so many cells are to be computed."""
@@ -82,7 +87,9 @@ class StudyTerminal:
         if self.tensorboard:
             # what was done before
             send_runs(self.folder, sorted(self.folder.glob("cells/*/")))
-        self._did = self._now.enter_context(busy(f"{todo + done} cells", todo + done, done))
+        self._did = self._now.enter_context(
+            busy(f"the study, {todo + done} parts", todo + done, done)
+        )
 
     def finished(self, task: "Task") -> None:
         """One more is done."""

@@ -23,7 +23,7 @@ _QUANTISED = (
     "name in bf16, fp16 or fp32"
 )
 # so many heads are ablated one by one for what an estimate of all takes
-_FEW = 3
+FEW = 3
 # What a plan tells about each head, besides verdict and ablation cost.
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")
 
@@ -241,7 +241,7 @@ def _with_costs(selected: SelectedHeads, costs: Costs) -> SelectedHeads:
     if selected.joint_cost is not None:
         return selected
     heads = selected.operate
-    estimated = costs.not_estimated is None and len(heads) > _FEW
+    estimated = costs.not_estimated is None and len(heads) > FEW
     singles = costs.estimates(heads) if estimated else {head: costs([head]) for head in heads}
     return replace(selected, costs=singles, joint_cost=costs(heads), estimated=estimated)
 

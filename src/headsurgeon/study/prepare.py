@@ -12,12 +12,14 @@ from transformers import PreTrainedModel
 
 from headsurgeon.diagnosis import Diagnosis, diagnose
 from headsurgeon.errors import PlanError, StudyError
-from headsurgeon.evaluation import HighestCost, ablation_cost, for_costs
+from headsurgeon.evaluation import SCREENING_PASSES, HighestCost, ablation_cost, for_costs
 from headsurgeon.files import package_version
 from headsurgeon.measurement import measure
 from headsurgeon.models.fingerprint import combined, fingerprints
+from headsurgeon.models.forward import OnWindows
 from headsurgeon.models.planted import is_planted
 from headsurgeon.planning import Costs, Plan
+from headsurgeon.planning.idle_heads import expected_measurements
 from headsurgeon.planning.planning import plan
 from headsurgeon.study.heads import sick_on_all
 from headsurgeon.study.kept_attention import keep_attention
@@ -43,7 +45,7 @@ from headsurgeon.study.results import (
 from headsurgeon.study.scoring import score
 from headsurgeon.study.spec import Study
 
-Tell = Callable[[str], None]
+Tell = Callable[[str, int | None], None]
 
 
 def versions() -> dict[str, str]:
@@ -55,13 +57,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
+def prepare(study: Study, folder: Path, device: str, tell: Tell, on_windows: OnWindows) -> Prepared:
     """Diagnoses, plans, and scores the untouched model; what is there already is read.
 
     Args:
         folder: of the study, held by the caller.
         device: where the models run.
-        tell: told what begins, in words.
+        tell: told what begins, in words, and about how many windows it reads.
+        on_windows: as for `measure`.
 
     Raises:
         PlanError: nothing to operate on.
@@ -73,39 +76,57 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell) -> Prepared:
         _check_versions(prepared, folder)
         return prepared
     started = time.monotonic()
-    tell(f"loading {study.model}")
+    tell(f"loading {study.model}", None)
     model, tokenizer = load_model(study, "subject", device)
     diagnoses: dict[str, Diagnosis] = {}
     limits = study.plan.limits
     costs: list[Costs] = []
     mode = study.plan.ablation_mode
+    # windows of all texts that are read for estimates, and once for each set that is ablated
+    estimated = once = 0
     for name in study.diagnosed:
         most = max(study.windows.diagnose, 2 * study.windows.price)
         dev = diagnosed_windows(study, name, tokenizer, most)
         part = first_of(dev, study.windows.diagnose)
-        tell(f"measuring every head on {len(part)} windows of {part.length} tokens of {name}")
-        diagnoses[name] = diagnose(measure(model, part), limits, seed=study.windows.seed)
-        diagnoses[name].save(diagnosis_file(folder, name))
         measured, others = for_costs(dev, study.windows.price)
-        costs.append(ablation_cost(model, measured, estimated_on=others, mode=mode))
-    tell(f"ablating sick heads ({mode}) on {study.windows.price} windows per text")
+        tell(
+            f"measuring every head on {len(part)} windows of {part.length} tokens of {name}",
+            len(part) + len(measured),
+        )
+        stats = measure(model, part, on_windows=on_windows)
+        diagnoses[name] = diagnose(stats, limits, seed=study.windows.seed)
+        diagnoses[name].save(diagnosis_file(folder, name))
+        costs.append(
+            ablation_cost(model, measured, estimated_on=others, mode=mode, on_windows=on_windows)
+        )
+        estimated += SCREENING_PASSES * len(others)
+        once += len(measured)
+    tell(
+        f"ablating sick heads ({mode}) on {study.windows.price} windows per text",
+        estimated + once * ((mode == "mean") + _sets_ablated(study, diagnoses)),
+    )
     plan = choose(study, diagnoses, HighestCost(costs), model)
     plan.save(folder / PLAN)
-    texts = scored_windows(study, tokenizer)
-    tell(f"scoring the untouched model on {len(next(iter(texts.values())))} windows per text")
+    texts, statistics = scored_windows(study, tokenizer), study.windows.statistics
+    tell(
+        f"scoring the untouched model on {len(next(iter(texts.values())))} windows per text",
+        # as it is, twice ablated and the means; and the statistics
+        sum(4 * len(part) + len(first_of(part, statistics)) for part in texts.values()),
+    )
     scores = score(
         model,
         texts,
         plan.operated,
-        statistics=study.windows.statistics,
+        statistics=statistics,
         modes=("zero", "mean"),
+        on_windows=on_windows,
     )
     keep_attention(model, tokenizer, study, texts, Cell(UNTOUCHED), plan.operated, folder)
     for name, condition in scores.conditions.items():
         diagnose(condition.stats, limits).save(stock_file(folder, name))
     twin = None
     if study.twin is not None:
-        tell(f"loading {study.twin}, the healthy twin")
+        tell(f"loading {study.twin}, the healthy twin", None)
         twin = _weights_of(load_model(study, "twin", device)[0])
     prepared = Prepared(
         model=_weights_of(model),
@@ -164,6 +185,14 @@ def choose(
         raise PlanError("no head of the rule is sick on every text that is diagnosed")
     options |= {"band": None, "layers": None, "column": None, "heads": held}
     return plan(first, "heads", cost=cost, **options)
+
+
+def _sets_ablated(study: Study, diagnoses: dict[str, Diagnosis]) -> int:
+    """About how many sets of heads are ablated until the plan is made."""
+    if study.plan.rule != "idle":
+        return 1
+    candidates = study.plan.heads or sick_on_all(list(diagnoses.values()))
+    return expected_measurements(len(candidates), estimated=True)
 
 
 def _check_versions(prepared: Prepared, folder: Path) -> None:

@@ -31,8 +31,11 @@ from headsurgeon.study.untrained import first_of_each
 class Observer(Protocol):
     """Callbacks that follow the progress of a study."""
 
-    def prepared(self, what: str) -> None:
-        """A step of the preparation begins."""
+    def prepared(self, what: str, windows: int | None) -> None:
+        """A step of the preparation begins, which reads about so many windows; None: unknown."""
+
+    def read(self, windows: int) -> None:
+        """So many more were read."""
 
     def planned(self, todo: int, done: int) -> None:
         """So many tasks are to be done, so many have been done before."""
@@ -44,7 +47,10 @@ class Observer(Protocol):
 class Silent:
     """An observer who tells nobody."""
 
-    def prepared(self, what: str) -> None:
+    def prepared(self, what: str, windows: int | None) -> None:
+        """Nothing."""
+
+    def read(self, windows: int) -> None:
         """Nothing."""
 
     def planned(self, todo: int, done: int) -> None:
@@ -86,7 +92,7 @@ def run_study(
     with locked(output, STUDY) as folder:
         _claim(study, folder)
         with threads(study.threads):
-            prepared = prepare(study, folder, device, telling.prepared)
+            prepared = prepare(study, folder, device, telling.prepared, telling.read)
         searches = [
             Task(Cell(arm.name, text), "rates")
             for arm in study.every_arm

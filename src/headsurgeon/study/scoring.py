@@ -11,6 +11,7 @@ from headsurgeon.evaluation import StatsAndAblation, ablate, evaluate
 from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
+from headsurgeon.models.forward import OnWindows
 from headsurgeon.planning import AblationMode
 from headsurgeon.study.cell_parts import HeadTable, Scored
 from headsurgeon.study.material import first_of
@@ -41,6 +42,7 @@ def score(
     *,
     statistics: int,
     modes: Sequence[AblationMode] = ("zero",),
+    on_windows: OnWindows | None = None,
 ) -> Scores:
     """Scores a model on every text.
 
@@ -49,17 +51,27 @@ def score(
         heads: the heads whose ablation is priced.
         statistics: how many of the windows heads are measured on.
         modes: how the heads are ablated; `zero` among them.
+        on_windows: as for `evaluate`. The windows are read once, and once for each mode and for
+            the means of `mean`; those of the statistics once more.
     """
     scored: dict[str, Scored] = {}
     conditions: dict[str, StatsAndAblation] = {}
     for name, windows in texts.items():
-        baseline = evaluate(model, windows)
+        baseline = evaluate(model, windows, on_windows=on_windows)
         ablations = {
-            mode: ablate(model, heads, windows, mode=mode, singles=False, baseline=baseline)
+            mode: ablate(
+                model,
+                heads,
+                windows,
+                mode=mode,
+                singles=False,
+                baseline=baseline,
+                on_windows=on_windows,
+            )
             for mode in modes
         }
         scored[name] = Scored.of(baseline, {mode: each.ablated for mode, each in ablations.items()})
-        stats = measure(model, first_of(windows, statistics))
+        stats = measure(model, first_of(windows, statistics), on_windows=on_windows)
         conditions[name] = StatsAndAblation(stats, ablations["zero"])
     return Scores(scored, conditions)
 
