@@ -1,0 +1,59 @@
+"""Writes the tables of findings.md from docs/results: `python docs/findings_tables.py`.
+
+A table stands below a comment that names its folder and its key, `<!-- twins-quick/decisions -->`,
+and ends at the next empty line. So no figure of a table is typed by hand, and the tests notice
+when page and results part.
+"""
+
+import re
+from pathlib import Path
+
+from headsurgeon.report import study_tables
+from headsurgeon.report.data import Table
+from headsurgeon.study.decision_rule import decisions_of, shares_of
+from headsurgeon.study.results import load_results
+
+DOCS = Path(__file__).parent
+_TABLE = re.compile(r"<!-- (?P<folder>[\w-]+)/(?P<key>[\w-]+) -->\n\n(?:\|.*\n)*\n?")
+
+
+def tables_of(folder: Path) -> dict[str, Table]:
+    """The tables of a study's page that follow from its cells alone, by key."""
+    results = load_results(folder)
+    study = results.study
+    found = [
+        study_tables.decided(decisions_of(results)),
+        study_tables.shares(shares_of(results)),
+        study_tables.training(results),
+    ]
+    for trained_on in study.train_on:
+        found.append(study_tables.recovered(results, trained_on))
+        found += [study_tables.losses(results, trained_on, text.name) for text in study.texts]
+    return {table.key: table for table in found}
+
+
+def with_tables(text: str, results: Path) -> str:
+    """The page with every named table written anew.
+
+    Raises:
+        KeyError: no such table.
+    """
+    known: dict[str, dict[str, Table]] = {}
+
+    def written(found: re.Match[str]) -> str:
+        folder, key = found["folder"], found["key"]
+        if folder not in known:
+            known[folder] = tables_of(results / folder)
+        return f"<!-- {folder}/{key} -->\n\n{_markdown(known[folder][key])}\n"
+
+    return _TABLE.sub(written, text)
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---:" if side == "right" else "---" for side in table.alignment]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (table.columns, rule, *table.rows))
+
+
+if __name__ == "__main__":
+    page = DOCS / "findings.md"
+    page.write_text(with_tables(page.read_text("utf-8"), DOCS / "results"), encoding="utf-8")
