@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -191,21 +193,29 @@ def test_a_run_whose_start_is_spelled_with_a_hyphen_as_before_is_the_same_run(
     again(finished, tmp_path / "run", change)
 
 
+HOLDER = """\
+import sys
+from pathlib import Path
+from headsurgeon.folders import locked
+
+with locked(Path(sys.argv[1]), sys.argv[2]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
-    ready, release = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        with locked(tmp_path / "run", RUN_NAME):
-            os.write(ready[1], b"x")
-            os.read(release[0], 1)
-        os._exit(0)
-    os.read(ready[0], 1)
-    try:
-        with pytest.raises(OutputError, match=str(child)):
-            run(patient(), tmp_path / "run", **QUICK)
-    finally:
-        os.write(release[1], b"x")
-        os.waitpid(child, 0)
+    # a process of its own, since Python 3.12 warns of a fork where there are threads
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / "run"), RUN_NAME]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            with pytest.raises(OutputError, match=str(holder.pid)):
+                run(patient(), tmp_path / "run", **QUICK)
+        finally:
+            holder.stdin.close()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
