@@ -24,7 +24,6 @@ from headsurgeon.errors import (
     SettingsError,
     StateError,
 )
-from headsurgeon.folders import locked
 from headsurgeon.operation import operate
 from headsurgeon.operation.tensor_file import read_tensors, write_tensors
 from headsurgeon.training import train_settings
@@ -196,7 +195,6 @@ def test_a_run_whose_start_is_spelled_with_a_hyphen_as_before_is_the_same_run(
 HOLDER = """\
 import sys
 from pathlib import Path
-from headsurgeon.folders import locked
 
 with locked(Path(sys.argv[1]), sys.argv[2]):
     print("locked", flush=True)
