@@ -208,7 +208,7 @@ def shown(work: progress._Work) -> str:
     """The line of some work, as it is now."""
     paper = Paper(terminal=False)
     paper.print(work.shown())
-    return paper.text.strip()
+    return " ".join(paper.text.split())
 
 
 def work(total: int | None, before: int = 0, paper: Paper | None = None) -> progress._Work:
@@ -217,20 +217,67 @@ def work(total: int | None, before: int = 0, paper: Paper | None = None) -> prog
 
 def test_a_bar_with_the_time_left_comes_after_two_seconds(clock: Clock) -> None:
     measuring = work(80)
+    clock.now += 1.0
     measuring.did(10)
     assert shown(measuring).endswith("measuring …")
-    clock.now += 4.0
+    clock.now += 3.0
     measuring.did(10)
     assert "25 %" in shown(measuring)
-    assert "about 0:12 left" in shown(measuring)
+    assert "about 0:18 left" in shown(measuring)
     # between two steps it counts down, and where a step takes long it says so
     clock.now += 5.0
-    assert "about 0:07 left" in shown(measuring)
-    clock.now += 9.0
+    assert "about 0:13 left" in shown(measuring)
+    clock.now += 15.0
     assert "longer than expected" in shown(measuring)
     measuring.did(60)
     assert "100 %" in shown(measuring)
     assert "about 0:00 left" in shown(measuring)
+
+
+def test_what_the_first_step_bears_is_not_expected_of_the_others(clock: Clock) -> None:
+    paper = Paper(terminal=False)
+    drawing = work(1000, paper=paper)
+    clock.now += 5.0
+    drawing.did(1)
+    assert shown(drawing).endswith("0 % 0:05")
+    for _ in range(60):
+        clock.now += 0.1
+        drawing.did(10)
+    assert "about 0:04 left" in shown(drawing)
+    assert paper.text == ""
+
+
+def test_steps_that_come_in_pairs_as_of_two_processes_are_not_taken_for_fast(clock: Clock) -> None:
+    running = work(100)
+    for seconds in (60.0, 1.0):
+        clock.now += seconds
+        running.did(1)
+        assert "left" not in shown(running)
+    clock.now += 60.0
+    running.did(1)
+    assert "about 49:18 left" in shown(running)
+
+
+def test_a_few_long_steps_are_announced_after_the_first(clock: Clock) -> None:
+    paper = Paper(terminal=False)
+    measuring = work(6, paper=paper)
+    clock.now += 40.0
+    measuring.did(1)
+    assert paper.text == "measuring: about 4 min\n"
+    clock.now += 40.0
+    measuring.did(1)
+    assert paper.text == "measuring: about 4 min\n"
+
+
+def test_a_line_that_is_wider_than_the_terminal_loses_its_bar_and_no_word(clock: Clock) -> None:
+    narrow = Paper(terminal=False)
+    narrow.width = 40
+    long = progress._Work("zeroing the MLPs of a model, layer by layer", 4, 0, narrow)
+    clock.now += 3.0
+    long.did(2)
+    narrow.print(long.shown())
+    said = " ".join(narrow.text.split())
+    assert said.endswith("zeroing the MLPs of a model, layer by layer … 50 % about 0:03 left")
 
 
 def test_more_than_was_expected_is_no_more_than_all_of_it(clock: Clock) -> None:

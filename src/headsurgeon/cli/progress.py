@@ -26,6 +26,8 @@ Item = TypeVar("Item")
 _A_WHILE = 2.0
 # seconds that are announced
 _LONG = 60.0
+# a first step of this share says alone how long the others take
+_MUCH = 0.05
 _BAR_WIDTH = 16
 
 
@@ -55,40 +57,61 @@ class _Work:
     """How something gets on."""
 
     def __init__(self, what: str, total: int | None, before: int, console: Screen) -> None:
-        self._what, self._total, self._done, self._before = printable(what), total, before, before
+        self._what, self._total, self._done = printable(what), total, before
         self._console = console
         self._spinner = Spinner("dots", style="status.spinner")
         self._began = monotonic()
-        # when it is over, at the mean rate so far
+        self._before = before
+        # when the first step was over, and what was done then
+        self._first: tuple[float, int] | None = None
+        # when all is over, as far as is known
         self._end: float | None = None
         self._announced = False
 
     def did(self, amount: int) -> None:
         """So much more is done."""
-        self._done += amount
         now = monotonic()
-        new = self._done - self._before
-        if self._total is None or new <= 0:
+        self._done += amount
+        if self._total is None or amount <= 0:
             return
-        self._end = now + (now - self._began) / new * max(self._total - self._done, 0)
-        # the first steps are slower than those that follow, and say little
-        if not self._announced and now - self._began >= _A_WHILE:
+        self._first = self._first or (now, self._done)
+        since, start = self._first
+        if self._done > start and now - since >= since - self._began:
+            # the first step bears what is done once, such as reading code, and is left out
+            enough = now - since >= _A_WHILE
+        elif start - self._before >= _MUCH * self._total:
+            since, start = self._began, self._before
+            enough = now - since >= _LONG / 6
+        else:
+            return
+        left = (now - since) / (self._done - start) * max(self._total - self._done, 0)
+        self._end = now + left
+        if enough and not self._announced:
             self._announced = True
-            if self._end - self._began > _LONG:
-                about = in_words(self._end - self._began)
-                self._console.print(f"{self._what}: about {about}", style="dim", soft_wrap=True)
+            self._announce(now - self._began + left, left)
+
+    def _announce(self, whole: float, left: float) -> None:
+        if left > 0.0 and whole > _LONG:
+            said = f"{self._what}: about {in_words(whole)}"
+            self._console.print(said, style="dim", soft_wrap=True)
 
     def shown(self) -> Table:
-        """The line as it is now."""
+        """The line as it is now; without its bar where it is wider than the terminal."""
         ran = monotonic() - self._began
-        line = Table.grid(padding=(0, 1))
-        row: list[RenderableType] = [self._spinner, Text(f"{self._what} …")]
+        what, how = Text(f"{self._what} …"), Text(style="dim")
+        row: list[RenderableType] = [self._spinner, what]
+        if ran >= _A_WHILE:
+            how.append(self._time(ran))
         if ran >= _A_WHILE and self._total:
             done = min(self._done, self._total)
-            row.append(ProgressBar(self._total, done, width=_BAR_WIDTH))
-            row.append(Text(f"{100 * done // self._total} %"))
-        if ran >= _A_WHILE:
-            row.append(Text(self._time(ran), style="dim"))
+            how = Text.assemble(f"{100 * done // self._total} % ", how)
+            if what.cell_len + _BAR_WIDTH + how.cell_len + 4 <= self._console.width:
+                row.append(ProgressBar(self._total, done, width=_BAR_WIDTH))
+        if len(row) > 2:
+            row.append(how)
+        elif how:
+            what.append(" ").append_text(how)
+        line = Table.grid(padding=(0, 1))
         line.add_row(*row)
         return line
 
