@@ -1,7 +1,7 @@
 """Layouts of rotary and learned-position families, each proved against the attention itself."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -183,11 +183,21 @@ def test_mlp_neurons_are_where_the_layout_says(name: str) -> None:
     np.testing.assert_allclose(mlp_dormancy(model, layout), expected)
 
 
+def reads(model: PreTrainedModel, length: int) -> bool:
+    try:
+        with torch.no_grad():
+            model(tokens(1, length))
+    except IndexError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_windows_are_bounded_by_learned_positions_and_not_by_rotations(name: str) -> None:
-    layout = layout_of(pico_family(name))
-    learned = name.startswith(("gpt2", "opt"))
-    assert layout.max_length == (64 if learned else None)
+    model = pico_family(name)
+    layout = layout_of(model)
+    # a table of positions has an end, beyond which the model itself fails
+    assert layout.max_length == (None if reads(model, 65) else 64)
     assert layout.trained_length == 64
     assert layout.slopes == (0.0,) * 4
 
@@ -201,6 +211,28 @@ def test_a_window_longer_than_the_configuration_names_is_read_as_the_model_reads
         own = float(model(ids, labels=ids).loss)
     with pytest.warns(HeadsurgeonWarning, match="80 tokens are longer than the 64"):
         assert hs.evaluate(model, ids).nll == pytest.approx(own, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"kv_heads": 12}, "key lies in 2 places, where the layout has 12 key/value heads"),
+        ({"heads": 5}, "query lies in 4 places, where the layout has 5 heads"),
+        ({"heads": 3}, "query lies in 4 places, where the layout has 3 heads"),
+    ],
+)
+def test_a_description_that_contradicts_itself_is_refused_in_words(
+    over: dict[str, int], words: str
+) -> None:
+    layout = layout_of(pico_family("llama"))
+    with pytest.raises(UnsupportedModel, match=f"llama: {words}"):
+        replace(layout, **over)
+
+
+def test_key_value_heads_that_cannot_be_shared_out_are_refused() -> None:
+    config = hf.LlamaConfig(num_attention_heads=4, num_key_value_heads=3)
+    with pytest.raises(UnsupportedModel, match="4 heads cannot share 3 key/value heads evenly"):
+        layout_for(config)
 
 
 def test_the_text_model_inside_gemma_3_is_described() -> None:

@@ -127,12 +127,37 @@ def test_a_misspelt_key_in_a_plan_is_named_with_its_line(clinic: Path) -> None:
         ("text:empty/*.txt", ("no text in split", "add documents")),
         ("package:no-such-package", ("pip install no-such-package",)),
         ("novel", ("text:GLOB, package:NAME or hf:DATASET",)),
+        ("docs/*.txt", ("text:docs/*.txt may be meant",)),
+        ("text:docs", ("docs is a folder", "text:docs/*.txt", "text:docs/**")),
     ],
 )
 def test_an_empty_or_missing_corpus_is_refused(
     clinic: Path, corpus: str, says: tuple[str, ...]
 ) -> None:
     arguments = ("diagnose", "sick", "--corpus", corpus, "--output", "new")
+    refused(clinic, 2, *arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("plan", "sick", "-o", "new.yaml"), ("sick holds no diagnosis.json", "diagnose")),
+        (("export-heads", "sick", "--output", "new"), ("sick holds no diagnosis.json", "diagnose")),
+        (("plan", "plan.yaml", "-o", "new.yaml"), ("expected a headsurgeon diagnosis",)),
+        (
+            ("evaluate", "sick", "--patch", "diagnosis/diagnosis.json", *READING),
+            ("expected a patch written by headsurgeon, such as patch.safetensors",),
+        ),
+        (
+            ("operate", "sick", *TRAINING, "--output", "new"),
+            ("expected one --plan", "headsurgeon plan"),
+        ),
+    ],
+    ids=lambda value: "-".join(value[:2]),
+)
+def test_a_file_of_another_command_is_refused_with_the_one_that_writes_what_is_expected(
+    clinic: Path, arguments: tuple[str, ...], says: tuple[str, ...]
+) -> None:
     refused(clinic, 2, *arguments, says=says)
 
 

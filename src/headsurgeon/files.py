@@ -184,7 +184,7 @@ def read_json(path: Path | str, kind: str) -> dict[str, Any]:
     Raises:
         InputError: as `read_object`, or a file of another kind or a newer schema.
     """
-    content = _read_value(path)
+    content = _read_value(path, f" (expected a headsurgeon {kind} file)")
     check_header(content, kind, path)
     return dict(content)
 
@@ -293,12 +293,14 @@ def _not_written(path: Path | str, error: Exception) -> WriteError:
     return WriteError(f"cannot write {shorten(str(path), 300)}: {reason}")
 
 
-def _read_value(path: Path | str) -> Any:
+def _read_value(path: Path | str, expected: str = "") -> Any:
     text = read_text(path)
     try:
         return parse_json(text)
     except ValueError as error:
-        raise InputError(f"{shorten(str(path), 300)} is not a JSON file: {error}") from error
+        raise InputError(
+            f"{shorten(str(path), 300)} is not a JSON file{expected}: {error}"
+        ) from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headsurgeon.errors import UnsupportedModel
+
 Part = Literal["query", "key", "value", "output"]
 Observed = Literal["projections", "interface"]
 PARTS: tuple[Part, ...] = ("query", "key", "value", "output")
@@ -135,6 +137,25 @@ class Layout:
     initializer_range: float = 0.02
     rounds_scores: bool = False
     slow_gelu: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `UnsupportedModel` where the projections have other heads than are named."""
+        for part in PARTS:
+            many, what = (self.heads, "heads")
+            if part in ("key", "value"):
+                many, what = (self.kv_heads, "key/value heads")
+            places = len(self.projection(part).starts)
+            if places != many:
+                raise UnsupportedModel(
+                    f"{self.family}: {part} lies in {places} places, where the layout has {many} "
+                    f"{what}; count them as the attention module does, whatever the configuration "
+                    "calls them"
+                )
+        if self.heads % self.kv_heads:
+            raise UnsupportedModel(
+                f"{self.family}: {self.heads} heads cannot share {self.kv_heads} key/value heads "
+                "evenly; expected a configuration in which one number divides the other"
+            )
 
     @property
     def attention_layers(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsurgeon.cli import options
 from headsurgeon.cli.loading import open_model, read_windows
 from headsurgeon.cli.progress import busy
+from headsurgeon.errors import InputError
 from headsurgeon.files import sha256_text
 from headsurgeon.own_files import writing
 
@@ -25,6 +26,22 @@ HEADS = "heads.csv"
 LAYERS = "layers.csv"
 FIRST_TOKEN_TEST = "first_token_test.json"
 FILES = (DIAGNOSIS, HEADS, LAYERS, FIRST_TOKEN_TEST)
+
+
+def diagnosis_file(path: Path) -> Path:
+    """The file of a diagnosis: itself, or the one in the folder that `diagnose` wrote.
+
+    Raises:
+        InputError: a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    if not (path / DIAGNOSIS).exists():
+        raise InputError(
+            f"{path} holds no {DIAGNOSIS}; expected a folder that headsurgeon diagnose wrote (its "
+            "--output)"
+        )
+    return path / DIAGNOSIS
 
 
 @dataclass(frozen=True, eq=False)

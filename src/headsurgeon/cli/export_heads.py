@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from headsurgeon.cli.console import facts, out
+from headsurgeon.cli.examining import diagnosis_file
 from headsurgeon.cli.outputs import check_folder
 from headsurgeon.errors import SettingsError
 from headsurgeon.own_files import writing
@@ -69,8 +70,7 @@ def export_heads(
 
     if form not in ("json", "tsv"):
         raise SettingsError(f"--format: expected json or tsv, got {form!r}")
-    file = diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis
-    found = Diagnosis.load(file)
+    found = Diagnosis.load(diagnosis_file(diagnosis))
     named = cache.roles(found, limit)
     check_folder(output, ROLES_FILE)
     share = cache.elsewhere(found)

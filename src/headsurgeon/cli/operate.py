@@ -169,7 +169,8 @@ def _only(plans: Sequence[Path], repeating: Repeating) -> Path:
         )
     if len(plans) != 1:
         raise SettingsError(
-            f"expected one --plan, got {len(plans)}; several are for as many --passes"
+            f"expected one --plan, got {len(plans)}; `headsurgeon plan` writes one, and several "
+            "are for as many --passes"
         )
     return plans[0]
 

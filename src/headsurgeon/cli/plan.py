@@ -8,6 +8,7 @@ import typer
 
 from headsurgeon.cli import option_texts, options
 from headsurgeon.cli.console import out, show_next
+from headsurgeon.cli.examining import diagnosis_file
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.plan_measurements import (
@@ -204,7 +205,7 @@ def plan(
         given_file(corpus)
     _check_names(init, output_start)
     _check_output(output, overwrite)
-    diagnosed = Diagnosis.load(_file_of(diagnosis))
+    diagnosed = Diagnosis.load(diagnosis_file(diagnosis))
     rule_name = _asked_for(heads, band, column) if rule is None else snake_case(rule)
     asked = {
         "rule": rule_name,
@@ -213,7 +214,7 @@ def plan(
         "layers": option_texts.first_last(layers, "--layers"),
         "column": column,
         "watch": () if watch is None else watch.split(","),
-        "untouched": None if untouched is None else Diagnosis.load(_file_of(untouched)),
+        "untouched": None if untouched is None else Diagnosis.load(diagnosis_file(untouched)),
         "max_cost": max_cost,
         "ablation_mode": ablation_mode,
         "init": init,
@@ -280,10 +281,6 @@ def _can_be_trained_on(corpus: str) -> bool:
         return given_file(corpus) is None
     except CorpusError:
         return False
-
-
-def _file_of(diagnosis: Path) -> Path:
-    return diagnosis / "diagnosis.json" if diagnosis.is_dir() else diagnosis
 
 
 def _asked_for(heads: str | None, band: str | None, column: int | None) -> str:

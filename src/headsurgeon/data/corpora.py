@@ -71,6 +71,11 @@ def _text_documents(pattern: str) -> Iterator[Document]:
     except (ValueError, OSError, NotImplementedError) as error:
         raise CorpusError(f"text:{pattern} is no pattern of files: {error}") from error
     if not paths:
+        if Path(pattern).is_dir():
+            raise CorpusError(
+                f"{pattern} is a folder; expected a pattern of files: text:{pattern}/*.txt, or "
+                f"text:{pattern}/**/* with all folders in it"
+            )
         raise CorpusError(f"no file matches text:{pattern}; ** matches folders, quote the pattern")
     for path in paths:
         try:

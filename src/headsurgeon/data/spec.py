@@ -148,7 +148,11 @@ def _corpus(spec: str, start: int) -> tuple[Corpus, int]:
     beginning = _KIND.match(spec, start)
     kind = beginning[1] if beginning else ""
     if beginning is None or kind not in KINDS or not beginning[0].endswith(":"):
-        raise CorpusError(f"expected a corpus such as {FORMS}, got {spec[start:].strip()!r}")
+        rest = spec[start:].strip()
+        meant = (
+            f"; text:{rest} may be meant" if re.search(r"[/.*]", rest) and ":" not in rest else ""
+        )
+        raise CorpusError(f"expected a corpus such as {FORMS}, got {rest!r}{meant}")
     fields: list[str] = []
     position = beginning.end()
     while True:

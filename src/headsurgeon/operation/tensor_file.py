@@ -66,9 +66,10 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         content = _content(tensors, metadata)
     except _DAMAGE as cause:
-        raise error(
-            f"{path} is not a whole safetensors file ({cause}); it may be cut short: copy it again"
-        ) from cause
+        what = "it may be cut short: copy it again"
+        if path.suffix != ".safetensors":
+            what = f"expected a {kind} written by headsurgeon, such as {kind}.safetensors"
+        raise error(f"{path} is not a whole safetensors file ({cause}); {what}") from cause
     schema = metadata.get("schema", "")
     # the digits are counted first, since Python refuses to read thousands of them
     is_number = schema.isascii() and schema.isdecimal() and len(schema) <= 9
