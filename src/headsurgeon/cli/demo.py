@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 RECORD = "demo.json"
 MERGED = "merged"
 TWINS, OTHERS = "twins-quick", "smollm2"
-# whose repaired model is written
-ARM = "paper"
 
 
 def demo(
@@ -47,7 +45,8 @@ def demo(
     """Finds collapsed heads, repairs them, and compares the repair with a control and a ceiling.
 
     The shipped model's collapse was planted, so it is known how much a repair could bring back. The
-    control trains the same weights on the same tokens without reinitialising them. It is the study
+    repair is the best recipe known so far, beside the paper's; the control trains the same weights
+    on the same tokens without reinitialising them. It is the study
     of preset twins-quick, or smollm2 for another model; see headsurgeon study.
     """
     from headsurgeon.files import header, write_json
@@ -66,7 +65,9 @@ def demo(
             f"{', '.join(str(cell.cell) for cell in result.results.failed)} failed; the same "
             "command tries again"
         )
-    (repaired, *_) = result.results.of(ARM, study.train_on[0])
+    # a preset names the arm that is shown first before its rivals
+    shown = next(arm.name for arm in study.arms if arm.trains)
+    (repaired, *_) = result.results.of(shown, study.train_on[0])
     merged = merge_cell(result.folder, repaired.cell, output / MERGED, device)
     write_json(
         output / RECORD,
