@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsurgeon import files, head_stats
 from headsurgeon.diagnosis import PROFILES, Thresholds, classify, diagnose, sick_band
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.errors import InputError, ModelError, SettingsError
@@ -232,7 +233,7 @@ def test_a_diagnosis_as_a_dictionary_comes_back() -> None:
         ({"verdicts": [["sink"]]}, "verdicts: they are not those"),
         ({"mass_low": [[0.1]]}, "mass_low: expected shape"),
         ({"documents": []}, "documents: .*at least 1"),
-        ({"values": {}}, "values: expected first_token_mass"),
+        ({"values": {}}, "values: expected first_token_mass, .* as well"),
         ({"provenance": {"model": "m"}}, "Provenance: corpus: Field required"),
         ({"draws": None}, "draws: expected a whole number"),
     ],
@@ -240,6 +241,27 @@ def test_a_diagnosis_as_a_dictionary_comes_back() -> None:
 def test_a_damaged_diagnosis_is_refused(change: dict, message: str) -> None:
     content = diagnosis_of([[0.1, 0.6]]).model_dump(mode="json") | change
     with pytest.raises(InputError, match=message):
+        Diagnosis(**content)
+
+
+def test_a_diagnosis_from_before_a_statistic_was_added_is_refused_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "d.json"
+    diagnosis_of([[0.1, 0.6]]).save(path)
+    monkeypatch.setitem(files.SCHEMA_VERSIONS, "diagnosis", 2)
+    Diagnosis.load(path)
+    monkeypatch.setitem(head_stats.STATISTICS, "query_norm", "ratio")
+    with pytest.raises(InputError, match="has schema 1, and 2 is written now") as caught:
+        Diagnosis.load(path)
+    assert "values: expected query_norm as well" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_statistic_that_nobody_knows_is_refused_by_name() -> None:
+    content = diagnosis_of([[0.1, 0.6]]).model_dump(mode="json")
+    content["values"]["query_norm"] = content["values"]["entropy"]
+    with pytest.raises(InputError, match="values: no statistic query_norm"):
         Diagnosis(**content)
 
 

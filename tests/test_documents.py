@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from headsurgeon.arch.layout import PARTS
 from headsurgeon.arch.separate import separate, windows_by_type
 from headsurgeon.errors import SettingsError
 from headsurgeon.heads import HeadId
+from headsurgeon.measurement.layer_capture import LayerCapture
+from headsurgeon.measurement.measuring import OBSERVE
 from headsurgeon.operation import operate
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.starts import INITS, Number, Start, fitted
@@ -98,6 +102,28 @@ def test_the_example_of_a_start_that_looks_copies_the_healthiest_head(
     every = [HeadId(1, head) for head in range(layout.heads)]
     with pytest.raises(SettingsError, match="none to copy"):
         operate(pico("bloom"), plan_for(*every), init=name, calibration=text)
+
+
+def test_the_example_of_adding_a_statistic_is_what_a_plain_reader_computes() -> None:
+    [named, computed, returned, attribute, plain, plain_returned] = blocks("add_a_statistic.md")
+    [name] = eval("{" + named + "}")
+    assert f"def {name}(self)" in attribute
+    assert f'self.mean("{name}")' in attribute
+    model, ids = pico("bloom"), tokens(3, 12)
+    captured: list[LayerCapture] = []
+    layout = layout_of(model)
+    observe = OBSERVE[layout.observed]
+    with torch.no_grad(), observe(model, layout, lambda _, capture: captured.append(capture)):
+        model.base_model(input_ids=ids, use_cache=False)
+    # our own document, run with the names that the two functions have there
+    for capture in captured:
+        ours: dict[str, Any] = {"capture": capture}
+        theirs: dict[str, Any] = {"layer": capture, "np": np}
+        exec(computed, ours)
+        exec(plain, theirs)
+        value = eval("{" + returned + "}", ours)[name]
+        assert (value.shape, value.dtype) == ((len(ids), layout.heads), torch.float32)
+        np.testing.assert_allclose(value, eval("{" + plain_returned + "}", theirs)[name], rtol=1e-5)
 
 
 def test_the_places_that_the_guide_to_starts_names_are_there() -> None:

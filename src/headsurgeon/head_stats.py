@@ -83,9 +83,10 @@ class HeadStats(Record):
 
     @model_validator(mode="after")
     def _of_one_shape(self) -> "HeadStats":
-        if set(self.values) != set(STATISTICS):
-            names = shorten(", ".join(self.values), 200)
-            raise ValueError(f"values: expected {', '.join(STATISTICS)}, got {names}")
+        if missing := [name for name in STATISTICS if name not in self.values]:
+            raise ValueError(f"values: expected {', '.join(missing)} as well")
+        if unknown := [name for name in self.values if name not in STATISTICS]:
+            raise ValueError(f"values: no statistic {shorten(', '.join(unknown), 200)}")
         shape = self.slopes.shape
         if 0 in shape:
             raise ValueError(f"slopes: expected [layer, head], got shape {list(shape)}")

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from headsurgeon.arguments import checked
 from headsurgeon.errors import InputError
 from headsurgeon.extras import installed
-from headsurgeon.files import HEADER, header, read_json, shorten, write_json
+from headsurgeon.files import HEADER, header, read_json, schema_version, shorten, write_json
 from headsurgeon.records import Record, fault_of
 
 Loaded = TypeVar("Loaded", bound="Result")
@@ -61,8 +61,8 @@ class Result(Record):
         """Reads what `save` wrote.
 
         Raises:
-            InputError: no such file, another kind of file, a newer schema, or a damaged one; says
-                what is wrong and where.
+            InputError: no such file, another kind of file, a newer schema, an older one that lacks
+                what is needed now, or a damaged file; says what is wrong and where.
         """
         content = read_json(path, cls.kind)
         fields = {key: value for key, value in content.items() if key not in HEADER}
@@ -72,8 +72,12 @@ class Result(Record):
             reason = "; ".join(fault_of(each) for each in problem.errors(include_url=False)[:3])
         except InputError as problem:
             reason = str(problem)
+        schema, known = content["schema"], schema_version(cls.kind)
+        state = (
+            "is damaged" if schema == known else f"has schema {schema}, and {known} is written now"
+        )
         raise InputError(
-            f"{shorten(str(path), 300)} is damaged ({shorten(reason, 300)}); {cls.remedy}"
+            f"{shorten(str(path), 300)} {state} ({shorten(reason, 300)}); {cls.remedy}"
         )
 
 
