@@ -1,6 +1,7 @@
 """What the documents show is what the package does."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,23 @@ def test_the_places_that_the_guide_to_starts_names_are_there() -> None:
     named = re.findall(r"`((?:src|tests)/[\w/]+\.py)`", text)
     assert len(named) > 6
     assert [name for name in named if not (root / name).is_file()] == []
+
+
+def test_the_guide_to_files_names_every_kind_and_who_reads_it() -> None:
+    page = (DOCS / "read_files.md").read_text(encoding="utf-8")
+    (title, _), *rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \|$", page.partition("## Every kind")[2], re.M
+    )
+    sources = [path.read_text("utf-8") for path in (DOCS.parent / "src").rglob("*.py")]
+    written = r"""(?:kind: ClassVar\[str\] = |\bheader\(|^_?KIND = )"(\w+)\""""
+    assert title == "kind"
+    assert dict(rows).keys() == {
+        kind for text in sources for kind in re.findall(written, text, re.M)
+    }
+    assert [kind for kind, _ in rows] == sorted(kind for kind, _ in rows)
+    for kind, reader in rows:
+        for module, name in re.findall(r"`([\w.]+)\.([A-Z]\w+)\.load`", reader):
+            found = getattr(import_module({"hs": "headsurgeon"}.get(module, module)), name)
+            # a run is read from its folder, and plans and studies are YAML with a kind of their own
+            assert getattr(found, "kind", kind) == kind or kind == "run"
+            assert callable(found.load)
