@@ -4,8 +4,9 @@
 
 Builds nothing: `make dist` has. Runs `--version`, `--help`, `zoo` and `diagnose` on both twins with
 a text file, far from the source tree; checks that what is missing is told by the command that
-brings it, and that all data of the package is inside. Writes its part
-of benchmarks/results.
+brings it, that all data of the package is inside, and that the source archive is the repository:
+nothing less, since its tests read most of it, and nothing more. Writes its part of
+benchmarks/results.
 """
 
 import argparse
@@ -13,8 +14,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from machine import write
@@ -31,9 +34,10 @@ def main() -> None:
     parser.add_argument("--venv", type=Path, help="make the environment here and keep it")
     options, pip_options = parser.parse_known_args()
     [wheel] = (ROOT / "dist").glob("*.whl")
-    missing = left_out(wheel)
-    if missing:
-        sys.exit(f"{wheel.name} lacks {', '.join(missing)}")
+    [source] = (ROOT / "dist").glob("*.tar.gz")
+    wrong = [*wrong_in_wheel(wheel), *wrong_in_source(source)]
+    if wrong:
+        sys.exit("\n".join(wrong))
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         venv = options.venv or home / "venv"
@@ -59,13 +63,30 @@ def main() -> None:
     print(f"{wheel.name}: {own / 1e6:.2f} MB, installed {sum(sizes.values()) / 1e6:.0f} MB")
 
 
-def left_out(wheel: Path) -> list[str]:
-    """Files of the package that git knows and the wheel does not have."""
-    listed = ["git", "ls-files", "--", "headsurgeon"]
-    known = subprocess.run(listed, cwd=SOURCE, capture_output=True, text=True, check=True).stdout
+def tracked(folder: Path, *paths: str) -> set[str]:
+    """The files that git knows below a folder."""
+    listed = ["git", "ls-files", "-z", "--", *paths]
+    done = subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\0")) - {""}
+
+
+def wrong_in_wheel(wheel: Path) -> Iterator[str]:
+    """A sentence for each file of the package that git knows and the wheel does not have."""
     with zipfile.ZipFile(wheel) as content:
         inside = set(content.namelist())
-    return sorted(set(known.split()) - inside)
+    for name in sorted(tracked(ROOT / "src", "headsurgeon") - inside):
+        yield f"{wheel.name} lacks {name}"
+
+
+def wrong_in_source(archive: Path) -> Iterator[str]:
+    """A sentence for each file by which the source archive differs from the repository."""
+    with tarfile.open(archive) as content:
+        inside = {item.name.partition("/")[2] for item in content if item.isfile()} - {"PKG-INFO"}
+    known = tracked(ROOT)
+    for name in sorted(known - inside):
+        yield f"{archive.name} lacks {name}"
+    for name in sorted(inside - known):
+        yield f"{archive.name} has {name}: have git know it, or .gitignore name it"
 
 
 def use(command: Path, home: Path) -> None:

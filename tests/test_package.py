@@ -14,8 +14,10 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 import headsurgeon
 
@@ -90,6 +92,28 @@ def test_versions_that_were_tried_are_within_those_that_are_allowed() -> None:
     for listed in (private_torch, private_transformers):
         (lowest,) = (line.partition("==")[2] for line in lines if line.startswith(listed.PACKAGE))
         assert listed.TESTED[0].startswith(lowest)
+
+
+def jobs_of(workflow: str) -> dict[str, dict[str, Any]]:
+    """The jobs of a workflow of continuous integration."""
+    text = (ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text)["jobs"])
+
+
+def test_pythons_that_are_named_are_those_that_must_pass_in_continuous_integration() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r":: Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">={named[0]}"
+    matrix = jobs_of("test.yml")["test"]["strategy"]["matrix"]
+    assert matrix["python"] == named
+    assert all(more["untried"] for more in matrix["include"])
+
+
+def test_what_is_built_and_checked_is_so_on_a_python_that_was_tried() -> None:
+    tried = {*jobs_of("test.yml")["test"]["strategy"]["matrix"]["python"], "${{ matrix.python }}"}
+    for job in (*jobs_of("test.yml").values(), *jobs_of("release.yml").values()):
+        given = [step.get("with", {}).get("python-version") for step in job["steps"]]
+        assert {python for python in given if python} <= tried
 
 
 # --- faces ---------------------------------------------------------------------------------------
