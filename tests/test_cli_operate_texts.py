@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import headsurgeon as hs
 from headsurgeon.heads import HeadId
@@ -86,3 +87,46 @@ def test_a_dry_run_says_what_snapshots_take(clinic: Path) -> None:
     said = run(*WANTED, *SHORT, "--output", "dry", "--dry-run", "--snapshots", "0,1,2")
     assert said.exit_code == 0, said.stderr
     assert "at steps 0, 1, 2:" in " ".join(said.stdout.split())
+
+
+def test_a_start_that_looks_at_text_takes_it_from_the_training_text_and_the_budget(
+    clinic: Path,
+) -> None:
+    planned = Plan.load(clinic / "plan.yaml").model_copy(update={"init": "canonical"})
+    planned.save(clinic / "canonical.yaml")
+    wanted = ("operate", "sick", "--plan", "canonical.yaml", "--corpus", CORPUS)
+    budget = ("--length", "32", "--max-tokens", "2048", "--dev-windows", "4", "--yes")
+    foreseen = run(*wanted, *budget, "--output", "seen", "--dry-run")
+    assert "looks at 1,024 tokens of the training text" in " ".join(foreseen.stdout.split())
+    found = run(*wanted, *budget, "--output", "seen")
+    assert found.exit_code == 0, found.stderr
+    assert "canonical looked at 1,024 tokens" in " ".join(found.stdout.split())
+    patch, _ = read_patch(clinic / "seen" / "patch.safetensors")
+    settings = hs.TrainSettings(max_tokens=2048, length=32)
+    text = hs.calibration_windows(CORPUS, hs.load("sick")[1], settings)
+    trained = hs.training_windows(CORPUS, hs.load("sick")[1], text[1])[0]
+    # what the start saw is the beginning of what is trained on
+    assert torch.equal(text[0].tokens, trained.tokens[: len(text[0])])
+    assert json.loads(patch["calibration"])["tokens"] == 1024
+    assert hs.Run.load("seen").tokens == text[1].max_tokens == 1024
+    # the same command resumes
+    assert run(*wanted, *budget, "--output", "seen").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--max-tokens", "1024"), "the start reads 1024 tokens, and 1024 are all there are"),
+        (("--max-tokens", "2048", "--passes", "2"), "which only a single operation can give it"),
+    ],
+)
+def test_a_start_that_cannot_have_its_text_is_refused(
+    clinic: Path, options: tuple[str, ...], words: str
+) -> None:
+    planned = Plan.load(clinic / "plan.yaml").model_copy(update={"init": "canonical"})
+    planned.save(clinic / "refused.yaml")
+    wanted = ("operate", "sick", "--plan", "refused.yaml", "--corpus", CORPUS, "--length", "32")
+    refused = run(*wanted, "--output", "refused", *options)
+    assert refused.exit_code == 2
+    assert words in " ".join(refused.stderr.split())
+    assert not (clinic / "refused").exists()

@@ -66,4 +66,5 @@ from .training.recorded import redistribution as redistribution
 from .training.recorded import sweep as sweep
 from .training.run_result import Run as Run
 from .training.settings import TrainSettings as TrainSettings
+from .training.texts import calibration_windows as calibration_windows
 from .training.texts import training_windows as training_windows

@@ -102,13 +102,16 @@ def operate(
     """Reinitialises the planned heads and trains them, everything else frozen.
 
     Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
-    test split is left for evaluate, so there is no --split. Ctrl-C stops safely; the same command
-    resumes. With --passes, operates again and again on what is sick then.
+    test split is left for evaluate, so there is no --split. A start that looks at text, such as
+    canonical, looks at the first 32 windows of it, which the budget pays for. Ctrl-C stops safely;
+    the same command resumes. With --passes, operates again and again on what is sick then.
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.models.loading import load_config
     from headsurgeon.operation import operate as open_up
     from headsurgeon.planning import Plan
+    from headsurgeon.starts import looking_at_text
+    from headsurgeon.training import calibration_windows
 
     check_tensorboard(tensorboard)
     settings = settings_of(preset, vars(training))
@@ -137,8 +140,12 @@ def operate(
     layout = layout_for(config)
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
     loaded, tokenizer = open_model(model, loading)
+    calibration = None
+    if looking_at_text(planned.init, planned.output_start):
+        with busy(f"reading {corpus}"):
+            calibration, settings = calibration_windows(corpus, tokenizer, settings)
     with busy("checking the plan against the model"):
-        patient = open_up(loaded, planned)
+        patient = open_up(loaded, planned, calibration=calibration)
         patient.revert()
     cost = None
     if not (output / "run.json").exists() and takes_away(planned):
@@ -220,6 +227,8 @@ def _show_run(
         "patch": str(run.patch),
         "log": str(run.log),
     }
+    if patient.calibration_tokens:
+        lines["start"] = f"{patient.init} looked at {patient.calibration_tokens:,} tokens before"
     if run.anchor_tokens:
         lines["anchor"] = f"{run.anchor_tokens:,} tokens of other text were read besides"
     if run.snapshots:

@@ -105,10 +105,17 @@ def operate_passes(
     from headsurgeon.passes.result import PASSES as MARKER
     from headsurgeon.passes.rules import rules_of
     from headsurgeon.planning import Plan
+    from headsurgeon.starts import looking_at_text
     from headsurgeon.training import training_windows
 
     check_folder(output, MARKER)
     given = [Plan.load(path) for path in plans]
+    looking = [name for plan in given for name in looking_at_text(plan.init, plan.output_start)]
+    if looking:
+        raise SettingsError(
+            f"{looking[0]} looks at text before it chooses weights, which only a single operation "
+            "can give it: leave out --passes, or plan with another --init"
+        )
     limits = {plan.limits for plan in given}
     if len(limits) > 1:
         raise SettingsError("the plans judge heads by different thresholds; make them alike")

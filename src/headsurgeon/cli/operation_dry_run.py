@@ -45,7 +45,7 @@ def show_dry_run(
     lines = {
         "heads": f"{len(patient.heads)} in layers {', '.join(map(str, layers))}; layers below "
         f"{layers[0]} take no part in the backward pass",
-        "start": f"{patient.init}, {patient.output_start}, seed {patient.seed}",
+        "start": _start(patient),
         "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
         f"{percent(size / every)} of the model's {every:,}",
         "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
@@ -69,6 +69,12 @@ def show_dry_run(
     console = out()
     console.print(heading("dry run: nothing is written"))
     console.print(facts(lines))
+
+
+def _start(patient: "Patient") -> str:
+    start = f"{patient.init}, {patient.output_start}, seed {patient.seed}"
+    looked = patient.calibration_tokens
+    return f"{start}; looks at {looked:,} tokens of the training text" if looked else start
 
 
 def _memory(patient: "Patient", settings: TrainSettings) -> str:

@@ -122,15 +122,18 @@ def plan(
     init: Annotated[
         str,
         typer.Option(
-            help="How Q, K and V start: xavier_uniform_head, xavier_normal, model, or none "
-            "(keep the weights).",
+            help="How Q, K and V start: xavier_uniform_head (the paper's), canonical (recommended: "
+            "looks at text first), xavier_normal, model, none (keep the weights), or another of "
+            "headsurgeon.starts.INITS.",
             rich_help_panel=START,
         ),
     ] = "xavier_uniform_head",
     output_start: Annotated[
         str,
         typer.Option(
-            help="What a head adds at first: zero_output or keep_output.", rich_help_panel=START
+            help="What a head adds at first: zero_output, keep_output, or another of "
+            "headsurgeon.starts.OUTPUT_STARTS.",
+            rich_help_panel=START,
         ),
     ] = "zero_output",
     seed: Annotated[

@@ -82,7 +82,7 @@ def operate(
     if needy and calibration is None:
         raise SettingsError(
             f"{' and '.join(needy)} looks at text before it chooses weights; give calibration "
-            "windows: hs.operate(…, calibration=windows), some 32 windows of training text"
+            "windows: hs.operate(…, calibration=windows), such as hs.calibration_windows gives"
         )
     windows = as_windows(calibration) if needy and calibration is not None else None
     record = CalibrationRecord() if windows is None else CalibrationRecord.of(windows)

@@ -9,3 +9,4 @@ from .registry import INITS as INITS
 from .registry import OUTPUT_STARTS as OUTPUT_STARTS
 from .registry import choose_init as choose_init
 from .registry import choose_output_start as choose_output_start
+from .registry import looking_at_text as looking_at_text

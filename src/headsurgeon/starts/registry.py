@@ -57,6 +57,12 @@ def choose_init(written: str) -> ChosenStart:
     return choose_start("init", written, INITS)
 
 
+def looking_at_text(init: str, output_start: str) -> tuple[str, ...]:
+    """The names of those of a plan's two starts that look at text before they choose weights."""
+    parts = (choose_init(init), choose_output_start(output_start))
+    return tuple(part.name for part in parts if part.start.calibrated)
+
+
 def choose_output_start(written: str) -> ChosenStart:
     """What the output is at step 0, by its name in a plan; raises as `choose_start` does."""
     return choose_start("output_start", written, OUTPUT_STARTS)

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from headsurgeon.errors import SettingsError
 from headsurgeon.study.arms import READY, resolved
 from headsurgeon.study.parts import (
     UNTOUCHED,
@@ -18,6 +17,7 @@ from headsurgeon.study.parts import (
     StudyWindows,
     Text,
 )
+from headsurgeon.training.schedule import budget_left
 from headsurgeon.training.settings import TrainSettings
 
 
@@ -78,16 +78,7 @@ class StudyFields(Spec):
         full_budget = self.whole_settings(arm, seed, learning_rate)
         calibration = arm.calibration * self.windows.length
         beside = full_budget.anchor_batch * full_budget.length if full_budget.anchor else 0
-        if full_budget.max_tokens is None or not (calibration or beside):
-            return full_budget
-        if calibration >= full_budget.max_tokens:
-            raise SettingsError(
-                f"max_tokens: the start reads {calibration} tokens, and {full_budget.max_tokens} "
-                "are all there are: give it fewer windows (calibration), or the study more tokens"
-            )
-        per_step = full_budget.tokens_per_step
-        steps = max(1, (full_budget.max_tokens - calibration) // (per_step + beside))
-        return full_budget.model_copy(update={"max_tokens": steps * per_step})
+        return budget_left(full_budget, calibration, beside)
 
     def whole_settings(
         self, arm: Arm, seed: int = 0, learning_rate: float | None = None

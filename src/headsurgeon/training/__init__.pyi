@@ -7,4 +7,5 @@ from .settings import PRESETS as PRESETS
 from .settings import TrainSettings as TrainSettings
 from .settings import train_settings as train_settings
 from .step_event import StepEvent as StepEvent
+from .texts import calibration_windows as calibration_windows
 from .texts import training_windows as training_windows

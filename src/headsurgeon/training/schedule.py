@@ -92,6 +92,28 @@ def windows_needed(settings: TrainSettings) -> int | None:
     return steps * settings.windows_per_step if settings.epochs is None else None
 
 
+def budget_left(settings: TrainSettings, read: int, beside: int = 0) -> TrainSettings:
+    """The settings with the steps that a budget of tokens allows when other text counts as well.
+
+    Args:
+        read: tokens that were read before training, such as by a start.
+        beside: tokens that each step reads besides its own, such as for the anchor.
+
+    Raises:
+        SettingsError: nothing is left.
+    """
+    if settings.max_tokens is None or not (read or beside):
+        return settings
+    if read >= settings.max_tokens:
+        raise SettingsError(
+            f"max_tokens: the start reads {read} tokens, and {settings.max_tokens} are all there "
+            "are: give it fewer windows (calibration), or more tokens"
+        )
+    per_step = settings.tokens_per_step
+    steps = max(1, (settings.max_tokens - read) // (per_step + beside))
+    return settings.model_copy(update={"max_tokens": steps * per_step})
+
+
 def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
     """Linear warm-up over min(warmup, steps / 4) steps, then a cosine that ends at 0.
 

@@ -7,8 +7,11 @@ from transformers import PreTrainedTokenizerBase
 
 from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, windows
-from headsurgeon.training.schedule import windows_needed
+from headsurgeon.training.schedule import budget_left, windows_needed
 from headsurgeon.training.settings import TrainSettings
+
+# what a start looks at where nothing else is said
+CALIBRATION = 32
 
 
 @checked
@@ -46,3 +49,44 @@ def training_windows(
         cut(split="train", count=windows_needed(settings), seed=settings.windows_seed),
         cut(split="dev", count=settings.dev_windows),
     )
+
+
+@checked
+def calibration_windows(
+    corpus: str | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TrainSettings,
+    *,
+    count: int = CALIBRATION,
+    weights: Sequence[float] = (),
+) -> tuple[Windows, TrainSettings]:
+    """What a start looks at, the first windows of the training text, and what is left to train on.
+
+    Not dev text: values that are fitted to some windows predict these better than others, and the
+    step that is kept is chosen on dev text.
+
+    Args:
+        corpus, tokenizer, settings, weights: as `training_windows`.
+        count: windows.
+
+    Returns:
+        The windows, for `operate(calibration=…)`, and the settings without their tokens where there
+        is a budget, for `training_windows` and `train`.
+
+    Raises:
+        CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`; a budget that the start
+            would read whole.
+    """
+    left = budget_left(settings, count * settings.length)
+    seen = windows(
+        corpus,
+        tokenizer,
+        split="train",
+        length=settings.length,
+        count=count,
+        seed=settings.windows_seed,
+        first_token=settings.first_token,
+        weights=weights,
+        packing=settings.packing,
+    )
+    return seen, left
