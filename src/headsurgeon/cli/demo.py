@@ -9,6 +9,7 @@ from rich.text import Text
 from headsurgeon.cli.console import out, python_text
 from headsurgeon.cli.loading import quieten
 from headsurgeon.cli.outputs import check_folder
+from headsurgeon.cli.progress import busy
 from headsurgeon.cli.study_terminal import page_content, run_and_show
 from headsurgeon.errors import OperationError
 
@@ -68,7 +69,8 @@ def demo(
     # a preset names the arm that is shown first before its rivals
     shown = next(arm.name for arm in study.arms if arm.trains)
     (repaired, *_) = result.results.of(shown, study.train_on[0])
-    merged = merge_cell(result.folder, repaired.cell, output / MERGED, device)
+    with busy("writing the repaired model"):
+        merged = merge_cell(result.folder, repaired.cell, output / MERGED, device)
     write_json(
         output / RECORD,
         {

@@ -29,6 +29,8 @@ _LONG = 60.0
 # a first step of this share says alone how long the others take
 _MUCH = 0.05
 _BAR_WIDTH = 16
+# columns that what stands behind a bar mostly takes at most
+_HOW = 21
 
 
 @contextmanager
@@ -105,7 +107,8 @@ class _Work:
         if ran >= _A_WHILE and self._total:
             done = min(self._done, self._total)
             how = Text.assemble(f"{100 * done // self._total} % ", how)
-            if what.cell_len + _BAR_WIDTH + how.cell_len + 4 <= self._console.width:
+            rest = _BAR_WIDTH + max(how.cell_len, _HOW) + 4
+            if what.cell_len + rest <= self._console.width:
                 row.append(ProgressBar(self._total, done, width=_BAR_WIDTH))
         if len(row) > 2:
             row.append(how)

@@ -48,8 +48,9 @@ def run_and_show(
         )
     finally:
         terminal.close()
-    page = study_page(result)
-    write_page(page, result.folder / PAGE)
+    with busy("writing the page"):
+        page = study_page(result)
+        write_page(page, result.folder / PAGE)
     for section in page.sections:
         if not section.folded:
             for each in section.tables:
