@@ -191,6 +191,14 @@ def test_a_model_compared_with_itself_keeps_both_figures_and_differs_by_nothing(
     assert change == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_help_says_defaults_of_settings_in_words() -> None:
+    said = " ".join(run("operate", "--help").stdout.replace("│", " ").split())
+    for words in ("Default none.", "Default off.", "Default 0.0.", "Default 0.", "Default 1.0."):
+        assert words in said
+    assert "Default ()" not in said
+    assert "Default False" not in said
+
+
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     clinic: Path, results: dict[str, Result]
 ) -> None:

@@ -50,8 +50,8 @@ def show_dry_run(
         f"{percent(size / every)} of the model's {every:,}",
         "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
         "memory": _memory(patient, settings),
-        "training": f"{steps} steps of {settings.tokens_per_step:,} tokens, "
-        f"{steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
+        "training": f"{steps} step{'' if steps == 1 else 's'} of {settings.tokens_per_step:,} "
+        f"tokens, {steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
         f"of {windows.length}",
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }

@@ -15,7 +15,7 @@ DEFAULT_TOKENS = 200_000
 
 def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
     text = (description or name).replace("[", r"\[")
-    shown = "" if default is None else f" Default {default}."
+    shown = "" if default is None else f" Default {_in_words(default)}."
     flags = f"--{name.replace('_', '-')}"
     both = f"{flags}/--no-{name.replace('_', '-')}" if kind is bool else flags
     info = typer.Option(
@@ -25,6 +25,12 @@ def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
         show_default=False,
     )
     return Annotated[kind | None, info]
+
+
+def _in_words(default: Any) -> Any:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "none" if default == () else default
 
 
 def _plain(annotation: Any) -> Any:

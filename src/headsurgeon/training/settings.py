@@ -66,7 +66,8 @@ class TrainSettings(BaseModel):
         None,
         ge=1,
         le=10**15,
-        description="budget in tokens read; the run stops at the smaller of both budgets",
+        description="budget in tokens read, in whole steps, one at the least; the run stops at the "
+        "smaller of both budgets",
     )
     epochs: float | None = Field(
         None, gt=0, le=1e6, description="budget in passes over the training text"
