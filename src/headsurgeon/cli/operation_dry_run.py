@@ -51,8 +51,8 @@ def show_dry_run(
         "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
         "memory": _memory(patient, settings),
         "training": f"{steps} step{'' if steps == 1 else 's'} of {settings.tokens_per_step:,} "
-        f"tokens, {steps * settings.tokens_per_step:,} in all; the corpus gives {len(windows)} windows "
-        f"of {windows.length}",
+        f"tokens, {steps * settings.tokens_per_step:,} in all; the corpus gives "
+        f"{len(windows)} windows of {windows.length}",
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
     if settings.snapshots:
