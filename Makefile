@@ -75,14 +75,16 @@ test-wheel: dist
 
 # lowest.txt has the lower bounds of pyproject.toml; a test holds them equal. The oldest Python, too: numpy 2.0
 # has no wheel for 3.13 and newer.
+ENDS = -e ".[demo,generation,gguf,lora,quantised,tensorboard,test]"
+
 test-lowest:
 	$(or $(PYTHON),python3.11) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c lowest.txt -e ".[demo,test]"
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c lowest.txt $(ENDS)
 	.venv-lowest/bin/python -m pytest -q -m "not slow" $(TESTS)
 
 test-newest:
 	$(or $(PYTHON),python3) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --disable-pip-version-check --upgrade $(PIP_FLAGS) -e ".[demo,test]"
+	.venv-newest/bin/python -m pip install --disable-pip-version-check --upgrade $(PIP_FLAGS) $(ENDS)
 	.venv-newest/bin/python -m pytest -q -m "not slow" $(TESTS)
 
 gpu-check: $(VENV)/.installed
