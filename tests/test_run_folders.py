@@ -196,6 +196,8 @@ HOLDER = """\
 import sys
 from pathlib import Path
 
+from headsurgeon.folders import locked
+
 with locked(Path(sys.argv[1]), sys.argv[2]):
     print("locked", flush=True)
     sys.stdin.read()
