@@ -17,7 +17,7 @@ READY: Mapping[str, Mapping[str, Any]] = {
     "recommended": {
         "init": "canonical",
         "calibration": 32,
-        "about": "the best start so far: one seed on planted heads (docs/findings.md)",
+        "about": "the start `canonical`; with an anchor where other text counts (docs/findings.md)",
     },
     "untrained": {"trained": False, "about": "reinitialised and zeroed, not trained"},
     "gradient_only": {**_KEPT, "about": "the same slices trained, nothing reinitialised"},
