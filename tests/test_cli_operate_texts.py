@@ -113,10 +113,19 @@ def test_a_start_that_looks_at_text_takes_it_from_the_training_text_and_the_budg
     assert run(*wanted, *budget, "--output", "seen").exit_code == 0
 
 
+def test_the_start_that_looked_is_named(clinic: Path) -> None:
+    planned = Plan.load(clinic / "plan.yaml").model_copy(update={"output_start": "carry_value"})
+    planned.save(clinic / "carry.yaml")
+    wanted = ("operate", "sick", "--plan", "carry.yaml", "--corpus", CORPUS, "--output", "carried")
+    found = run(*wanted, "--length", "32", "--max-tokens", "1280", "--dev-windows", "4", "--yes")
+    assert found.exit_code == 0, found.stderr
+    assert "carry_value looked at 1,024 tokens" in " ".join(found.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--max-tokens", "1024"), "the start reads 1024 tokens, and 1024 are all there are"),
+        (("--max-tokens", "1024"), "the start reads 1024 tokens, and the budget is 1024"),
         (("--max-tokens", "2048", "--passes", "2"), "which only a single operation can give it"),
     ],
 )

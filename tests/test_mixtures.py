@@ -15,8 +15,8 @@ from headsurgeon.data import Windows, documents, mixture, split_of, windows
 from headsurgeon.data.mixing import turns
 from headsurgeon.data.spec import Corpus, parse
 from headsurgeon.errors import CorpusError, SettingsError
-from headsurgeon.training import TrainSettings, training_windows
-from tests.char_tokenizer import char_tokenizer
+from headsurgeon.training import TrainSettings, calibration_windows, training_windows
+from tests.char_tokenizer import END, char_tokenizer
 
 TOKENIZER = char_tokenizer()
 
@@ -158,6 +158,33 @@ def test_training_and_dev_windows_are_mixed_alike(pair: list[str]) -> None:
     found = training_windows(pair, TOKENIZER, wanted, weights=(2, 1))
     assert [each.split for each in found] == ["train", "dev"]
     assert {each.corpus for each in found} == {f"2*{pair[0]}+{pair[1]}"}
+
+
+@pytest.mark.parametrize("packing", ["documents", "separated", "blank_lines"])
+@pytest.mark.parametrize("budget", [{"max_tokens": 400}, {"epochs": 0.5}])
+@pytest.mark.parametrize("weights", [None, (2, 1), (0.3, 0.7)])
+def test_a_start_looks_at_the_beginning_of_what_is_trained_on(
+    pair: list[str], weights: tuple[float, float] | None, budget: dict[str, float], packing: str
+) -> None:
+    wanted = TrainSettings(
+        **{"length": 20, "batch_size": 1, "accumulation": 1, "dev_windows": 4, "first_token": END},
+        **{"packing": packing, "windows_seed": 3},
+        **budget,
+    )
+    corpus, shares = (pair[1], ()) if weights is None else (pair, weights)
+    seen, left = calibration_windows(corpus, TOKENIZER, wanted, count=8, weights=shares)
+    trained = training_windows(corpus, TOKENIZER, left, weights=shares)[0]
+    assert torch.equal(seen.tokens, trained.tokens[:8])
+    assert (seen.corpus, seen.split, seen.packing) == (trained.corpus, "train", packing)
+    # a budget of tokens pays for them, passes over the text do not
+    assert left == wanted.model_copy(update={"max_tokens": 240} if "max_tokens" in budget else {})
+
+
+def test_a_start_pays_for_no_more_than_its_corpus_has(pair: list[str]) -> None:
+    wanted = TrainSettings(max_tokens=20_000, length=80, batch_size=1, accumulation=1)
+    seen, left = calibration_windows(pair[0], TOKENIZER, wanted, count=1000)
+    assert len(seen) < 60
+    assert left.max_tokens == 20_000 - len(seen) * 80
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,9 @@ def operate(
 
     Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
     test split is left for evaluate, so there is no --split. A start that looks at text, such as
-    canonical, looks at the first 32 windows of it, which the budget pays for. Ctrl-C stops safely;
-    the same command resumes. With --passes, operates again and again on what is sick then.
+    canonical, looks at the first 32 windows of the training text, which --max-tokens pays for.
+    Ctrl-C stops safely; the same command resumes. With --passes, operates again and again on what
+    is sick then.
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.models.loading import load_config
@@ -211,6 +212,7 @@ def _train(
 def _show_run(
     patient: "Patient", run: "Run", model: str, corpus: str, settings: TrainSettings
 ) -> None:
+    from headsurgeon.starts import looking_at_text
     from headsurgeon.training import read_log
 
     losses = read_log(run)
@@ -227,8 +229,9 @@ def _show_run(
         "patch": str(run.patch),
         "log": str(run.log),
     }
-    if patient.calibration_tokens:
-        lines["start"] = f"{patient.init} looked at {patient.calibration_tokens:,} tokens before"
+    if looking := looking_at_text(patient.init, patient.output_start):
+        looked = f"{patient.calibration_tokens:,} tokens"
+        lines["start"] = f"{' and '.join(looking)} looked at {looked} of the training text before"
     if run.anchor_tokens:
         lines["anchor"] = f"{run.anchor_tokens:,} tokens of other text were read besides"
     if run.snapshots:

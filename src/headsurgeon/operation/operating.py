@@ -29,6 +29,7 @@ from headsurgeon.starts import (
     StartContext,
     choose_init,
     choose_output_start,
+    looking_at_text,
 )
 
 # apart from the seed of Q, K and V, so that other draws do not move theirs
@@ -78,7 +79,7 @@ def operate(
     qkv = choose_init(init or plan.init)
     output = choose_output_start(output_start or plan.output_start)
     seed_used = check_seed(plan.seed if seed is None else seed)
-    needy = [part.name for part in (qkv, output) if part.start.calibrated]
+    needy = looking_at_text(qkv.name, output.name)
     if needy and calibration is None:
         raise SettingsError(
             f"{' and '.join(needy)} looks at text before it chooses weights; give calibration "

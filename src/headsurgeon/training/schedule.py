@@ -106,8 +106,8 @@ def budget_left(settings: TrainSettings, read: int, beside: int = 0) -> TrainSet
         return settings
     if read >= settings.max_tokens:
         raise SettingsError(
-            f"max_tokens: the start reads {read} tokens, and {settings.max_tokens} are all there "
-            "are: give it fewer windows (calibration), or more tokens"
+            f"max_tokens: the start reads {read} tokens, and the budget is {settings.max_tokens}; "
+            "raise it, or give the start fewer calibration windows"
         )
     per_step = settings.tokens_per_step
     steps = max(1, (settings.max_tokens - read) // (per_step + beside))

@@ -67,17 +67,17 @@ def calibration_windows(
 
     Args:
         corpus, tokenizer, settings, weights: as `training_windows`.
-        count: windows.
+        count: windows wanted; fewer are returned if the corpus has fewer.
 
     Returns:
-        The windows, for `operate(calibration=…)`, and the settings without their tokens where there
-        is a budget, for `training_windows` and `train`.
+        The windows, for `operate(calibration=…)`, and the settings for `training_windows` and
+        `train`: without the tokens of these windows where `max_tokens` is the budget, or part of
+        it, and as they were where `epochs` alone is.
 
     Raises:
         CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`; a budget that the start
             would read whole.
     """
-    left = budget_left(settings, count * settings.length)
     seen = windows(
         corpus,
         tokenizer,
@@ -89,4 +89,5 @@ def calibration_windows(
         weights=weights,
         packing=settings.packing,
     )
-    return seen, left
+    # a corpus may have fewer than were wanted
+    return seen, budget_left(settings, seen.tokens.numel())
