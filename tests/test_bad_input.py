@@ -129,6 +129,8 @@ def test_a_misspelt_key_in_a_plan_is_named_with_its_line(clinic: Path) -> None:
         ("novel", ("text:GLOB, package:NAME or hf:DATASET",)),
         ("docs/*.txt", ("text:docs/*.txt may be meant",)),
         ("text:docs", ("docs is a folder", "text:docs/*.txt", "text:docs/**")),
+        (f"text:{'docs' * 100}", ("no file matches",)),
+        ("text:docs/", ("docs is a folder", "text:docs/*.txt", "text:docs/**")),
     ],
 )
 def test_an_empty_or_missing_corpus_is_refused(

@@ -71,10 +71,12 @@ def _text_documents(pattern: str) -> Iterator[Document]:
     except (ValueError, OSError, NotImplementedError) as error:
         raise CorpusError(f"text:{pattern} is no pattern of files: {error}") from error
     if not paths:
-        if Path(pattern).is_dir():
+        folder = Path(pattern)
+        # a name that is too long is no folder, and no error of its own
+        if os.path.isdir(os.path.expanduser(pattern)):
             raise CorpusError(
-                f"{pattern} is a folder; expected a pattern of files: text:{pattern}/*.txt, or "
-                f"text:{pattern}/**/* with all folders in it"
+                f"{folder} is a folder; expected a pattern of files: text:{folder / '*.txt'}, or "
+                f"text:{folder / '**' / '*'} with all folders in it"
             )
         raise CorpusError(f"no file matches text:{pattern}; ** matches folders, quote the pattern")
     for path in paths:
