@@ -229,9 +229,11 @@ def test_a_description_that_contradicts_itself_is_refused_in_words(
         replace(layout, **over)
 
 
-def test_key_value_heads_that_cannot_be_shared_out_are_refused() -> None:
-    config = hf.LlamaConfig(num_attention_heads=4, num_key_value_heads=3)
-    with pytest.raises(UnsupportedModel, match="4 heads cannot share 3 key/value heads evenly"):
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 3), (2, 4)])
+def test_key_value_heads_that_cannot_be_shared_out_are_refused(heads: int, kv_heads: int) -> None:
+    config = hf.LlamaConfig(num_attention_heads=heads, num_key_value_heads=kv_heads)
+    words = f"{heads} heads cannot share {kv_heads} key/value heads evenly.* divides that of heads"
+    with pytest.raises(UnsupportedModel, match=words):
         layout_for(config)
 
 

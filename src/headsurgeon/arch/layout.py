@@ -154,7 +154,7 @@ class Layout:
         if self.heads % self.kv_heads:
             raise UnsupportedModel(
                 f"{self.family}: {self.heads} heads cannot share {self.kv_heads} key/value heads "
-                "evenly; expected a configuration in which one number divides the other"
+                "evenly; expected a number of key/value heads that divides that of heads"
             )
 
     @property
