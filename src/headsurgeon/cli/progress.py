@@ -159,15 +159,14 @@ def training_bar(what: str) -> "Iterator[Callable[[StepEvent], None]]":
         yield on_step
 
 
-def new_bar(transient: bool = False) -> Progress:
-    """A bar on stderr, not started; `transient` ones vanish when they stop."""
+def new_bar() -> Progress:
+    """A bar on stderr, not started."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=_BAR_WIDTH),
         TextColumn("{task.fields[step]}", markup=False),
         TextColumn("{task.fields[numbers]}", style="dim", markup=False),
         console=err(),
-        transient=transient,
     )
 
 
