@@ -75,6 +75,30 @@ def demo(preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(folder, model, said.stdout)
 
 
+@pytest.mark.parametrize(
+    ("threads", "given", "jobs"), [(1, (), 2), (2, (), 1), (2, ("--jobs", "3"), 3)]
+)
+def test_as_many_models_are_trained_at_once_as_use_two_cores_unless_it_is_said(
+    preset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    given: tuple[str, ...],
+    jobs: int,
+) -> None:
+    study = Study.load(preset).model_copy(update={"threads": threads})
+    monkeypatch.setattr("headsurgeon.cli.demo.study_for", lambda model: study)
+    asked: list[int] = []
+
+    def stop(*args: object, jobs: int, device: str) -> None:
+        asked.append(jobs)
+        raise OperationError("stopped")
+
+    monkeypatch.setattr("headsurgeon.cli.demo.run_and_show", stop)
+    assert "stopped" in run("demo", "--output", tmp_path / "out", *given).stderr
+    assert asked == [jobs]
+
+
 def test_it_operates_on_the_planted_heads_and_draws_them_as_a_map(demo: Finished) -> None:
     (stock,) = load_results(demo.folder).of("untouched")
     assert {str(head) for head in PLANTED} <= set(stock.operated)

@@ -38,17 +38,21 @@ def demo(
             "holds the same demo is resumed.",
         ),
     ] = Path("headsurgeon-demo"),
-    jobs: Annotated[int, typer.Option(min=1, help="Models trained at once, each on one core.")] = 2,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Models trained at once; by default as many as use two cores."),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the models run.")
     ] = "cpu",
 ) -> None:
     """Finds collapsed heads, repairs them, and compares the repair with a control and a ceiling.
 
-    The shipped model's collapse was planted, so it is known how much a repair could bring back. The
-    repair is the best recipe known so far, beside the paper's; the control trains the same weights
-    on the same tokens without reinitialising them. It is the study
-    of preset twins-quick, or smollm2 for another model; see headsurgeon study.
+    The shipped model's collapse was planted, so it is known how much a repair could bring back. Its
+    repair is the recipe that is recommended, beside the paper's; another model's is the paper's,
+    beside the start that is recommended. The control trains the same weights on the same tokens
+    without reinitialising them. It is the study of preset twins-quick, or smollm2 for another
+    model; see headsurgeon study.
     """
     from headsurgeon.files import header, write_json
     from headsurgeon.report.study_before import diagnoses_of
@@ -58,7 +62,7 @@ def demo(
     study = study_for(model)
     check_folder(output, STUDY)
     quieten()
-    # the shipped models are small enough for one core each
+    # a study of larger models gives each of them two
     jobs = jobs or (2 if study.threads == 1 else 1)
     result, page = run_and_show(study, output, jobs=jobs, device=device)
     if result.results.failed:
