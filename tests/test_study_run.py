@@ -152,11 +152,20 @@ class Counting(Impatient):
         raise Interrupted("stopped")
 
 
-@pytest.mark.parametrize("mode", ["zero", "mean"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ablation_mode": "zero"},
+        {"ablation_mode": "mean"},
+        # too few for estimates
+        {"rule": "heads", "heads": ("L1H1", "L1H2")},
+        {"rule": "heads", "heads": ("L1H1",)},
+    ],
+)
 def test_each_step_of_the_preparation_reads_as_many_windows_as_it_says(
-    study: Study, tmp_path: Path, mode: str
+    study: Study, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    rule = study.plan.model_copy(update={"ablation_mode": mode})
+    rule = study.plan.model_copy(update=changes)
     counting = Counting()
     with pytest.raises(Interrupted):
         run_study(study.model_copy(update={"plan": rule}), tmp_path / "study", observer=counting)

@@ -13,7 +13,6 @@ from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
 from headsurgeon.cli.plan_measurements import (
     check_diagnosed,
-    expected_passes,
     windows_for_costs,
 )
 from headsurgeon.cli.plan_table import show_plan
@@ -200,8 +199,9 @@ def plan(
     """
     from headsurgeon.data import given_file
     from headsurgeon.diagnosis import Diagnosis
-    from headsurgeon.evaluation import ablation_cost
+    from headsurgeon.evaluation import SCREENING_PASSES, ablation_cost
     from headsurgeon.evaluation.screening import why_not_screened
+    from headsurgeon.planning.planning import expected_costs
     from headsurgeon.planning.planning import plan as make_plan
 
     if corpus is not None:
@@ -250,8 +250,11 @@ def plan(
             exact_costs,
         )
         singles = exact_costs or why_not_screened(loaded) is not None
-        passes = expected_passes(asked_about, rule_name, singles, ablation_mode)
-        with busy(f"planning by rule {rule_name}", passes * len(windows)) as on_windows:
+        estimates, sets = expected_costs(rule_name, asked_about, estimated=not singles)
+        # with all heads, under `mean` for their means, and for each set
+        passes = 1 + (ablation_mode == "mean") + sets
+        reading = passes * len(windows) + estimates * SCREENING_PASSES * len(others)
+        with busy(f"planning by rule {rule_name}", reading) as on_windows:
             cost = ablation_cost(
                 loaded,
                 windows,

@@ -101,24 +101,3 @@ def windows_for_costs(
     if reason is not None:
         err().print(f"{reason}, so each head is ablated by itself", style="dim")
     return windows, others
-
-
-def expected_passes(heads: int, rule: str, singles: bool, mode: str) -> int:
-    """About how many passes over the text the costs of a plan take.
-
-    Args:
-        heads: those whose costs are asked for; for rule idle those that it may choose from.
-    """
-    from headsurgeon.evaluation import SCREENING_PASSES
-    from headsurgeon.planning.idle_heads import expected_measurements
-    from headsurgeon.planning.planning import FEW
-
-    # with all heads, and for their means
-    first = 1 + (mode == "mean")
-    if rule == "idle":
-        screening = 0 if singles else SCREENING_PASSES
-        return first + screening + expected_measurements(heads, not singles)
-    if singles or heads <= FEW:
-        # each alone and all together, which for one is the same
-        return first + heads + (heads != 1)
-    return first + SCREENING_PASSES + 1

@@ -14,6 +14,7 @@ from headsurgeon.errors import NothingToOperate, PlanError
 from headsurgeon.heads import HeadId, check_heads, parse_heads
 from headsurgeon.models.weights import quantised
 from headsurgeon.planning import AblationMode, Cost, Costs, PlainCosts, Plan, PlannedHead, Role
+from headsurgeon.planning.idle_heads import expected_measurements
 from headsurgeon.planning.rules import RULES, RuleOptions, SelectedHeads
 from headsurgeon.records import snake_case
 from headsurgeon.starts import choose_init, choose_output_start
@@ -23,7 +24,7 @@ _QUANTISED = (
     "name in bf16, fp16 or fp32"
 )
 # so many heads are ablated one by one for what an estimate of all takes
-FEW = 3
+_FEW = 3
 # What a plan tells about each head, besides verdict and ablation cost.
 _SHOWN = ("first_token_mass", "entropy", "mean_distance", "output_norm")
 
@@ -241,9 +242,25 @@ def _with_costs(selected: SelectedHeads, costs: Costs) -> SelectedHeads:
     if selected.joint_cost is not None:
         return selected
     heads = selected.operate
-    estimated = costs.not_estimated is None and len(heads) > FEW
+    estimated = costs.not_estimated is None and len(heads) > _FEW
     singles = costs.estimates(heads) if estimated else {head: costs([head]) for head in heads}
     return replace(selected, costs=singles, joint_cost=costs(heads), estimated=estimated)
+
+
+def expected_costs(rule: str, heads: int, estimated: bool) -> tuple[int, int]:
+    """How often `plan` asks for estimates, and of about how many sets of heads for the joint cost.
+
+    Args:
+        rule: of the plan.
+        heads: how many are operated on; for rule idle, how many it may choose from.
+        estimated: whether what single heads cost can be estimated.
+    """
+    if rule == "idle":
+        return int(estimated), expected_measurements(heads, estimated)
+    if estimated and heads > _FEW:
+        return 1, 1
+    # each alone and all together, which for one is the same
+    return 0, heads + (heads != 1)
 
 
 def _planned(

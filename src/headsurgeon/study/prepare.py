@@ -19,8 +19,7 @@ from headsurgeon.models.fingerprint import combined, fingerprints
 from headsurgeon.models.forward import OnWindows
 from headsurgeon.models.planted import is_planted
 from headsurgeon.planning import Costs, Plan
-from headsurgeon.planning.idle_heads import expected_measurements
-from headsurgeon.planning.planning import plan
+from headsurgeon.planning.planning import expected_costs, plan
 from headsurgeon.study.heads import sick_on_all
 from headsurgeon.study.kept_attention import keep_attention
 from headsurgeon.study.keys import key_of
@@ -82,8 +81,8 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell, on_windows: OnW
     limits = study.plan.limits
     costs: list[Costs] = []
     mode = study.plan.ablation_mode
-    # windows of all texts that are read for estimates, and once for each set that is ablated
-    estimated = once = 0
+    # windows of all texts that are read for an estimate, and for each set that is ablated
+    per_estimate = per_set = 0
     for name in study.diagnosed:
         most = max(study.windows.diagnose, 2 * study.windows.price)
         dev = diagnosed_windows(study, name, tokenizer, most)
@@ -99,13 +98,18 @@ def prepare(study: Study, folder: Path, device: str, tell: Tell, on_windows: OnW
         costs.append(
             ablation_cost(model, measured, estimated_on=others, mode=mode, on_windows=on_windows)
         )
-        estimated += SCREENING_PASSES * len(others)
-        once += len(measured)
+        per_estimate += SCREENING_PASSES * len(others)
+        per_set += len(measured)
+    cost = HighestCost(costs)
+    candidates = study.plan.heads or sick_on_all(list(diagnoses.values()))
+    estimates, sets = expected_costs(
+        study.plan.rule, len(candidates), estimated=cost.not_estimated is None
+    )
     tell(
         f"ablating sick heads ({mode}) on {study.windows.price} windows per text",
-        estimated + once * ((mode == "mean") + _sets_ablated(study, diagnoses)),
+        estimates * per_estimate + ((mode == "mean") + sets) * per_set,
     )
-    plan = choose(study, diagnoses, HighestCost(costs), model)
+    plan = choose(study, diagnoses, cost, model)
     plan.save(folder / PLAN)
     texts, statistics = scored_windows(study, tokenizer), study.windows.statistics
     tell(
@@ -185,14 +189,6 @@ def choose(
         raise PlanError("no head of the rule is sick on every text that is diagnosed")
     options |= {"band": None, "layers": None, "column": None, "heads": held}
     return plan(first, "heads", cost=cost, **options)
-
-
-def _sets_ablated(study: Study, diagnoses: dict[str, Diagnosis]) -> int:
-    """About how many sets of heads are ablated until the plan is made."""
-    if study.plan.rule != "idle":
-        return 1
-    candidates = study.plan.heads or sick_on_all(list(diagnoses.values()))
-    return expected_measurements(len(candidates), estimated=True)
 
 
 def _check_versions(prepared: Prepared, folder: Path) -> None:
