@@ -166,10 +166,9 @@ def test_training_and_dev_windows_are_mixed_alike(pair: list[str]) -> None:
 def test_a_start_looks_at_the_beginning_of_what_is_trained_on(
     pair: list[str], weights: tuple[float, float] | None, budget: dict[str, float], packing: str
 ) -> None:
-    wanted = TrainSettings(
-        **{"length": 20, "batch_size": 1, "accumulation": 1, "dev_windows": 4, "first_token": END},
-        **{"packing": packing, "windows_seed": 3},
-        **budget,
+    told = {"length": 20, "batch_size": 1, "accumulation": 1, "dev_windows": 4, "windows_seed": 3}
+    wanted = TrainSettings.model_validate(
+        {**told, "first_token": END, "packing": packing, **budget}
     )
     corpus, shares = (pair[1], ()) if weights is None else (pair, weights)
     seen, left = calibration_windows(corpus, TOKENIZER, wanted, count=8, weights=shares)
