@@ -85,3 +85,11 @@ def test_verdicts_on_every_text_stand_side_by_side() -> None:
     assert "On code an untrained head would show" in table.note
     assert "0.600 to 0.900" in table.note
     assert not np.isnan(code.stats.null_mass).any()
+
+
+def test_what_is_open_about_a_harm_is_whether_it_goes_beyond_the_margin() -> None:
+    harm = {"question": "harms", "value": 0.005, "low": 0.003, "high": 0.007}
+    text = sentence(decision(**harm, margin=0.005, outcome="undecided"))
+    assert "by more than 0.005 nats is open" in text
+    text = sentence(decision(**{**harm, "low": -0.003}, outcome="undecided"))
+    assert "which it was not trained on, is open" in text

@@ -42,7 +42,7 @@ _SENTENCES: Mapping[str, Mapping[Outcome, str]] = {
         "better": "{text}, which {arm} was not trained on, got better",
         "worse": "{arm} HARMED {text}, which it was not trained on",
         "equivalent": "{arm} left {text} alone, which it was not trained on",
-        "undecided": "Whether {arm} harms {text}, which it was not trained on, is open",
+        "undecided": "Whether {arm} harms {text}, which it was not trained on,{beyond} is open",
     },
     "recovers": {
         "better": "The heads do more work than before: ablating those of {arm} costs more on "
@@ -89,7 +89,10 @@ def share(found: Share) -> str:
 def sentence(decision: Decision) -> str:
     """What a decision means, with its figures."""
     words = _SENTENCES[decision.question][decision.outcome].format(
-        arm=decision.arm, against=decision.against, text=decision.text
+        arm=decision.arm,
+        against=decision.against,
+        text=decision.text,
+        beyond=f" by more than {decision.margin:g} nats" if decision.margin else "",
     )
     what = f"{decision.arm} − {decision.against}"
     value, low, high = decision.value, decision.low, decision.high
