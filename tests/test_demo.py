@@ -162,6 +162,20 @@ def test_the_same_command_again_computes_nothing_and_says_the_same(
     assert demo.record == record
 
 
+def test_the_card_of_the_merged_model_has_the_run_and_the_figures_of_the_study(
+    demo: Finished,
+) -> None:
+    card = (demo.folder / "merged" / "README.md").read_text("utf-8")
+    (cell,) = load_results(demo.folder).of("paper", "code")
+    assert cell.trained is not None
+    assert f"{cell.trained.tokens} tokens read" in card
+    for scored in cell.scored.values():
+        assert f"| paper | {sum(scored.nll) / sum(scored.tokens):.4f} |" in card
+    assert "- paper − untouched: " in card
+    assert f"of {len(cell.operated)} heads (not sick" in card
+    assert "nothing is claimed" not in card
+
+
 def test_what_the_user_put_into_the_merged_folder_is_left_alone(demo: Finished) -> None:
     note = demo.folder / "merged" / "NOTES.md"
     note.write_text("mine")

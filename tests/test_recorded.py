@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import headsurgeon as hs
-from headsurgeon.cli.merge import runs_of
 from headsurgeon.errors import InputError, OutputError
 from headsurgeon.evaluation import drift, evaluate
 from headsurgeon.heads import HeadId
@@ -17,6 +16,7 @@ from headsurgeon.measurement import measure
 from headsurgeon.operation import apply_patch, open_full
 from headsurgeon.training import train
 from headsurgeon.training.recorded import redistribution_if_measured
+from headsurgeon.training.run_file import runs_beside
 from tests.pico import pico
 from tests.test_train_log import WATCHING, logged
 from tests.test_train_loop import cut, short
@@ -189,4 +189,4 @@ def test_a_run_whose_identity_cannot_be_read_is_refused_by_pages_and_cards(
     with pytest.raises(InputError, match=r"identity.*altered"):
         hs.write_report(folder, output=tmp_path / "report.html")
     with pytest.raises(InputError, match=r"identity.*altered"):
-        runs_of([folder / "patch.safetensors"])
+        runs_beside([folder / "patch.safetensors"])

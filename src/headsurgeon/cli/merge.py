@@ -1,6 +1,5 @@
 """`headsurgeon merge`: a plain checkpoint that `from_pretrained` loads."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,12 +54,13 @@ def merge(
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
     from headsurgeon.operation.model_card import CARD, Told
+    from headsurgeon.training.run_file import runs_beside
 
     check_folder(output, MARKER)
     check_output(output)
     for path in patches:
         read_patch(path)
-    told = Told(runs_of(patches), [read_evaluation(path) for path in evaluation or ()])
+    told = Told(runs_beside(patches), [read_evaluation(path) for path in evaluation or ()])
     if patch_output is not None:
         check_file(patch_output, "patch.safetensors")
         if patch_output.exists():
@@ -88,27 +88,6 @@ def merge(
         f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
         soft_wrap=True,
     )
-
-
-def runs_of(patches: "Sequence[Path]") -> list[dict[str, Any]]:
-    """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
-
-    Raises:
-        InputError: a `run.json` that cannot be read.
-        OutputError: one that was altered.
-    """
-    from headsurgeon.training import TrainSettings
-    from headsurgeon.training.run_file import RUN_NAME, options_of, read_run_file
-
-    usual = {name: field.default for name, field in TrainSettings.model_fields.items()}
-    runs = []
-    for folder in (patch.parent for patch in patches):
-        if (folder / RUN_NAME).is_file():
-            run = read_run_file(folder).model_dump()
-            settings = run["identity"]["settings"]
-            changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            runs.append({**run, "options": options_of(changed)})
-    return runs
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

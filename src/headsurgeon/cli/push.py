@@ -42,10 +42,11 @@ def push(
     Without --yes nothing is asked of the network. A repository that exists keeps its other files
     and stays public or private as it is.
     """
-    from headsurgeon.cli.merge import read_evaluation, runs_of
+    from headsurgeon.cli.merge import read_evaluation
     from headsurgeon.errors import SettingsError
     from headsurgeon.operation.model_card import Told, on_the_hub
     from headsurgeon.operation.publishing import publish, uploads_of
+    from headsurgeon.training.run_file import runs_beside
 
     if not on_the_hub(repository) or "@" in repository:
         raise SettingsError(f"expected a repository OWNER/NAME, got {repository!r}")
@@ -54,7 +55,7 @@ def push(
             "--evaluation is for the card of a patch; a merged model gets its figures from "
             "headsurgeon merge --evaluation"
         )
-    runs = runs_of([source]) if source.is_file() else []
+    runs = runs_beside([source]) if source.is_file() else []
     told = Told(runs, [read_evaluation(path) for path in evaluation or ()])
     uploads = uploads_of(source, told)
     console = out()

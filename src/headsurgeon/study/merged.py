@@ -1,7 +1,7 @@
 """The repaired model of a cell as a plain checkpoint, and the proof that it loads as one."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -9,9 +9,20 @@ from headsurgeon.errors import OperationError, StateError
 from headsurgeon.evaluation import evaluate
 from headsurgeon.operation import apply_patch
 from headsurgeon.operation.merged_checkpoint import write_checkpoint
+from headsurgeon.operation.model_card import Told
+from headsurgeon.scores import difference
 from headsurgeon.study.material import load_model, scored_windows, threads
-from headsurgeon.study.results import STUDY, Cell, CellResult, cell_file
+from headsurgeon.study.parts import UNTOUCHED
+from headsurgeon.study.results import (
+    STUDY,
+    Cell,
+    CellResult,
+    cell_file,
+    load_results,
+    untouched,
+)
 from headsurgeon.study.spec import Study
+from headsurgeon.training.run_file import runs_beside
 
 # fp32 on the same machine gives the same sums; half precision on disk would not
 TOLERANCE = 1e-6
@@ -52,7 +63,8 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
         raise StateError(f"{path} names no patch of slices, so there is nothing to merge")
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
     patch = path.parent / result.patch
-    write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch])
+    told = Told(runs_beside([patch]), _figures(study_folder, result))
+    write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch], told=told)
     scored = result.scored[cell.text]
     nll = sum(scored.nll) / sum(scored.tokens)
     with threads(study.threads):
@@ -66,3 +78,23 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
             "; the checkpoint is not what was evaluated"
         )
     return MergedModel(output, nll, reloaded_nll)
+
+
+def _figures(study_folder: Path, result: CellResult) -> list[dict[str, Any]]:
+    """The cell's losses on each text beside those of the untouched model, as a card shows them."""
+    stock = untouched(load_results(study_folder))
+    found = []
+    for text, scored in result.scored.items():
+        before = stock.scored[text].evaluation(UNTOUCHED)
+        after = scored.evaluation(result.arm)
+        found.append(
+            {
+                "evaluations": {each.model: each.model_dump() for each in (before, after)},
+                "differences": {
+                    f"{result.arm} − {UNTOUCHED}": difference(after, before).model_dump()
+                },
+            }
+        )
+    if result.recovery is not None:
+        found[-1]["recovery"] = result.recovery.model_dump()
+    return found

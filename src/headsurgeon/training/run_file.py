@@ -1,6 +1,6 @@
 """`run.json`: what a run is, and its result; it is read without a model, and without torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
+from headsurgeon.training.settings import TrainSettings
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.jsonl"
@@ -74,6 +75,27 @@ def read_run_file(folder: Path) -> RunFile:
         return RunFile.model_validate(content)
     except ValidationError as error:
         raise altered(path, error) from error
+
+
+def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
+    """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
+
+    Each has, beside what its `run.json` holds, `options`: the settings that are not the defaults,
+    as `options_of` writes them.
+
+    Raises:
+        InputError: a `run.json` that cannot be read.
+        OutputError: one that was altered.
+    """
+    usual = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    runs = []
+    for folder in (patch.parent for patch in patches):
+        if (folder / RUN_NAME).is_file():
+            run = read_run_file(folder).model_dump()
+            settings = run["identity"]["settings"]
+            changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
+            runs.append({**run, "options": options_of(changed)})
+    return runs
 
 
 def options_of(settings: Mapping[str, Any]) -> list[str]:
