@@ -253,8 +253,8 @@ def plan(
         estimates, sets = expected_costs(rule_name, asked_about, estimated=not singles)
         # with all heads, under `mean` for their means, and for each set
         passes = 1 + (ablation_mode == "mean") + sets
-        reading = passes * len(windows) + estimates * SCREENING_PASSES * len(others)
-        with busy(f"planning by rule {rule_name}", reading) as on_windows:
+        to_read = passes * len(windows) + estimates * SCREENING_PASSES * len(others)
+        with busy(f"planning by rule {rule_name}", to_read) as on_windows:
             cost = ablation_cost(
                 loaded,
                 windows,
