@@ -71,6 +71,10 @@ WRONG: dict[str, tuple[Call, str]] = {
         lambda c: hs.training_windows("a", c.tokenizer, {"max_tokens": 1}),
         "settings: expected TrainSettings, got dict",
     ),
+    "calibration_windows": (
+        lambda c: hs.calibration_windows("a", c.tokenizer, {"max_tokens": 1}),
+        "settings: expected TrainSettings, got dict",
+    ),
     "measure pair": (lambda c: hs.measure((c.model, c.tokenizer), tokens()), "got tuple of .*load"),
     "measure text": (
         lambda c: hs.measure(c.model, "text"),
