@@ -6,6 +6,7 @@ when page and results part.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 from headsurgeon.report import study_tables
@@ -17,6 +18,7 @@ DOCS = Path(__file__).parent
 _TABLE = re.compile(r"<!-- (?P<folder>[\w-]+)/(?P<key>[\w-]+) -->\n\n(?:\|.*\n)*\n?")
 
 
+@cache
 def tables_of(folder: Path) -> dict[str, Table]:
     """The tables of a study's page that follow from its cells alone, by key."""
     results = load_results(folder)
@@ -38,13 +40,10 @@ def with_tables(text: str, results: Path) -> str:
     Raises:
         KeyError: no such table.
     """
-    known: dict[str, dict[str, Table]] = {}
 
     def written(found: re.Match[str]) -> str:
         folder, key = found["folder"], found["key"]
-        if folder not in known:
-            known[folder] = tables_of(results / folder)
-        return f"<!-- {folder}/{key} -->\n\n{_markdown(known[folder][key])}\n"
+        return f"<!-- {folder}/{key} -->\n\n{_markdown(tables_of(results / folder)[key])}\n"
 
     return _TABLE.sub(written, text)
 

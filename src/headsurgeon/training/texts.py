@@ -1,6 +1,6 @@
 """The windows that a run trains and is evaluated on, cut out of a corpus as its settings say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from transformers import PreTrainedTokenizerBase
@@ -36,15 +36,7 @@ def training_windows(
     Raises:
         CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`.
     """
-    cut = partial(
-        windows,
-        corpus,
-        tokenizer,
-        length=settings.length,
-        first_token=settings.first_token,
-        weights=weights,
-        packing=settings.packing,
-    )
+    cut = _cutting(corpus, tokenizer, settings, weights)
     return (
         cut(split="train", count=windows_needed(settings), seed=settings.windows_seed),
         cut(split="dev", count=settings.dev_windows),
@@ -78,16 +70,25 @@ def calibration_windows(
         CorpusError, SettingsError, NetworkError: as `headsurgeon.windows`; a budget that the start
             would read whole.
     """
-    seen = windows(
+    cut = _cutting(corpus, tokenizer, settings, weights)
+    seen = cut(split="train", count=count, seed=settings.windows_seed)
+    # a corpus may have fewer than were wanted
+    return seen, budget_left(settings, seen.tokens.numel())
+
+
+def _cutting(
+    corpus: str | Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TrainSettings,
+    weights: Sequence[float],
+) -> Callable[..., Windows]:
+    """`headsurgeon.windows` as the settings say, but for split, count and seed."""
+    return partial(
+        windows,
         corpus,
         tokenizer,
-        split="train",
         length=settings.length,
-        count=count,
-        seed=settings.windows_seed,
         first_token=settings.first_token,
         weights=weights,
         packing=settings.packing,
     )
-    # a corpus may have fewer than were wanted
-    return seen, budget_left(settings, seen.tokens.numel())
