@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from headsurgeon.cli import option_texts, options
-from headsurgeon.cli.console import out, show_next
+from headsurgeon.cli.console import err, out, show_next
 from headsurgeon.cli.examining import diagnosis_file
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file
@@ -247,10 +247,12 @@ def plan(
             cost_count,
             ablation_mode,
             loading.attention,
-            exact_costs,
         )
-        singles = exact_costs or why_not_screened(loaded) is not None
-        estimates, sets = expected_costs(rule_name, asked_about, estimated=not singles)
+        unfit = None if exact_costs else why_not_screened(loaded)
+        if unfit is not None:
+            err().print(f"{unfit}, so each head is ablated by itself", style="dim")
+        screened = not exact_costs and unfit is None
+        estimates, sets = expected_costs(rule_name, asked_about, estimated=screened)
         # with all heads, under `mean` for their means, and for each set
         passes = 1 + (ablation_mode == "mean") + sets
         to_read = passes * len(windows) + estimates * SCREENING_PASSES * len(others)

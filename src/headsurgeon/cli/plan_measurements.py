@@ -72,12 +72,10 @@ def windows_for_costs(
     count: int,
     mode: str,
     attention: Any,
-    singles: bool,
 ) -> "tuple[Windows | Texts, Windows | Texts]":
     """Dev windows to measure costs on, and those to estimate them on; says so on stderr."""
     from headsurgeon.attention.choice import choose_attention
     from headsurgeon.evaluation import for_costs
-    from headsurgeon.evaluation.screening import why_not_screened
 
     ran = choose_attention(model, attention)
     source = diagnosis.stats.provenance
@@ -97,7 +95,4 @@ def windows_for_costs(
         f"of them costs, by {mode} ablation with attention {ran} (--no-costs leaves this out)",
         style="dim",
     )
-    reason = None if singles else why_not_screened(model)
-    if reason is not None:
-        err().print(f"{reason}, so each head is ablated by itself", style="dim")
     return windows, others

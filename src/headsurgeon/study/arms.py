@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _KEPT = {"init": "none", "output_start": "keep_output"}
+_CANONICAL = {"init": "canonical", "calibration": 32}
 
 READY: Mapping[str, Mapping[str, Any]] = {
     "untouched": {"method": "none", "about": "the model as it is"},
     "twin": {"method": "none", "model": "twin", "about": "the healthy twin as it is"},
     "paper": {"about": "reinitialised, output zeroed, slices trained (arXiv:2603.09616)"},
     "recommended": {
-        "init": "canonical",
-        "calibration": 32,
+        **_CANONICAL,
         "about": "the start `canonical`; with an anchor where other text counts (docs/findings.md)",
     },
     "untrained": {"trained": False, "about": "reinitialised and zeroed, not trained"},
@@ -65,8 +65,7 @@ READY: Mapping[str, Mapping[str, Any]] = {
         "about": "both of these starts",
     },
     "canonical": {
-        "init": "canonical",
-        "calibration": 32,
+        **_CANONICAL,
         "about": "both, Q and K in the directions in which repetitions are clearest",
     },
     "muon": {"train": {"optimizer": "muon"}, "about": "the paper's start, torch.optim.Muon"},
