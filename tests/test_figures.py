@@ -136,7 +136,9 @@ def test_names_of_others_are_drawn_as_they_are_written(tmp_path: Path) -> None:
         first.diagnoses, first.changes + second.changes, first.losses + second.losses
     )
     found = paper_figures(Wanted(several, {}, {}))
-    write_figures(found, tmp_path, ("svg",))
+    told: list[int] = []
+    write_figures(found, tmp_path, ("svg",), on_figures=told.append)
+    assert told == [1] * len(list(tmp_path.glob("*.svg")))
     for path in tmp_path.glob("*.svg"):
         root = ElementTree.parse(path).getroot()
         assert not [tag for tag in root.iter() if tag.tag.endswith("script")]

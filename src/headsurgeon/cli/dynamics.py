@@ -1,6 +1,6 @@
 """`headsurgeon dynamics`: what a run did over time, from the files it left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,8 +62,9 @@ def dynamics(
         _show(table_)
     if output is None:
         return
-    with busy("drawing"), locked(output, MARKER):
-        names = _write(output, sweeps, redistributions, paired)
+    parts = len(sweeps) + len(redistributions)
+    with busy(f"drawing {len(sweeps)} runs", parts) as did, locked(output, MARKER):
+        names = _write(output, sweeps, redistributions, paired, did)
     out().print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
 
 
@@ -156,6 +157,7 @@ def _write(
     sweeps: Sequence["Sweep"],
     redistributions: Sequence["Redistribution"],
     paired: Sequence["PairedRuns"],
+    did: Callable[[int], None],
 ) -> list[str]:
     from headsurgeon.files import header, write_json
     from headsurgeon.report.dynamics_files import write_redistribution, write_sweep
@@ -164,8 +166,10 @@ def _write(
         for sweep in sweeps:
             (staged / sweep.run).mkdir()
             write_sweep(sweep, staged / sweep.run, planted_remark(sweep.model))
+            did(1)
         for run in redistributions:
             write_redistribution(run, staged / run.run, planted_remark(run.model))
+            did(1)
         for number, each in enumerate(paired, 1):
             each.save(staged / f"paired-{number}.json")
         content = {

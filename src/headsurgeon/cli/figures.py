@@ -80,13 +80,15 @@ def figures(
         material = _chosen(read_material(folders), run or ())
     check_folder(place, MARKER)
     wanted = _wanted(material, published)
-    with busy("drawing"), locked(place, MARKER), writing(place, MARKER) as staged:
+    with busy("drawing"):
         found = paper_figures(wanted)
-        write_figures(found, staged, kinds)
     # the first sentence; captions.txt has all of it
     drawn = [
         (each.name, each.caption.partition(". ")[0]) for each in found if isinstance(each, Drawing)
     ]
+    shown = f"writing {len(drawn)} figures"
+    with locked(place, MARKER), writing(place, MARKER) as staged, busy(shown, len(drawn)) as did:
+        write_figures(found, staged, kinds, on_figures=did)
     lacking = [(each.name, each.reason) for each in found if isinstance(each, Lacking)]
     console = out()
     for title, rows in ((f"{len(drawn)} figures", drawn), ("Not drawn", lacking)):

@@ -1,6 +1,6 @@
 """What `headsurgeon figures` writes: figures in every format, captions, what is lacking."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headsurgeon.files import header, write_bytes, write_json, write_text
@@ -13,9 +13,18 @@ CAPTIONS = "captions.txt"
 
 
 def write_figures(
-    found: Sequence[Drawing | Lacking], folder: Path, formats: Sequence[Format]
+    found: Sequence[Drawing | Lacking],
+    folder: Path,
+    formats: Sequence[Format],
+    on_figures: Callable[[int], None] | None = None,
 ) -> None:
     """Writes the figures, captions.txt, and figures.json, which says what each file is.
+
+    Args:
+        found: what `paper_figures` drew, and what it could not draw.
+        folder: it exists.
+        formats: each figure is written in each.
+        on_figures: told how many figures have been written since the last call.
 
     Raises:
         WriteError: they cannot be written.
@@ -26,6 +35,8 @@ def write_figures(
         for kind in formats:
             content = picture(each.figure, kind, each.caption)
             write_bytes(folder / f"{each.name}.{kind}", content)
+        if on_figures is not None:
+            on_figures(1)
     lines = [f"{each.name}\n{each.caption}\n" for each in drawn]
     lines += [f"{each.name}\nNot drawn: {each.reason}\n" for each in lacking]
     write_text(folder / CAPTIONS, "\n".join(lines))
