@@ -276,6 +276,12 @@ def test_a_start_that_is_written_wrongly_is_refused_in_words(written: str, words
         choose_init(written)
 
 
+def test_the_name_of_a_start_may_hold_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INITS, "rank_16", INITS["partial_reset"])
+    assert choose_init("rank_16").name == "rank_16(rho=0.5)"
+    assert choose_init("rank_16(rho=0.25)").name == "rank_16(rho=0.25)"
+
+
 def test_parameters_are_written_out_where_they_are_recorded() -> None:
     assert choose_init("partial_reset").name == "partial_reset(rho=0.5)"
     assert choose_init(" partial_reset( rho = .25 ) ").name == "partial_reset(rho=0.25)"

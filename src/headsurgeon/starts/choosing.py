@@ -9,7 +9,7 @@ from headsurgeon.errors import SettingsError
 from headsurgeon.records import snake_case
 from headsurgeon.starts.head_tensors import HeadTensors, StartContext
 
-_WRITTEN = re.compile(r"([A-Za-z_]+)(?:\((.*)\))?", re.DOTALL)
+_WRITTEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\((.*)\))?", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
