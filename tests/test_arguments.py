@@ -42,6 +42,9 @@ def clinic() -> SimpleNamespace:
     )
 
 
+# `str | Path` in whichever order Python or a type checker keeps it
+PATH = "(Path or text|text or Path)"
+
 # what is called, and what the message has to say
 WRONG: dict[str, tuple[Call, str]] = {
     "load": (lambda c: hs.load(c.model), "spec: expected .*text.*BloomForCausalLM"),
@@ -137,7 +140,7 @@ WRONG: dict[str, tuple[Call, str]] = {
         ),
         "rules: expected a list",
     ),
-    "apply_patch": (lambda c: hs.apply_patch(c.model, b"patch"), "path: expected Path or text"),
+    "apply_patch": (lambda c: hs.apply_patch(c.model, b"patch"), f"path: expected {PATH}"),
     "apply_patches": (lambda c: hs.apply_patches(c.model, "p"), "paths: expected a list of Path"),
     "compose_patches": (lambda c: hs.compose_patches(c.model, ["p"], None), "output: .*got None"),
     "evaluate": (lambda c: hs.evaluate(c.windows, c.model), "model: expected PreTrainedModel"),
@@ -156,7 +159,7 @@ WRONG: dict[str, tuple[Call, str]] = {
         lambda c: hs.generate(c.model, c.tokenizer, "own/prompts-10"),
         "prompts: expected a list",
     ),
-    "read_prompts": (lambda c: hs.read_prompts(3), "source: expected Path or text, got 3"),
+    "read_prompts": (lambda c: hs.read_prompts(3), f"source: expected {PATH}, got 3"),
     "side_by_side": (lambda c: hs.side_by_side(c.evaluation), "generations: expected a list"),
     "drift": (lambda c: hs.drift(c.diagnosis, c.diagnosis), "before: expected HeadStats"),
     "drift one": (lambda c: hs.drift(c.stats, c.stats, "L0H1"), "operated: expected"),
@@ -174,12 +177,12 @@ WRONG: dict[str, tuple[Call, str]] = {
     ),
     "write_report": (
         lambda c: hs.write_report(None),
-        "folders: expected Path or text, got None",
+        f"folders: expected {PATH}, got None",
     ),
-    "redistribution": (lambda c: hs.redistribution(3), "run: expected Path or text, got 3"),
-    "sweep": (lambda c: hs.sweep(c.plan), "run: expected Path or text, got Plan"),
+    "redistribution": (lambda c: hs.redistribution(3), f"run: expected {PATH}, got 3"),
+    "sweep": (lambda c: hs.sweep(c.plan), f"run: expected {PATH}, got Plan"),
     "Plan.load": (lambda c: hs.Plan.load(b"x"), "path: expected"),
-    "Plan.save": (lambda c: c.plan.save(3), "path: expected Path or text, got 3"),
+    "Plan.save": (lambda c: c.plan.save(3), f"path: expected {PATH}, got 3"),
     "Diagnosis.load": (lambda c: hs.Diagnosis.load(None), "path: expected"),
     "Evaluation.load": (lambda c: hs.Evaluation.load(3), "path: expected"),
     "Evaluation.save": (lambda c: c.evaluation.save(b"x"), "path: expected"),

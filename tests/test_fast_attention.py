@@ -14,6 +14,7 @@ from headsurgeon.attention import biased_attention as biased_attention_module
 from headsurgeon.attention import fast_attention
 from headsurgeon.attention import tiled_attention as tiled_attention_module
 from headsurgeon.errors import UnsupportedModel
+from headsurgeon.training.contexts import gradient_checkpointing
 from tests.pico import PICO, pico, tokens
 from tests.test_measure import traces
 
@@ -80,9 +81,7 @@ def test_gradients_are_the_stock_ones(
     model, ids = pico(family).train(), tokens(length=24)
     switch_off_dropout(model)
     stock = gradients(model, ids)
-    if checkpointing:
-        model.activation_checkpointing_enable()
-    with fast_attention(model):
+    with gradient_checkpointing(model, checkpointing), fast_attention(model):
         fast = gradients(model, ids)
     # a checkpointed layer runs again, and fast again, in backward
     assert calls == [way] * model.config.num_hidden_layers * (1 + checkpointing)

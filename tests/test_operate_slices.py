@@ -19,6 +19,7 @@ from headsurgeon.operation import operate
 from headsurgeon.operation.patient import Patient
 from headsurgeon.operation.slices import SlicedLinear, SliceMap, merge_runs
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.training.contexts import gradient_checkpointing
 from tests.pico import PICO, pico, tokens
 
 HEADS = {
@@ -207,8 +208,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: str) -> None:
     loss_of(model, batch).backward()
     expected = [slice_.grad.clone() for slice_ in patient.slices()]
     model.zero_grad()
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    loss_of(model, batch).backward()
+    with gradient_checkpointing(model, True):
+        loss_of(model, batch).backward()
     assert all(torch.equal(s.grad, e) for s, e in zip(patient.slices(), expected, strict=True))
 
 

@@ -188,15 +188,17 @@ def _load_checkpoint(
                 if "ignore_mismatched_sizes" in str(error):
                     raise _other_shapes(spec, stored, config) from error
                 raise
+            except ValueError as error:
+                # accelerate before 1.15 refuses by itself
+                if "offload the whole model" in str(error):
+                    raise _no_room(spec) from error
+                raise
         model: PreTrainedModel = loaded[0]
         check_complete(spec, loaded[1]["missing_keys"])
         check_read(spec, loaded[1]["unexpected_keys"], stored, model)
         check_tied(spec, model)
         if model.device.type == "meta":
-            raise ModelError(
-                f"{spec}: max_memory leaves no room for the embeddings beside the largest "
-                "layer; raise it"
-            )
+            raise _no_room(spec)
         if tokenizer is None:
             loaded_tokenizer = open_tokenizer(spec, source, **options)
         else:
@@ -209,6 +211,12 @@ def _load_checkpoint(
             model.config._commit_hash = commit
         weakref.finalize(model, leftovers.pop_all().close)
     return model, loaded_tokenizer
+
+
+def _no_room(spec: str) -> ModelError:
+    return ModelError(
+        f"{spec}: max_memory leaves no room for the embeddings beside the largest layer; raise it"
+    )
 
 
 def _other_tokenizer(spec: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, is_offline_mode, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from headsurgeon.errors import ModelError
@@ -34,6 +34,8 @@ def fetched(address: Address) -> Path:
                 revision=address.revision,
                 # beside it a tokenizer that is kept once for all of them
                 allow_patterns=[*(f"{below}/{name}" for name in _FETCHED), *_TOKENIZERS],
+                # asked for a whole commit, some versions want to list it even then
+                local_files_only=is_offline_mode(),
             )
         )
     if not (snapshot / below / CONFIG).is_file():
