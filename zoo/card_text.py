@@ -16,9 +16,13 @@ went on for {ordinary_steps} more steps. Everything else — initialisation, tex
 is that of its healthy twin [`bloom-mini`](../bloom-mini). No conclusion about why heads collapse in
 real models follows from it; what it offers is a patient whose illness is known."""
 
-_LIMITS = """- The cause is planted. Heads that collapsed by themselves in a large model may differ.
+_LIMITS_OF_PLANTING = """\
+- The cause is planted. Heads that collapsed by themselves in a large model may differ.
 - Most sick heads are dead, few are sinks; in real ALiBi models it is the other way round.
 - The heads were pushed from the first steps on: they never learned a function that they then lost.
+"""
+
+_LIMITS = """\
 - The model is tiny, its text is Python source and the Bible; it is of no use for anything else.
 - It has always seen `</s>` in front. Without it, or with another first token, masses differ.
 - Test text comes from the same packages and books as the training text, though from other
@@ -49,7 +53,7 @@ def readme(card: Mapping[str, Any], recipe: Recipe) -> str:
         _architecture(card, recipe),
         _gap(card),
         _end_state(card, planted),
-        f"## Limits\n\n{_LIMITS}",
+        f"## Limits\n\n{_LIMITS_OF_PLANTING if planted else ''}{_LIMITS}",
         _reproduce(card),
     ]
     return "\n\n".join(parts) + "\n"
@@ -136,7 +140,8 @@ def _end_state(card: Mapping[str, Any], planted: bool) -> str:
     for corpus, state in states.items():
         lines.append(f"\nSick on {corpus}: {', '.join(state['sick']) or 'none'}.")
         lines.append(f"{_changed(state)}")
-    lines.append("\nFirst-token mass per head (planted heads in bold, † sink, ‡ dead):")
+    marked = "planted heads in bold, " if planted else ""
+    lines.append(f"\nFirst-token mass per head ({marked}† sink, ‡ dead):")
     for corpus, state in states.items():
         lines.append(f"\n{corpus}, {state['windows']} windows of {state['documents']} documents:\n")
         lines.append(_masses(state["heads"]))

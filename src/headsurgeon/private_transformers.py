@@ -6,7 +6,7 @@ Nothing here imports transformers until it is asked.
 from headsurgeon.private_names import PrivateName
 
 PACKAGE = "transformers"
-# the versions that the test suite ran on: lowest and newest
+# the versions that tests ran on: the lowest, with the whole suite, and the newest, with part of it
 TESTED = ("5.21.1", "5.24.0")
 NAMES: tuple[PrivateName, ...] = (
     PrivateName(
