@@ -24,7 +24,8 @@ from headsurgeon.planning import Plan
 from headsurgeon.report.study_reported import reported
 from headsurgeon.study import PRESETS, Study, load_results, run_study
 from headsurgeon.study.quick import quick
-from headsurgeon.study.variants import variants_of
+from headsurgeon.study.variants import preset_text, variants_of
+from headsurgeon.yaml_lines import plain_yaml
 from tests.planted import tokenizer
 
 OF_THE_PAPER = sorted(name for name in PRESETS if name.startswith("bloom-1b7"))
@@ -74,8 +75,6 @@ def loaded(
 
 
 def texts_of(name: str) -> str:
-    from headsurgeon.study.variants import preset_text
-
     return preset_text(name, "as_code")
 
 
@@ -161,7 +160,12 @@ def test_what_a_preset_needs_is_said_before_anything_is_loaded(tmp_path: Path) -
     assert listed.exit_code == 0
     for name in (*PRESETS, *command_presets()):
         assert name in listed.stdout
-    assert "Variants: as_text, as_code, corrected." in listed.stdout
+    shown = " ".join(listed.stdout.split())
+    assert "Variants: as_text, as_code, corrected." in shown
+    assert "Needs: The Hub (bigscience/bloom-1b7" in shown
+    # what it is for, in words of its own
+    abouts = [plain_yaml(preset_text(name))["about"] for name in PRESETS]
+    assert len(set(abouts)) == len(abouts)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -131,6 +131,8 @@ def _show_preset(name: str) -> None:
     else:
         content, variants = plain_yaml(preset_text(name)), variants_of(name)
     line = Text(f"{name:<26}").append(printable(content["about"]), style="dim")
+    if needs := content.get("needs"):
+        line.append(printable(f" Needs: {needs.strip()}"), style="dim")
     if variants:
         line.append(f" Variants: {', '.join(variants)}.", style="dim")
     out().print(line)
