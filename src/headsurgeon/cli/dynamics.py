@@ -63,7 +63,7 @@ def dynamics(
     if output is None:
         return
     parts = len(sweeps) + len(redistributions)
-    with busy(f"drawing {len(sweeps)} runs", parts) as did, locked(output, MARKER):
+    with busy("drawing", parts) as did, locked(output, MARKER):
         names = _write(output, sweeps, redistributions, paired, did)
     out().print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
 

@@ -86,8 +86,11 @@ def figures(
     drawn = [
         (each.name, each.caption.partition(". ")[0]) for each in found if isinstance(each, Drawing)
     ]
-    shown = f"writing {len(drawn)} figures"
-    with locked(place, MARKER), writing(place, MARKER) as staged, busy(shown, len(drawn)) as did:
+    with (
+        busy("writing", len(drawn)) as did,
+        locked(place, MARKER),
+        writing(place, MARKER) as staged,
+    ):
         write_figures(found, staged, kinds, on_figures=did)
     lacking = [(each.name, each.reason) for each in found if isinstance(each, Lacking)]
     console = out()
