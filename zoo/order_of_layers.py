@@ -28,18 +28,12 @@ def lost(parts: list[tuple[int, int]], output: Path) -> list[float]:
     def text(split: str, count: int) -> hs.Windows:
         return hs.windows(OWN, tokenizer, split=split, length=256, count=count, seed=0)
 
-    train, dev, test, diagnosed = (
-        text("train", WINDOWS),
-        text("dev", 48),
-        text("test", 96),
-        text("train", 64),
-    )
+    train, dev, test = text("train", WINDOWS), text("dev", 48), text("test", 96)
     losses = [hs.evaluate(model, test).nll]
     size = WINDOWS // len(parts)
     for number, layers in enumerate(parts):
-        plan = hs.plan(
-            hs.diagnose(hs.measure(model, diagnosed)), rule="sick", layers=layers, init="canonical"
-        )
+        diagnosis = hs.diagnose(hs.measure(model, train.take(64)))
+        plan = hs.plan(diagnosis, rule="sick", layers=layers, init="canonical")
         part = train.skip(number * size).take(size)
         patient = hs.operate(model, plan, seed=0, calibration=part.take(LOOKED_AT))
         settings = hs.TrainSettings(
