@@ -11,6 +11,7 @@ import headsurgeon as hs
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import read_patch
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.training import PRESETS
 from headsurgeon.training.log import read_entries
 from tests.clinic import CORPUS, checkpoint, run, sick_bloom, write_text
 
@@ -139,3 +140,46 @@ def test_a_start_that_cannot_have_its_text_is_refused(
     assert refused.exit_code == 2
     assert words in " ".join(refused.stderr.split())
     assert not (clinic / "refused").exists()
+
+
+def _canonical(folder: Path) -> str:
+    """The name of the same plan with the start that the preset `recommended` belongs to."""
+    heads = Plan.load(folder / "plan.yaml").heads
+    plan = Plan(model="sick", rule="heads", heads=heads, init="canonical")
+    plan.save(folder / "canonical.yaml")
+    return "canonical.yaml"
+
+
+def test_the_recommended_preset_trains_as_the_demo_does(clinic: Path) -> None:
+    wanted = ("operate", "sick", "--plan", _canonical(clinic), "--corpus", CORPUS, *SHORT)
+    recipe = ("--preset", "recommended", "--anchor-corpus", CORPUS, "--anchor-windows", "6")
+    found = run(*wanted, *recipe, "--output", "recommended", "--max-tokens", "4096")
+    assert found.exit_code == 0, found.stderr
+    settings = json.loads((clinic / "recommended" / "run.json").read_text())["identity"]["settings"]
+    assert settings.items() >= PRESETS["recommended"].items()
+    arm = next(a for a in hs.Study.load("twins-quick").arms if a.name == "recommended")
+    assert {**arm.train} == PRESETS["recommended"]
+    assert arm.init == "canonical"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ("--preset", "recommended", "--anchor-corpus", CORPUS),
+            "headsurgeon plan … --init canonical",
+        ),
+        (("--preset", "recommended", "--anchor", "0"), "the plan has xavier_uniform_head"),
+        (("--preset", "recommended", "--passes", "2"), "leave out --passes"),
+        (("--anchor", "1"), "give --anchor-corpus SPEC"),
+        (("--anchor", "1", "--passes", "2"), "give --anchor-corpus SPEC"),
+        (("--anchor-corpus", CORPUS), "--anchor alone, which is 0"),
+    ],
+)
+def test_a_recipe_that_lacks_a_part_is_refused_in_words(
+    options: tuple[str, ...], words: str, clinic: Path
+) -> None:
+    refused = run(*WANTED, *SHORT, "--output", "lacking", *options)
+    assert refused.exit_code == 2
+    assert words in " ".join(refused.stderr.split())
+    assert not (clinic / "lacking").exists()

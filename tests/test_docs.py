@@ -35,7 +35,7 @@ STAND_INS = {
 SMALL = {
     "diagnose": ("--length", "32", "--count", "24"),
     "evaluate": ("--length", "32", "--count", "24"),
-    "operate": ("--length", "32", "--max-tokens", "512"),
+    "operate": ("--length", "32", "--max-tokens", "2048"),
     "plan": ("--cost-count", "2"),
 }
 STUDY = {

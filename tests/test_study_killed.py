@@ -14,10 +14,9 @@ from headsurgeon.study import Cell, Study, load_results, run_study
 from headsurgeon.study.results import PREPARED, cell_file, diagnosis_file, folder_of
 from tests.studies import numbers, pico_study, with_arms
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for workers in /proc"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="looks for workers in /proc"
+)
 PAPER, KEPT = Cell("paper", "code", 0), Cell("gradient_only", "code", 0)
 # long enough to be met at work
 TRAIN = {"max_tokens": 128 * 60, "batch_size": 4, "evaluate_every": 4, "checkpoint_every": 5}
@@ -78,6 +77,7 @@ def workers(parent: int) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_study_that_is_killed_and_run_again_comes_to_the_same(
@@ -95,6 +95,7 @@ def test_a_study_that_is_killed_and_run_again_comes_to_the_same(
     assert numbers(folder) == numbers(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_in_words_and_the_rest_goes_on(
     study: Study, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -109,3 +110,25 @@ def test_a_worker_that_is_killed_is_told_in_words_and_the_rest_goes_on(
     assert "Traceback" not in said
     run_study(study, folder, jobs=2)
     assert numbers(folder) == numbers(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_asked_to_end_ends_its_cells_too(
+    study: Study, tmp_path: Path, number: signal.Signals
+) -> None:
+    # so long that a worker which goes on, or takes the next cell, is met at work
+    train = {**study.train, "max_tokens": 128 * 5000, "evaluate_every": 5000}
+    folder = tmp_path / "study"
+    running = start(study.model_copy(update={"train": train}), folder, "--jobs", "2")
+    wait_for("training", folder, running)
+    at_work = workers(running.pid)
+    assert len(at_work) == 2
+    # a scheduler tells the command alone, a terminal its workers too
+    for pid in [running.pid, *(at_work if number == signal.SIGINT else [])]:
+        os.kill(pid, number)
+    _, said = running.communicate()
+    assert running.returncode == 128 + number
+    assert ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") in said
+    assert "Traceback" not in said
+    assert not [pid for pid in at_work if Path(f"/proc/{pid}").exists()]
+    assert {PAPER, KEPT} <= set(load_results(folder).missing)

@@ -19,8 +19,10 @@ from headsurgeon.cli.progress import busy, training_bar
 from headsurgeon.cli.tensorboard import Wanted, check_tensorboard, relaying, send_runs
 from headsurgeon.cli.training_options import (
     DEFAULT_TOKENS,
+    STARTS,
     TRAINING,
     Training,
+    check_recipe,
     reading_as,
     settings_of,
 )
@@ -73,8 +75,8 @@ def operate(
     preset: Annotated[
         str,
         typer.Option(
-            help=f"default ({DEFAULT_TOKENS:,} tokens unless told otherwise), or paper: the "
-            "published settings.",
+            help=f"default ({DEFAULT_TOKENS:,} tokens unless told otherwise), paper: the published "
+            "settings, or recommended: what won on the twins, with a plan of --init canonical.",
             rich_help_panel=TRAINING,
         ),
     ] = "default",
@@ -118,6 +120,12 @@ def operate(
     settings = settings_of(preset, vars(training))
     corpus = option_texts.mixed_corpus(corpora, weights)
     if repeating.passes is not None:
+        if preset in STARTS:
+            raise SettingsError(
+                f"--preset {preset} has a start that looks at text, which only a single "
+                "operation can give it: leave out --passes, or take another preset"
+            )
+        check_recipe(preset, settings, (), anchor_corpus)
         if dry_run:
             raise SettingsError("--dry-run says what one --plan takes; leave out --passes")
         operate_passes(
@@ -140,6 +148,7 @@ def operate(
     config = load_config(model, trust_remote_code=loading.trust_remote_code)
     layout = layout_for(config)
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
+    check_recipe(preset, settings, (planned.init,), anchor_corpus)
     loaded, tokenizer = open_model(model, loading)
     calibration = None
     if looking_at_text(planned.init, planned.output_start):

@@ -1,16 +1,20 @@
 """An option for every setting of a training run, made of the settings themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import make_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from headsurgeon.cli import options
+from headsurgeon.errors import SettingsError
 from headsurgeon.training import PRESETS, TrainSettings, train_settings
 
 TRAINING = "Training (by default as --preset says)"
 DEFAULT_TOKENS = 200_000
+
+# how the plan of a preset begins, where the preset is more than settings
+STARTS = {"recommended": "canonical"}
 
 
 def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
@@ -58,6 +62,34 @@ def settings_of(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
     if not {"max_tokens", "epochs"} & (set(given) | set(PRESETS.get(preset, ()))):
         given["max_tokens"] = DEFAULT_TOKENS
     return train_settings(preset, **given)
+
+
+def check_recipe(
+    preset: str, settings: TrainSettings, inits: Collection[str], anchor_corpus: str | None
+) -> None:
+    """Raises `SettingsError` where the plans or the texts are not what the settings ask for.
+
+    Args:
+        preset: its name.
+        settings: what it became.
+        inits: how Q, K and V start by the plans that are given.
+        anchor_corpus: the text of the anchor.
+    """
+    start = STARTS.get(preset)
+    other = sorted(init for init in inits if init.partition("(")[0] != start)
+    if start is not None and other:
+        raise SettingsError(
+            f"--preset {preset} belongs to the start {start}, and the plan has {other[0]}: write "
+            f"one with `headsurgeon plan … --init {start}`, or leave out --preset and give the "
+            "settings one by one"
+        )
+    if settings.anchor > 0 and anchor_corpus is None:
+        raise SettingsError(
+            f"--anchor {settings.anchor:g} holds the model to what it was on other text: give "
+            "--anchor-corpus SPEC, text of the kinds it should keep, or --anchor 0"
+        )
+    if settings.anchor == 0 and anchor_corpus is not None:
+        raise SettingsError("--anchor-corpus is read for --anchor alone, which is 0; give both")
 
 
 def reading_as(settings: TrainSettings) -> tuple[object, ...]:

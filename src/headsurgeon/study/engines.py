@@ -5,15 +5,16 @@ All of them compute the same numbers: a cell sums with a fixed number of threads
 """
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from headsurgeon.errors import OperationError, SettingsError
+from headsurgeon.errors import Interrupted, OperationError, SettingsError
 from headsurgeon.extras import require
 from headsurgeon.study.results import Cell
 
@@ -97,8 +98,9 @@ def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device
     # a forked process would share the state of torch's threads
     context = get_context("spawn")
     workers = min(jobs, len(tasks))
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-        futures = {pool.submit(perform, folder, task, device): task for task in tasks}
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, context, initializer=_begin_work) as pool:
+        futures = {pool.submit(_work, folder, task, device): task for task in tasks}
         try:
             _collect(futures, done)
         except BrokenProcessPool as error:
@@ -107,12 +109,24 @@ def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device
                 "fewer --jobs); what is done is kept, and the same command resumes from there"
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # a scheduler's signal reaches this process alone, and a cell may take hours
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent is killed: nobody waits for its cell any more."""
+def _work(folder: str, task: Task, device: str) -> None:
+    """As `perform`, in a worker, which ends when interrupted: the pool would give it more to do."""
+    try:
+        perform(folder, task, device)
+    except (KeyboardInterrupt, Interrupted):
+        os._exit(1)
+
+
+def _begin_work() -> None:
+    """Prepares a worker: it tidies up before it is ended, and ends when its parent is killed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parent = parent_process()
     assert parent is not None, "called in a worker"
 

@@ -192,6 +192,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "compute": "bf16",
         "gradient_checkpointing": True,
     },
+    # of the demo's arm `recommended`; chosen on dev text of the twins (docs/findings.md)
+    "recommended": {"learning_rate": 4e-3, "anchor": 2.0, "anchor_batch": 2},
 }
 
 
