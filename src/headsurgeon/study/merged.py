@@ -14,14 +14,12 @@ from headsurgeon.scores import difference
 from headsurgeon.study.material import load_model, scored_windows, threads
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
-    STUDY,
     Cell,
     CellResult,
     cell_file,
     load_results,
     untouched,
 )
-from headsurgeon.study.spec import Study
 from headsurgeon.training.run_file import runs_beside
 
 # fp32 on the same machine gives the same sums; half precision on disk would not
@@ -57,13 +55,14 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
         WriteError: it cannot be written; an earlier checkpoint in it stays.
         OperationError: the checkpoint that was read back has another loss.
     """
-    study, path = Study.load(study_folder / STUDY), cell_file(study_folder, cell)
+    results = load_results(study_folder)
+    study, path = results.study, cell_file(study_folder, cell)
     result = CellResult.load(path)
     if result.patch is None or study.arm(cell.arm).method != "slices":
         raise StateError(f"{path} names no patch of slices, so there is nothing to merge")
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
     patch = path.parent / result.patch
-    told = Told(runs_beside([patch]), _figures(study_folder, result))
+    told = Told(runs_beside([patch]), _figures(untouched(results), result))
     write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch], told=told)
     scored = result.scored[cell.text]
     nll = sum(scored.nll) / sum(scored.tokens)
@@ -80,9 +79,8 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
     return MergedModel(output, nll, reloaded_nll)
 
 
-def _figures(study_folder: Path, result: CellResult) -> list[dict[str, Any]]:
+def _figures(stock: CellResult, result: CellResult) -> list[dict[str, Any]]:
     """The cell's losses on each text beside those of the untouched model, as a card shows them."""
-    stock = untouched(load_results(study_folder))
     found = []
     for text, scored in result.scored.items():
         before = stock.scored[text].evaluation(UNTOUCHED)
