@@ -1,6 +1,7 @@
 """`operate` with snapshots, a named step to keep, probe texts and an anchor text."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,29 @@ def test_a_probe_without_a_name_or_a_text_is_refused(probe: str, clinic: Path) -
     assert refused.exit_code == 2
     assert "expected NAME=SPEC" in " ".join(refused.stderr.split())
     assert not (clinic / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "width"),
+    [((), 2, 4), (("--masters", "bf16"), 2, 2), (("--optimizer", "muon"), 1, 4)],
+)
+def test_a_dry_run_counts_the_moments_of_the_optimiser_that_runs(
+    options: tuple[str, ...], numbers: int, width: int, clinic: Path
+) -> None:
+    said = " ".join(run(*WANTED, *SHORT, "--output", "dry", "--dry-run", *options).stdout.split())
+    found = re.search(r"slices ([\d,]+) parameters .* optimiser ([\d,]+) bytes", said)
+    assert found is not None, said
+    slices, moments = (int(number.replace(",", "")) for number in found.groups())
+    # muon keeps one number of each matrix; biases stay with AdamW and its two
+    biases = 3 * 8 if "muon" in options else 0
+    assert moments == (numbers * slices + biases) * width
+
+
+def test_a_dry_run_says_what_an_anchor_reads_besides(clinic: Path) -> None:
+    anchor = ("--anchor", "2", "--anchor-batch", "2", "--anchor-corpus", CORPUS)
+    said = " ".join(run(*WANTED, *SHORT, "--output", "dry", "--dry-run", *anchor).stdout.split())
+    # 4 steps of 2 windows of 32 tokens
+    assert f"64 tokens of {CORPUS} in each step besides, 256 in all" in said
 
 
 def test_a_dry_run_says_what_snapshots_take(clinic: Path) -> None:

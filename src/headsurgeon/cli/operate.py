@@ -162,7 +162,7 @@ def operate(
         cost = price(loaded, tokenizer, planned, corpus, settings)
     if dry_run:
         patient.reopen()
-        show_dry_run(patient, tokenizer, corpus, settings, cost)
+        show_dry_run(patient, tokenizer, corpus, settings, cost, anchor_corpus)
         return
     if cost is not None:
         again = command_line("-o", plan, "--overwrite")

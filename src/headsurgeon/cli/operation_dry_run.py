@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from headsurgeon.operation import Patient
 
-_ADAMW_BYTES = 8
-
 
 def show_dry_run(
     patient: "Patient",
@@ -23,8 +21,15 @@ def show_dry_run(
     corpus: str,
     settings: TrainSettings,
     cost: float | None,
+    anchor: str | None,
 ) -> None:
-    """Prints heads, sizes, memory and steps; `cost` is what ablating the heads costs, if known."""
+    """Prints heads, sizes, memory and steps.
+
+    Args:
+        cost: what ablating the heads costs, nats per token, if known.
+        anchor: SPEC of the text of the anchor, if there is one.
+    """
+    from headsurgeon.training.optimiser import moment_bytes
     from headsurgeon.training.schedule import last_step, windows_needed
     from headsurgeon.training.snapshots import snapshot_bytes, snapshots_of
 
@@ -48,13 +53,20 @@ def show_dry_run(
         "start": _start(patient),
         "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
         f"{percent(size / every)} of the model's {every:,}",
-        "optimiser": f"{_ADAMW_BYTES * size:,} bytes (two moments of fp32 per slice parameter)",
+        "optimiser": f"{moment_bytes(patient, settings):,} bytes ({settings.optimizer}, moments in "
+        f"{settings.masters})",
         "memory": _memory(patient, settings),
         "training": f"{steps} step{'' if steps == 1 else 's'} of {settings.tokens_per_step:,} "
         f"tokens, {steps * settings.tokens_per_step:,} in all; the corpus gives "
         f"{len(windows)} windows of {windows.length}",
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
+    if anchor is not None:
+        beside = settings.anchor_batch * settings.length
+        lines["anchor"] = (
+            f"weight {settings.anchor:g}; {beside:,} tokens of {anchor} in each step besides, "
+            f"{steps * beside:,} in all"
+        )
     if settings.snapshots:
         kept = snapshots_of(Path(), settings, len(windows), steps, size)
         total = snapshot_bytes(settings, len(kept.steps), size)

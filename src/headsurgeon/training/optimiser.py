@@ -50,6 +50,16 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
             )
 
 
+def moment_bytes(learner: Learner, settings: TrainSettings) -> int:
+    """Bytes of what is kept of earlier gradients, in the precision of the masters."""
+    optimiser = Optimiser(learner, settings)
+    numbers = sum(
+        part.numel() * sum(moment != "step" for moment in optimiser.moments(name))
+        for name, part in optimiser.parts.items()
+    )
+    return numbers * (2 if settings.masters == "bf16" else 4)
+
+
 class Optimiser:
     """Steps of one run; the slices must stay where they are in memory.
 
