@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -15,8 +16,10 @@ from headsurgeon.cli.console import out
 from headsurgeon.cli.watch import curve, frame
 from headsurgeon.errors import InputError
 from headsurgeon.report.live import RunState, Standing, Watcher
+from headsurgeon.study import Study
 from headsurgeon.training.log import read_entries
 from tests.clinic import run
+from tests.studies import with_arms
 from tests.study_files import finished_study
 from tests.test_train_log import logged
 
@@ -119,6 +122,28 @@ def test_a_study_has_a_row_for_every_cell_and_its_decisions(home: Path) -> None:
     shutil.rmtree(home / "study/cells")
     assert {each.state for each in watcher.look().runs} == {"waiting"}
     assert "not known yet" in run("watch", "study").stdout
+
+
+def test_a_search_for_a_learning_rate_is_shown_while_it_goes_on(home: Path) -> None:
+    study = home / "study"
+    searched = with_arms(
+        Study.load(study / "study.yaml"), {"name": "paper", "rates": (1e-3, 1e-2, 0.1)}
+    )
+    (study / "study.yaml").write_text(searched.to_yaml())
+    shutil.rmtree(study / "cells")
+    place = study / "rates" / "paper-code"
+    shutil.copytree(home / "run", place / "0.001")
+    shutil.copytree(home / "run", place / "0.01")
+    unfinished(place / "0.01", 4)
+    standing = Watcher(study).look()
+    running = [each for each in standing.runs if each.state == "running"]
+    assert [each.name for each in running] == ["paper-code, rate 0.01"]
+    assert standing.shown is running[0]
+    assert math.isnan(standing.seconds_left)
+    unfinished(place / "0.001", 4)
+    shown = run("watch", "study").stdout
+    assert "2 running" in shown
+    assert "not known yet" in shown
 
 
 def test_nothing_is_written_by_looking(home: Path) -> None:

@@ -29,6 +29,7 @@ from headsurgeon.study.results import (
     cells_of,
     folder_of,
     load_results,
+    rates_folder,
 )
 from headsurgeon.study.spec import Study
 from headsurgeon.training.log import read_entries
@@ -78,7 +79,8 @@ class Standing:
 
     Attributes:
         name: of the study, or of the folder.
-        runs: every cell of a study in the order of its arms, every pass, or the one run.
+        runs: every cell of a study in the order of its arms, before them the runs of searches for
+            learning rates that go on now; every pass; or the one run.
         decisions: of a study, what the cells done so far say.
         seconds_left: of all of it, a guess from what is done; NaN where nothing can be said.
     """
@@ -135,7 +137,8 @@ class Watcher:
 
     def _study(self) -> Standing:
         study = Study.load(self.folder / STUDY)
-        runs, seconds = [], {}
+        searching = self._searching(study)
+        runs, seconds = [*searching], {}
         for cell in cells_of(study):
             place = folder_of(self.folder, cell)
             path = cell_file(self.folder, cell)
@@ -149,7 +152,20 @@ class Watcher:
             with suppress(HeadsurgeonError):
                 self._decisions = tuple(decisions_of(load_results(self.folder)))
                 self._finished = finished
-        return Standing(study.name, tuple(runs), self._decisions, _time_left(runs, seconds))
+        # how many rates a search will try, it does not know itself
+        left = math.nan if searching else _time_left(runs, seconds)
+        return Standing(study.name, tuple(runs), self._decisions, left)
+
+    def _searching(self, study: Study) -> list[RunState]:
+        """The runs at single learning rates that have not come to their end."""
+        found = []
+        for arm in study.arms:
+            for text in study.train_on if arm.rates else ():
+                for path in sorted(rates_folder(self.folder, arm.name, text).glob(f"*/{RUN_NAME}")):
+                    rate = path.parent.name
+                    run = self._run(path.parent, f"{arm.name}-{text}, rate {rate}")
+                    found += [run] if run.state == "running" else []
+        return found
 
     def _of_cell(self, place: Path, name: str, result: CellResult | None) -> RunState:
         found = RunState(name, "waiting")
