@@ -106,6 +106,9 @@ def test_a_dry_run_says_what_an_anchor_reads_besides(clinic: Path) -> None:
     said = " ".join(run(*WANTED, *SHORT, "--output", "dry", "--dry-run", *anchor).stdout.split())
     # 4 steps of 2 windows of 32 tokens
     assert f"64 tokens of {CORPUS} in each step besides, 256 in all" in said
+    missing = run(*WANTED, *SHORT, "--output", "dry", "--dry-run", *anchor[:-1], "text:no/*.txt")
+    assert missing.exit_code == 2
+    assert "no/*.txt" in missing.stderr
 
 
 def test_a_dry_run_says_what_snapshots_take(clinic: Path) -> None:

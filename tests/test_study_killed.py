@@ -57,6 +57,7 @@ def start(study: Study, folder: Path, *options: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -112,23 +113,28 @@ def test_a_worker_that_is_killed_is_told_in_words_and_the_rest_goes_on(
     assert numbers(folder) == numbers(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_study_that_is_asked_to_end_ends_its_cells_too(
-    study: Study, tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
+    ids=["scheduler", "scheduler of a group", "terminal"],
+)
+def test_a_study_that_is_asked_to_end_saves_its_cells_and_ends(
+    study: Study, tmp_path: Path, number: signal.Signals, group: bool
 ) -> None:
     # so long that a worker which goes on, or takes the next cell, is met at work
-    train = {**study.train, "max_tokens": 128 * 5000, "evaluate_every": 5000}
+    train = {"max_tokens": 128 * 5000, "evaluate_every": 5000, "checkpoint_every": 5000}
+    long = study.model_copy(update={"train": {**study.train, **train}})
     folder = tmp_path / "study"
-    running = start(study.model_copy(update={"train": train}), folder, "--jobs", "2")
+    running = start(long, folder, "--jobs", "2")
     wait_for("training", folder, running)
     at_work = workers(running.pid)
     assert len(at_work) == 2
-    # a scheduler tells the command alone, a terminal its workers too
-    for pid in [running.pid, *(at_work if number == signal.SIGINT else [])]:
-        os.kill(pid, number)
+    (os.killpg if group else os.kill)(running.pid, number)
     _, said = running.communicate()
     assert running.returncode == 128 + number
     assert ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") in said
     assert "Traceback" not in said
     assert not [pid for pid in at_work if Path(f"/proc/{pid}").exists()]
     assert {PAPER, KEPT} <= set(load_results(folder).missing)
+    # in the middle of the step that was under way nothing would have been saved
+    assert (folder_of(folder, PAPER) / "checkpoint" / "last.safetensors").exists()

@@ -144,6 +144,9 @@ def test_a_search_for_a_learning_rate_is_shown_while_it_goes_on(home: Path) -> N
     shown = run("watch", "study").stdout
     assert "2 running" in shown
     assert "not known yet" in shown
+    # a rate at which training diverged never comes to its end; the search does
+    (place / "rate.json").write_text("{}")
+    assert {each.state for each in Watcher(study).look().runs} == {"waiting"}
 
 
 def test_nothing_is_written_by_looking(home: Path) -> None:

@@ -76,7 +76,8 @@ def operate(
         str,
         typer.Option(
             help=f"default ({DEFAULT_TOKENS:,} tokens unless told otherwise), paper: the published "
-            "settings, or recommended: what won on the twins, with a plan of --init canonical.",
+            "settings, or recommended: what won on the twins, for a plan of --init canonical, with "
+            "--anchor-corpus.",
             rich_help_panel=TRAINING,
         ),
     ] = "default",
@@ -125,7 +126,7 @@ def operate(
                 f"--preset {preset} has a start that looks at text, which only a single "
                 "operation can give it: leave out --passes, or take another preset"
             )
-        check_recipe(preset, settings, (), anchor_corpus)
+        check_recipe(preset, settings, None, anchor_corpus)
         if dry_run:
             raise SettingsError("--dry-run says what one --plan takes; leave out --passes")
         operate_passes(
@@ -148,12 +149,14 @@ def operate(
     config = load_config(model, trust_remote_code=loading.trust_remote_code)
     layout = layout_for(config)
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
-    check_recipe(preset, settings, (planned.init,), anchor_corpus)
+    check_recipe(preset, settings, (planned.init, planned.output_start), anchor_corpus)
     loaded, tokenizer = open_model(model, loading)
     calibration = None
     if looking_at_text(planned.init, planned.output_start):
         with busy(f"reading {corpus}"):
             calibration, settings = calibration_windows(corpus, tokenizer, settings)
+    probes = probe_windows(probe or (), tokenizer, settings)
+    anchor = anchor_windows(anchor_corpus, tokenizer, settings)
     with busy("checking the plan against the model"):
         patient = open_up(loaded, planned, calibration=calibration)
         patient.revert()
@@ -168,8 +171,6 @@ def operate(
         again = command_line("-o", plan, "--overwrite")
         confirm(planned, cost, yes, f"headsurgeon plan … --rule idle {again}")
     patient.reopen()
-    probes = probe_windows(probe or (), tokenizer, settings)
-    anchor = anchor_windows(anchor_corpus, tokenizer, settings)
     run = _train(
         *(patient, tokenizer, corpus, output, settings, tensorboard),
         probes=probes,

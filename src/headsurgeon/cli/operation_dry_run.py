@@ -62,7 +62,7 @@ def show_dry_run(
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
     if anchor is not None:
-        beside = settings.anchor_batch * settings.length
+        beside = settings.anchor_tokens_per_step
         lines["anchor"] = (
             f"weight {settings.anchor:g}; {beside:,} tokens of {anchor} in each step besides, "
             f"{steps * beside:,} in all"

@@ -1,6 +1,6 @@
 """An option for every setting of a training run, made of the settings themselves."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import make_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -14,7 +14,7 @@ TRAINING = "Training (by default as --preset says)"
 DEFAULT_TOKENS = 200_000
 
 # how the plan of a preset begins, where the preset is more than settings
-STARTS = {"recommended": "canonical"}
+STARTS = {"recommended": ("canonical", "zero_output")}
 
 
 def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
@@ -65,31 +65,34 @@ def settings_of(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
 
 
 def check_recipe(
-    preset: str, settings: TrainSettings, inits: Collection[str], anchor_corpus: str | None
+    preset: str, settings: TrainSettings, start: tuple[str, str] | None, anchor_corpus: str | None
 ) -> None:
-    """Raises `SettingsError` where the plans or the texts are not what the settings ask for.
+    """Raises `SettingsError` where the plan or the texts are not what the settings ask for.
 
     Args:
         preset: its name.
         settings: what it became.
-        inits: how Q, K and V start by the plans that are given.
+        start: `init` and `output_start` of the plan, if there is one.
         anchor_corpus: the text of the anchor.
     """
-    start = STARTS.get(preset)
-    other = sorted(init for init in inits if init.partition("(")[0] != start)
-    if start is not None and other:
+    own = STARTS.get(preset)
+    if own is not None and start is not None and start != own:
         raise SettingsError(
-            f"--preset {preset} belongs to the start {start}, and the plan has {other[0]}: write "
-            f"one with `headsurgeon plan … --init {start}`, or leave out --preset and give the "
-            "settings one by one"
+            f"--preset {preset} belongs to the start {' with '.join(own)}, and the plan has "
+            f"{' with '.join(start)}: write one with `headsurgeon plan … --init {own[0]}`, or "
+            "leave out --preset and give the settings one by one"
         )
     if settings.anchor > 0 and anchor_corpus is None:
+        by = f" (of --preset {preset})" if "anchor" in PRESETS[preset] else ""
         raise SettingsError(
-            f"--anchor {settings.anchor:g} holds the model to what it was on other text: give "
-            "--anchor-corpus SPEC, text of the kinds it should keep, or --anchor 0"
+            f"--anchor {settings.anchor:g}{by} holds the model to what it was on other text: "
+            "give --anchor-corpus SPEC, text of the kinds it should keep, or --anchor 0"
         )
     if settings.anchor == 0 and anchor_corpus is not None:
-        raise SettingsError("--anchor-corpus is read for --anchor alone, which is 0; give both")
+        raise SettingsError(
+            "--anchor-corpus is read for --anchor alone, which is 0: give --anchor above 0, or "
+            "leave out --anchor-corpus"
+        )
 
 
 def reading_as(settings: TrainSettings) -> tuple[object, ...]:

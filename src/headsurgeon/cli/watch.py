@@ -131,7 +131,7 @@ def _cells(runs: Sequence["RunState"]) -> RenderableType:
         )
         for run in shown
     ]
-    found = table(("cell", "state", "step", "dev loss", "lowest", "left"), rows)
+    found = table(("run", "state", "step", "dev loss", "lowest", "left"), rows)
     reasons = [Text(printable(f"{r.name}: {r.failure}"), style="red") for r in runs if r.failure]
     more = len(runs) - len(shown)
     further = [Text(f"and {more} more", style="dim")] if more else []

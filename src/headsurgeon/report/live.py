@@ -29,6 +29,7 @@ from headsurgeon.study.results import (
     cells_of,
     folder_of,
     load_results,
+    rate_file,
     rates_folder,
 )
 from headsurgeon.study.spec import Study
@@ -137,8 +138,13 @@ class Watcher:
 
     def _study(self) -> Standing:
         study = Study.load(self.folder / STUDY)
-        searching = self._searching(study)
-        runs, seconds = [*searching], {}
+        searches = [
+            (arm.name, text)
+            for arm in study.arms
+            for text in (study.train_on if arm.rates else ())
+            if not rate_file(self.folder, arm.name, text).exists()
+        ]
+        runs, seconds = self._at_single_rates(searches), {}
         for cell in cells_of(study):
             place = folder_of(self.folder, cell)
             path = cell_file(self.folder, cell)
@@ -153,18 +159,16 @@ class Watcher:
                 self._decisions = tuple(decisions_of(load_results(self.folder)))
                 self._finished = finished
         # how many rates a search will try, it does not know itself
-        left = math.nan if searching else _time_left(runs, seconds)
+        left = math.nan if searches else _time_left(runs, seconds)
         return Standing(study.name, tuple(runs), self._decisions, left)
 
-    def _searching(self, study: Study) -> list[RunState]:
-        """The runs at single learning rates that have not come to their end."""
+    def _at_single_rates(self, searches: Sequence[tuple[str, str]]) -> list[RunState]:
+        """The runs of these arms and texts at one learning rate that have not come to their end."""
         found = []
-        for arm in study.arms:
-            for text in study.train_on if arm.rates else ():
-                for path in sorted(rates_folder(self.folder, arm.name, text).glob(f"*/{RUN_NAME}")):
-                    rate = path.parent.name
-                    run = self._run(path.parent, f"{arm.name}-{text}, rate {rate}")
-                    found += [run] if run.state == "running" else []
+        for arm, text in searches:
+            for path in sorted(rates_folder(self.folder, arm, text).glob(f"*/{RUN_NAME}")):
+                run = self._run(path.parent, f"{arm}-{text}, rate {path.parent.name}")
+                found += [run] if run.state == "running" else []
         return found
 
     def _of_cell(self, place: Path, name: str, result: CellResult | None) -> RunState:

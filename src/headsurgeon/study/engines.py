@@ -4,53 +4,21 @@ Cells share nothing but the study's folder, so an engine is one function that ha
 All of them compute the same numbers: a cell sums with a fixed number of threads (`Study.threads`).
 """
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
-from headsurgeon.errors import Interrupted, OperationError, SettingsError
+from headsurgeon.errors import OperationError, SettingsError
 from headsurgeon.extras import require
-from headsurgeon.study.results import Cell
+from headsurgeon.study.worker import Task, begin_work, perform, work
 
 EngineName = Literal["local", "slurm", "ray"]
 
 
-class Task(NamedTuple):
-    """Something to compute: a cell; the learning rate of its arm and text; its untrained heads."""
-
-    cell: Cell
-    what: Literal["cell", "rates", "untrained heads"] = "cell"
-
-    def __str__(self) -> str:
-        return str(self.cell) if self.what == "cell" else f"{self.what} of {self.cell}"
-
-
 Done = Callable[[Task], None]
-
-
-def perform(folder: str, task: Task, device: str) -> None:
-    """Does one task; its result is a file. Importable, for engines that send it elsewhere."""
-    import transformers
-
-    from headsurgeon.study.cell import run_cell
-    from headsurgeon.study.rates import run_rates
-    from headsurgeon.study.untrained import run_untrained
-
-    # one bar for each model that is loaded is no use in a process that nobody looks at
-    transformers.utils.logging.disable_progress_bar()
-    cell = Cell(*task.cell)
-    if task.what == "rates":
-        run_rates(Path(folder), cell.arm, cell.text, device)
-    elif task.what == "untrained heads":
-        run_untrained(Path(folder), cell, device)
-    else:
-        run_cell(Path(folder), cell, device)
 
 
 def run_tasks(
@@ -97,11 +65,13 @@ def run_tasks(
 def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device: str) -> None:
     # a forked process would share the state of torch's threads
     context = get_context("spawn")
-    workers = min(jobs, len(tasks))
-    others = set(active_children())
-    with ProcessPoolExecutor(workers, context, initializer=_begin_work) as pool:
-        futures = {pool.submit(_work, folder, task, device): task for task in tasks}
+    asked, ask = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        min(jobs, len(tasks)), context, initializer=begin_work, initargs=(asked,)
+    )
+    with ask, asked, pool:
         try:
+            futures = {pool.submit(work, folder, task, device): task for task in tasks}
             _collect(futures, done)
         except BrokenProcessPool as error:
             raise OperationError(
@@ -110,31 +80,9 @@ def _processes(folder: str, tasks: Sequence[Task], done: Done, jobs: int, device
             ) from error
         except BaseException:
             # a scheduler's signal reaches this process alone, and a cell may take hours
-            for worker in set(active_children()) - others:
-                worker.terminate()
+            ask.close()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _work(folder: str, task: Task, device: str) -> None:
-    """As `perform`, in a worker, which ends when interrupted: the pool would give it more to do."""
-    try:
-        perform(folder, task, device)
-    except (KeyboardInterrupt, Interrupted):
-        os._exit(1)
-
-
-def _begin_work() -> None:
-    """Prepares a worker: it tidies up before it is ended, and ends when its parent is killed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    parent = parent_process()
-    assert parent is not None, "called in a worker"
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect(futures: dict[Future[None], Task], done: Done) -> None:

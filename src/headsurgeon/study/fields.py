@@ -77,8 +77,7 @@ class StudyFields(Spec):
         """
         full_budget = self.whole_settings(arm, seed, learning_rate)
         calibration = arm.calibration * self.windows.length
-        beside = full_budget.anchor_batch * full_budget.length if full_budget.anchor else 0
-        return budget_left(full_budget, calibration, beside)
+        return budget_left(full_budget, calibration, full_budget.anchor_tokens_per_step)
 
     def whole_settings(
         self, arm: Arm, seed: int = 0, learning_rate: float | None = None

@@ -138,7 +138,7 @@ _STOPPING = [
 
 
 class Stop:
-    """Whether the user or a scheduler has asked to stop; the second time is immediate.
+    """Whether the user or a scheduler has asked to stop; the second Ctrl-C is immediate.
 
     Attributes:
         requested: whether anyone has.
@@ -152,7 +152,10 @@ class Stop:
     def request(self, number: int = 0, frame: FrameType | None = None) -> None:
         """Asks to stop at the next safe point; as a signal handler or directly."""
         if self.requested:
-            raise KeyboardInterrupt
+            # schedulers may repeat themselves, to one process or to a group, and are not impatient
+            if number in (0, signal.SIGINT):
+                raise KeyboardInterrupt
+            return
         if number not in (0, signal.SIGINT):
             self.reason = signal.Signals(number).name
         self.requested = True

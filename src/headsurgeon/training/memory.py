@@ -68,9 +68,7 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     patient.require_open()
     slices = patient.slices()
     weights = sum(parameter.nbytes for parameter in patient.model.parameters())
-    slice_bytes = sum(slice_.numel() for slice_ in slices) * (
-        2 if settings.masters == "bf16" else 4
-    )
+    slice_bytes = sum(slice_.numel() for slice_ in slices) * settings.master_bytes
     # `revert` needs what the model held before, in its own precision
     stock = sum(
         slice_.numel() * patient.model.get_parameter(name).element_size()

@@ -51,13 +51,18 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
 
 
 def moment_bytes(learner: Learner, settings: TrainSettings) -> int:
-    """Bytes of what is kept of earlier gradients, in the precision of the masters."""
+    """Bytes of what is kept of earlier gradients, in the precision of the masters.
+
+    Raises:
+        SettingsError: as `check_optimiser`.
+    """
+    check_optimiser(learner, settings)
     optimiser = Optimiser(learner, settings)
     numbers = sum(
         part.numel() * sum(moment != "step" for moment in optimiser.moments(name))
         for name, part in optimiser.parts.items()
     )
-    return numbers * (2 if settings.masters == "bf16" else 4)
+    return numbers * settings.master_bytes
 
 
 class Optimiser:

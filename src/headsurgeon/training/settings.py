@@ -176,6 +176,16 @@ class TrainSettings(BaseModel):
         """Tokens read in one optimiser step, first tokens of windows included."""
         return self.windows_per_step * self.length
 
+    @property
+    def anchor_tokens_per_step(self) -> int:
+        """Tokens of the anchor text read in one optimiser step besides; 0 without an anchor."""
+        return self.anchor_batch * self.length if self.anchor else 0
+
+    @property
+    def master_bytes(self) -> int:
+        """Size of one number of the masters and of their moments, bytes."""
+        return 2 if self.masters == "bf16" else 4
+
 
 # arXiv:2603.09616: AdamW without weight decay, batch 1 × accumulation 8, T = 512, up to 15 epochs
 PRESETS: dict[str, dict[str, Any]] = {
