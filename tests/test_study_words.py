@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from headsurgeon.report.study_before import verdicts
+from headsurgeon.report.study_tables import losses
 from headsurgeon.report.wording import sentence, shares_in_words
-from headsurgeon.study.decision_rule import Decision, Share
+from headsurgeon.study import Study, load_results
+from headsurgeon.study.decision_rule import Decision, Share, decisions_of
+from tests.documented import ROOT
 from tests.head_stats import diagnosis_of
+
+TWINS_HARM = ROOT / "docs" / "results" / "twins-harm"
 
 
 def decision(**changes: Any) -> Decision:
@@ -93,3 +98,36 @@ def test_what_is_open_about_a_harm_is_whether_it_goes_beyond_the_margin() -> Non
     assert "by more than 0.005 nats is open" in text
     text = sentence(decision(**{**harm, "low": -0.003}, outcome="undecided"))
     assert "which it was not trained on, is open" in text
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        ("other", "which it was not trained on"),
+        ("anchor", "which it was held to the untouched model on"),
+        ("part", "which it was trained on among others"),
+        ("trained", "which it was trained on"),
+    ],
+)
+def test_a_harm_is_told_with_what_the_arm_read_of_the_text(reading: str, words: str) -> None:
+    found = decision(
+        text="prose", question="harms", value=0.02, low=0.01, high=0.03, outcome="worse"
+    )
+    assert f"HARMED prose, {words}: " in sentence(found.model_copy(update={"reading": reading}))
+
+
+def test_texts_that_share_a_corpus_with_the_trained_one_are_no_others() -> None:
+    study = Study.load("twins")
+    assert study.others("own") == ("prose", "unseen")
+    assert study.reading("paper", "own", "own") == "trained"
+    assert study.reading("paper", "own", "scripture") == "part"
+    assert study.reading("paper", "own", "prose") == "other"
+    assert study.reading("mixed", "own", "prose") == "part"
+    assert study.reading("anchor", "own", "prose") == "anchor"
+    assert study.reading("ablate_mean", "own", "own") == "other"
+    harms = [
+        each.text for each in decisions_of(load_results(TWINS_HARM)) if each.contrast == "harms"
+    ]
+    assert harms == ["prose", "networks", "scripture", "unseen"]
+    title = losses(load_results(TWINS_HARM), "code", "prose").title
+    assert title.endswith("read besides by recommended_mixed, recommended_anchored, paper_mixed)")

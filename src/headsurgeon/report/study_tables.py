@@ -12,6 +12,7 @@ from headsurgeon.scores import Evaluation, crossed_difference
 from headsurgeon.study.decision_rule import Decision, Share
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import CellResult, StudyResults, untouched
+from headsurgeon.study.spec import Study
 
 _RIGHT: tuple[Align, ...] = ("right",) * 8
 
@@ -37,16 +38,26 @@ def losses(results: StudyResults, trained_on: str, text: str) -> Table:
                 "" if arm.name == UNTOUCHED else estimated(change),
             )
         )
-    kind = "held-out text of the training corpus"
-    if text != trained_on:
-        kind = f"text that was not trained on (that was {trained_on})"
     return Table(
         key=f"losses_{trained_on}_{text}",
-        title=f"Loss on {text}: {kind}",
+        title=f"Loss on {text}: {_kind(results.study, trained_on, text)}",
         columns=("arm", "seeds", "nats per token", "perplexity", "minus untouched"),
         rows=tuple(rows),
         note=f"{windows_of(first)}; 95 % intervals over documents and seeds, differences paired.",
     )
+
+
+def _kind(study: Study, trained_on: str, text: str) -> str:
+    """What a scored text is to the arms."""
+    if text == trained_on:
+        return "held-out text of the training corpus"
+    if text not in study.others(trained_on):
+        return f"held-out text of a part of the training corpus, {trained_on}"
+    readers = [
+        arm.name for arm in study.arms if study.reading(arm.name, trained_on, text) != "other"
+    ]
+    read = f"; read besides by {', '.join(readers)}" if readers else ""
+    return f"text that was not trained on (that was {trained_on}{read})"
 
 
 def decided(decisions: Sequence[Decision]) -> Table:

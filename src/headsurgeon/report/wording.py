@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from headsurgeon.scores import Estimate
 from headsurgeon.study.decision_rule import Decision, Outcome, Share
+from headsurgeon.study.parts import Reading
 
 PLANTED = (
     "The collapse of this model was PLANTED: an extra loss early in its training pushed named "
@@ -39,10 +40,10 @@ _SENTENCES: Mapping[str, Mapping[Outcome, str]] = {
         "undecided": "{arm} did NOT clearly beat switching the heads off ({against}) on {text}",
     },
     "harms": {
-        "better": "{text}, which {arm} was not trained on, got better",
-        "worse": "{arm} HARMED {text}, which it was not trained on",
-        "equivalent": "{arm} left {text} alone, which it was not trained on",
-        "undecided": "Whether {arm} harms {text}, which it was not trained on,{beyond} is open",
+        "better": "{text}, which {arm} {read}, got better",
+        "worse": "{arm} HARMED {text}, which it {read}",
+        "equivalent": "{arm} left {text} alone, which it {read}",
+        "undecided": "Whether {arm} harms {text}, which it {read},{beyond} is open",
     },
     "recovers": {
         "better": "The heads do more work than before: ablating those of {arm} costs more on "
@@ -57,6 +58,13 @@ _SENTENCES: Mapping[str, Mapping[Outcome, str]] = {
         "equivalent": "{arm} and {against} are alike on {text}",
         "undecided": "{arm} and {against} cannot be told apart on {text}",
     },
+}
+
+_READ: Mapping[Reading, str] = {
+    "trained": "was trained on",
+    "part": "was trained on among others",
+    "anchor": "was held to the untouched model on",
+    "other": "was not trained on",
 }
 
 
@@ -92,6 +100,7 @@ def sentence(decision: Decision) -> str:
         arm=decision.arm,
         against=decision.against,
         text=decision.text,
+        read=_READ[decision.reading],
         beyond=f" by more than {decision.margin:g} nats" if decision.margin else "",
     )
     what = f"{decision.arm} − {decision.against}"

@@ -40,7 +40,8 @@ def faults_of(study: StudyFields) -> list[tuple[Location, str]]:
         ]
         if contrast.on not in ("trained", "other", *texts):
             faults.append((place, f"no text {contrast.on}; there are {', '.join(texts)}"))
-        if contrast.on == "other" and len(texts) == 1:
+        known = [name for name in study.train_on if name in texts]
+        if contrast.on == "other" and not all(map(study.others, known)):
             faults.append((place, "there is no other text"))
         if contrast.arm == contrast.against:
             faults.append((place, f"compares {contrast.arm} with itself"))

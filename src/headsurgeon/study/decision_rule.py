@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from headsurgeon.records import Record
 from headsurgeon.scores import DRAWS, Evaluation, crossed_draws, difference, recovered_share
-from headsurgeon.study.parts import Contrast
+from headsurgeon.study.parts import Contrast, Reading
 from headsurgeon.study.results import CellResult, StudyResults, untouched
 
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
@@ -36,6 +36,8 @@ class Decision(Record):
         contrast, question, arm, against: as registered.
         trained_on: name of the text that the arms were trained on.
         text: name of the text they were scored on.
+        reading: what that text is to the arm: trained on, alone or as a part, read by its anchor,
+            or neither.
         value, low, high: loss of the arm minus that of the other, nats per token; for `recovers`
             minus what ablating the heads costs more than it did before, so that below 0 is better.
         level: coverage of this interval.
@@ -51,6 +53,7 @@ class Decision(Record):
     against: str
     trained_on: str
     text: str
+    reading: Reading = "other"
     value: float
     low: float | None
     high: float | None
@@ -86,6 +89,7 @@ class Question:
     text: str
     paired: Float[np.ndarray, "seed document"]
     tokens: Float[np.ndarray, " document"]
+    reading: Reading = "other"
 
 
 def decide(questions: Sequence[Question], level: float, draws: int = DRAWS) -> list[Decision]:
@@ -121,6 +125,7 @@ def _judge(
         against=contrast.against,
         trained_on=question.trained_on,
         text=question.text,
+        reading=question.reading,
         value=value,
         low=float(low) if known else None,
         high=float(high) if known else None,
@@ -171,7 +176,10 @@ def questions_of(results: StudyResults) -> list[Question]:
             for text in _texts(results, contrast, trained_on) if pairs else ():
                 rows = [_difference(contrast, a, b, text) for a, b in pairs]
                 tokens = np.array(pairs[0][0].scored[text].tokens)
-                questions.append(Question(contrast, trained_on, text, np.stack(rows), tokens))
+                reading = study.reading(contrast.arm, trained_on, text)
+                questions.append(
+                    Question(contrast, trained_on, text, np.stack(rows), tokens, reading)
+                )
     return questions
 
 
@@ -224,11 +232,10 @@ def _pairs(
 
 
 def _texts(results: StudyResults, contrast: Contrast, trained_on: str) -> tuple[str, ...]:
-    names = [text.name for text in results.study.texts]
     if contrast.on == "trained":
         return (trained_on,)
     if contrast.on == "other":
-        return tuple(name for name in names if name != trained_on)
+        return results.study.others(trained_on)
     return (contrast.on,)
 
 

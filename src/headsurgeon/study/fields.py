@@ -11,6 +11,7 @@ from headsurgeon.study.parts import (
     Contrast,
     Name,
     PlanRule,
+    Reading,
     Reported,
     Seed,
     Spec,
@@ -61,6 +62,24 @@ class StudyFields(Spec):
     def text(self, name: str) -> Text:
         """The text of that name."""
         return next(text for text in self.texts if text.name == name)
+
+    def others(self, trained_on: str) -> tuple[str, ...]:
+        """The texts that share no corpus with this one."""
+        own = set(self.text(trained_on).corpora)
+        return tuple(text.name for text in self.texts if own.isdisjoint(text.corpora))
+
+    def reading(self, arm: str, trained_on: str, text: str) -> Reading:
+        """What a scored text is to an arm that is trained on `trained_on`."""
+        own = self.arm(arm)
+        if not own.trains:
+            return "other"
+        if text == trained_on:
+            return "trained"
+        mixed = [trained_on, *own.also_trained_on]
+        if any(text not in self.others(name) for name in mixed):
+            return "part"
+        held = own.anchor is not None and text not in self.others(own.anchor)
+        return "anchor" if held else "other"
 
     @property
     def diagnosed(self) -> tuple[str, ...]:

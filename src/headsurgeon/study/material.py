@@ -170,7 +170,7 @@ def _cut(
     corpora: list[str] = []
     weights: list[float] = []
     for text in mixed:
-        parts = (text.corpus,) if isinstance(text.corpus, str) else text.corpus
+        parts = text.corpora
         shares = text.weights or (1.0,) * len(parts)
         corpora += parts
         # texts that are mixed count alike, however many corpora each is made of

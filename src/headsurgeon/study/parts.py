@@ -40,14 +40,22 @@ class Text(Spec):
         """Whether it is texts that are given one by one: read whole, and never trained on."""
         return isinstance(self.corpus, str) and self.corpus.startswith("texts:")
 
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Its SPECs, one or several."""
+        return (self.corpus,) if isinstance(self.corpus, str) else self.corpus
+
     @model_validator(mode="after")
     def _as_many_weights(self) -> "Text":
-        corpora = (self.corpus,) if isinstance(self.corpus, str) else self.corpus
-        if not corpora:
+        if not self.corpora:
             raise ValueError("corpus: expected at least one SPEC")
-        if self.weights and len(self.weights) != len(corpora):
-            raise ValueError(f"{len(self.weights)} weights for {len(corpora)} corpora")
+        if self.weights and len(self.weights) != len(self.corpora):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.corpora)} corpora")
         return self
+
+
+# what a text is to an arm: trained on, alone or among others; read by its anchor; or neither
+Reading = Literal["trained", "part", "anchor", "other"]
 
 
 class StudyWindows(Spec):
@@ -212,8 +220,8 @@ class Contrast(Spec):
             `mechanism` with the same training without reinitialisation, `pruning` with the heads
             switched off, `recovers` asks whether the heads do more work than before.
         arm, against: names of arms.
-        on: `trained`: the text that the arm was trained on; `other`: each of the others; or the
-            name of a text.
+        on: `trained`: the text that the arm was trained on; `other`: each of the others, but for
+            those that share a corpus with it; or the name of a text.
         margin: nats per token below which a difference is none.
     """
 
