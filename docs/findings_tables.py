@@ -30,8 +30,21 @@ def tables_of(folder: Path) -> dict[str, Table]:
     ]
     for trained_on in study.train_on:
         found.append(study_tables.recovered(results, trained_on))
-        found += [study_tables.losses(results, trained_on, text.name) for text in study.texts]
+        losses = [study_tables.losses(results, trained_on, text.name) for text in study.texts]
+        found += [*losses, _side_by_side(trained_on, losses, [text.name for text in study.texts])]
     return {table.key: table for table in found}
+
+
+def _side_by_side(trained_on: str, losses: list[Table], texts: list[str]) -> Table:
+    """Of the tables of single texts what they say of each arm against the untouched model."""
+    rows = []
+    for parts in zip(*(table.rows for table in losses), strict=True):
+        arm, seeds = parts[0][:2]
+        differences = [part[-1] for part in parts]
+        if any(differences):
+            rows.append((arm, seeds, *differences))
+    columns = ("arm", "seeds", *texts)
+    return Table(f"texts_{trained_on}", "Minus untouched, nats per token", columns, tuple(rows))
 
 
 def with_tables(text: str, results: Path) -> str:
