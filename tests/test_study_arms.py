@@ -10,16 +10,18 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import layout_of
 from headsurgeon.diagnosis import diagnose
+from headsurgeon.errors import StudyError
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models import load
 from headsurgeon.operation import Patient
 from headsurgeon.planning.planning import plan
-from headsurgeon.study import READY, Study, load_results, run_study
+from headsurgeon.study import PRESETS, READY, Study, load_results, run_study
 from headsurgeon.study.heads import heads_of
 from headsurgeon.study.material import dev_windows
 from headsurgeon.study.results import CELL
-from headsurgeon.study.start import start_arm
+from headsurgeon.study.start import check_starts, start_arm
+from headsurgeon.study.variants import variants_of
 from tests.planted import PLANTED
 from tests.studies import pico_study, with_arms
 
@@ -155,3 +157,33 @@ def test_an_arm_that_is_trained_beats_heads_that_are_not(
     name: str, losses: dict[str, float]
 ) -> None:
     assert losses[name] < losses["untrained"] - 0.05
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"method": "full", "init": "canonical", "calibration": 4},
+            "begins with the model as it is",
+        ),
+        ({"method": "lora", "output_start": "random_output"}, "would not be used"),
+        ({"method": "ablate", "calibration": 4}, "leave them out"),
+        ({"calibration": 4}, "looks at no text"),
+        ({"init": "canonical"}, "give calibration, such as 32"),
+        ({"init": "kanonical"}, "kanonical"),
+    ],
+)
+def test_a_start_that_nothing_comes_of_is_refused_before_anything_runs(
+    fields: dict[str, Any], words: str
+) -> None:
+    study = with_arms(Study.load("twins"), {"name": "odd", **fields})
+    with pytest.raises(StudyError, match=words):
+        check_starts(study)
+
+
+def test_every_preset_carries_out_the_starts_it_names() -> None:
+    for name in PRESETS:
+        if variants_of(name):
+            # whose texts are the user's to name
+            continue
+        check_starts(Study.load(name))

@@ -1,6 +1,6 @@
 """What an arm does to the model before anything is trained: one branch per method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -10,29 +10,46 @@ from headsurgeon.errors import SettingsError, StudyError
 from headsurgeon.heads import HeadId
 from headsurgeon.operation import Learner, open_full, open_lora, operate
 from headsurgeon.planning import Plan, PlannedHead
-from headsurgeon.starts import choose_init, choose_output_start
+from headsurgeon.starts import choose_init, choose_output_start, looking_at_text
 from headsurgeon.study.parts import Arm
 from headsurgeon.study.spec import Study
 
+_START = ("init", "output_start", "calibration")
+
 
 def check_starts(study: Study) -> None:
-    """Refuses starts that there are not, before anything is computed.
+    """Refuses starts that there are not or that nothing comes of, before anything is computed.
 
     Raises:
-        StudyError: an arm with an unknown start, or parameters that it does not take; names all.
+        StudyError: an arm with an unknown start, parameters that it does not take, one that its
+            method does not carry out, or one that should look at text and has none, or the other
+            way round; names all.
     """
-    faults = []
-    for arm in study.every_arm:
-        for choose, written in (
-            (choose_init, arm.init),
-            (choose_output_start, arm.output_start),
-        ):
-            try:
-                choose(written)
-            except SettingsError as error:
-                faults.append(f"arm {arm.name}: {error}")
+    faults = [f"arm {arm.name}: {fault}" for arm in study.every_arm for fault in _faults(arm)]
     if faults:
         raise StudyError("; ".join(faults))
+
+
+def _faults(arm: Arm) -> Iterator[str]:
+    known = True
+    for choose, written in ((choose_init, arm.init), (choose_output_start, arm.output_start)):
+        try:
+            choose(written)
+        except SettingsError as error:
+            known = False
+            yield str(error)
+    fields = type(arm).model_fields
+    started = (arm.init, arm.output_start, arm.calibration)
+    without = (("none", "keep_output", 0), tuple(fields[name].default for name in _START))
+    if arm.method != "slices" and started not in without:
+        yield (
+            f"method {arm.method} begins with the model as it is, so {', '.join(_START)} would "
+            "not be used; leave them out"
+        )
+    elif known and arm.calibration and not looking_at_text(arm.init, arm.output_start):
+        yield f"calibration is {arm.calibration}, and {arm.init} looks at no text; leave it out"
+    elif known and not arm.calibration and (names := looking_at_text(arm.init, arm.output_start)):
+        yield f"{names[0]} looks at text before it chooses weights; give calibration, such as 32"
 
 
 def start_arm(
