@@ -263,14 +263,14 @@ def test_an_arm_that_fails_says_why_and_the_others_go_their_way(
 ) -> None:
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
-    # which looks at windows, and is given none
-    broken = {"name": "broken", "init": "unpin"}
+    # which moves matrices of heads, and has none
+    broken = {"name": "broken", "method": "full", "train": {"optimizer": "muon"}}
     grown = Study.model_validate(
         {**study.model_dump(), "arms": (*(a.model_dump() for a in study.arms), broken)}
     )
     result = run_study(grown, folder)
     (failed,) = result.results.failed
-    assert (failed.arm, "calibration" in failed.failure) == ("broken", True)
+    assert (failed.arm, "muon" in failed.failure) == ("broken", True)
     assert len(numbers(folder)) == len(numbers(finished)) + 1
     # and the command says so
     (folder / STUDY).unlink()
