@@ -14,7 +14,7 @@ from headsurgeon.errors import StudyError
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models import load
-from headsurgeon.operation import Patient
+from headsurgeon.models.fingerprint import attention
 from headsurgeon.planning.planning import plan
 from headsurgeon.study import PRESETS, READY, Study, load_results, run_study
 from headsurgeon.study.heads import heads_of
@@ -52,6 +52,8 @@ STARTS: Mapping[str, set[str]] = {
     "random_heads": QKVO,
     "column": QKVO,
     "bf16_masters": QKVO,
+    "paper_then_full": QKVO,
+    "canonical_then_full": QKVO,
     # these begin with the weights that are there
     "gradient_only": set(),
     "ceiling": set(),
@@ -64,7 +66,7 @@ OUTPUT_KEPT = {"qkv_only", "random_output", "qk_only", "unpin"}
 TRAINED = [
     name
     for name, fields in READY.items()
-    if fields.get("method", "slices") in ("slices", "full", "lora") and fields.get("trained", True)
+    if fields.get("method") not in ("none", "ablate") and fields.get("trained", True)
 ]
 
 
@@ -97,12 +99,11 @@ def test_an_arm_starts_its_own_parts_of_its_own_heads_and_leaves_the_rest(
     heads = heads_of(arm, made, [diagnosis], seed=0)
     stock, layout = state_of(model), layout_of(model)
     learner = start_arm(arm, model, made, heads, 0, dev if arm.calibration else None, study)
-    if isinstance(learner, Patient):
-        learner.merge()
-    now = state_of(model) if isinstance(learner, Patient) else stock
-    if not isinstance(learner, Patient):
-        inside = {key: tensor for key, tensor in model.state_dict().items() if key in stock}
-        assert all(torch.equal(tensor, stock[key]) for key, tensor in inside.items())
+    learner.merge()
+    now = state_of(model)
+    elsewhere = stock.keys() - set(attention(model, layout))
+    assert now.keys() == stock.keys()
+    assert all(torch.equal(now[key], stock[key]) for key in elsewhere)
 
     def moved(head: HeadId, part: str) -> bool:
         return any(
@@ -145,7 +146,7 @@ def losses(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 # a whole model takes smaller steps
-RATES = {"full": 2e-3}
+RATES = dict.fromkeys(("full", "paper_then_full", "canonical_then_full"), 0.002)
 
 
 def test_every_ready_arm_runs(losses: dict[str, float]) -> None:

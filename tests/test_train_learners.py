@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.errors import (
+    HeadError,
     Interrupted,
     MissingPackage,
     ModelError,
@@ -136,6 +137,66 @@ def test_every_parameter_moves_when_all_are_trained(tmp_path: Path) -> None:
     again = tiny("llama")
     again.load_state_dict(written, strict=False)
     assert equal(state(again), state(model))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_everything_is_trained_from_where_an_operation_left_the_heads(
+    family: str, tmp_path: Path
+) -> None:
+    model = tiny(family)
+    stock, flags = state(model), {n: p.requires_grad for n, p in model.named_parameters()}
+    patient = operate(model, WIDE, seed=3)
+    begun = logits(model)
+    learner = open_full(model, WIDE, start=patient)
+    assert patient.state == "merged"
+    assert learner.state == "open"
+    assert torch.equal(logits(model), begun)
+    assert not torch.equal(begun, logits(tiny(family)))
+    assert all(tensor.requires_grad for tensor in model.parameters())
+    # what counts as untouched, as for an anchor, is the model before the operation
+    assert all(torch.equal(value, stock[n]) for n, value in learner.untouched_values().items())
+    run(learner, tmp_path / "run", **QUICK)
+    learner.merge()
+    assert all(not torch.equal(value, stock[name]) for name, value in state(model).items())
+    with pytest.raises(StateError, match="has changed since this patient"):
+        patient.revert()
+    learner.revert()
+    assert equal(state(model), stock)
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+
+
+def test_a_run_from_a_start_is_resumed_from_the_same_start_alone(tmp_path: Path) -> None:
+    def begun(seed: int, folder: Path, on_step: Callable[[StepEvent], None] | None = None) -> Path:
+        model = pico("bloom")
+        learner = open_full(model, PLAN, start=operate(model, PLAN, seed=seed))
+        return run(learner, folder, on_step, **QUICK).folder
+
+    def stop(event: StepEvent) -> None:
+        if event.step == 4:
+            raise KeyboardInterrupt
+
+    begun(0, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        begun(0, tmp_path / "parts", stop)
+    begun(0, tmp_path / "parts")
+    assert equal(end_state(tmp_path / "parts"), end_state(tmp_path / "whole"))
+    for other in (
+        lambda: begun(1, tmp_path / "whole"),
+        lambda: run(open_full(pico("bloom"), PLAN), tmp_path / "whole", **QUICK),
+    ):
+        with pytest.raises(OutputError, match="start: the run there has"):
+            other()
+
+
+def test_a_start_that_does_not_fit_leaves_everything_as_it_was() -> None:
+    patient = operate(pico("bloom"), PLAN)
+    with pytest.raises(SettingsError, match="start: an operation on another model"):
+        open_full(pico("bloom"), PLAN, start=patient)
+    begun = logits(patient.model)
+    with pytest.raises(HeadError):
+        open_full(patient.model, PLAN.replace(heads=(PlannedHead(id=HeadId(9, 0)),)), start=patient)
+    assert patient.state == "open"
+    assert torch.equal(logits(patient.model), begun)
 
 
 def test_tied_embeddings_are_one_parameter_with_the_gradient_of_both_uses(tmp_path: Path) -> None:

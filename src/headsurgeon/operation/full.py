@@ -10,48 +10,82 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
-from headsurgeon.errors import StateError
+from headsurgeon.errors import SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.models.fingerprint import combined
+from headsurgeon.models.fingerprint import combined, fingerprint_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
-from headsurgeon.operation.patient import State, WeightChange
+from headsurgeon.operation.patient import Patient, State, WeightChange
 from headsurgeon.operation.slice_maps import HeadTensors
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
 
 
 @checked
-def open_full(model: PreTrainedModel, plan: Plan) -> "FullLearner":
+def open_full(model: PreTrainedModel, plan: Plan, *, start: Patient | None = None) -> "FullLearner":
     """Makes every parameter of `model` trainable, in place.
 
     Args:
         model: a causal language model; changed in place until `merge` or `revert`.
         plan: the heads that evaluations report on; nothing is done to them in particular.
+        start: an operation on this model, trained or not, from which everything is trained on. It
+            is merged by this; what counts as untouched is the model as it was before it.
 
     Raises:
         UnsupportedModel, HeadError, PlanError, ModelError, StateError: as `operate`.
+        SettingsError: `start` is an operation on another model.
     """
+    if start is None:
+        return _open(model, plan, {}, 0)
+    if start.model is not model:
+        raise SettingsError("start: an operation on another model than the one to be trained")
+    values = {name: fingerprint_of(name, part) for name, part in start.contents().items()}
+    was: State = start.state
+    start.revert()
+    try:
+        learner = _open(model, plan, {"start": combined(values)}, start.calibration_tokens)
+    except BaseException:
+        {"open": start.reopen, "merged": start.merge, "reverted": start.revert}[was]()
+        raise
+    start.merge()
+    return learner
+
+
+def _open(
+    model: PreTrainedModel, plan: Plan, begun: Mapping[str, Any], calibration_tokens: int
+) -> "FullLearner":
     layout = layout_of(model)
     base_fingerprint = combined(checked_fingerprints(model, layout, plan))
-    return FullLearner(model, layout, plan, base_fingerprint)
+    return FullLearner(model, layout, plan, base_fingerprint, begun, calibration_tokens)
 
 
 class FullLearner:
     """A model all of whose parameters are trained; made by `open_full`.
 
     It has the states of a `Patient`, and the attributes that a `Learner` has.
+
+    Attributes:
+        calibration_tokens: as of a `Patient`: what the start of its heads looked at.
     """
 
     file_name: ClassVar[str] = "weights.safetensors"
 
     def __init__(
-        self, model: PreTrainedModel, layout: Layout, plan: Plan, base_fingerprint: str
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        plan: Plan,
+        base_fingerprint: str,
+        begun: Mapping[str, Any],
+        calibration_tokens: int,
     ) -> None:
         self.model = model
         self.layout = layout
         self.plan = plan
         self.base_fingerprint = base_fingerprint
+        # what its start adds to its identity
+        self._begun = dict(begun)
+        self.calibration_tokens = calibration_tokens
         self.frozen_key_values: tuple[HeadId, ...] = ()
         self.state: State = "open"
         self.step: int | None = None
@@ -80,6 +114,7 @@ class FullLearner:
             "trains": "full",
             "fingerprint": self.base_fingerprint,
             "heads": [str(head) for head in self.plan.operated],
+            **self._begun,
         }
 
     def stock_state(self) -> Iterator[tuple[str, Tensor]]:

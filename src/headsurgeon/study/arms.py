@@ -82,6 +82,15 @@ READY: Mapping[str, Mapping[str, Any]] = {
     "column": {"heads": "column", "about": "sick and healthy heads of the band (the paper's H5)"},
     "lora": {"method": "lora", "about": "low-rank adapters, as many trainable parameters"},
     "full": {"method": "full", "about": "the whole model trained"},
+    "paper_then_full": {
+        "method": "then_full",
+        "about": "the paper's start, the whole model trained",
+    },
+    "canonical_then_full": {
+        **_CANONICAL,
+        "method": "then_full",
+        "about": "the start `canonical`, the whole model trained",
+    },
     "bf16_masters": {"train": {"masters": "bf16"}, "about": "weights and moments in bf16"},
 }
 

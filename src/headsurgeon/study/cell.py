@@ -15,7 +15,7 @@ from headsurgeon.evaluation import (
     drift,
     recovery_from,
 )
-from headsurgeon.operation import Learner, Patient
+from headsurgeon.operation import Learner
 from headsurgeon.planning import Plan
 from headsurgeon.scores import difference
 from headsurgeon.study.cell_parts import Recovered, Trained
@@ -198,17 +198,16 @@ def _stock(
 
     Of the study's own heads the first is known. Nothing of it where no heads were operated on.
     """
-    if not isinstance(learner, Patient) or arm.model != "subject":
+    if not arm.operates or arm.model != "subject":
         return {}, {}
-    patient = learner
     stock = _untouched(folder)
-    model = patient.model
-    patient.revert()
+    model = learner.model
+    learner.revert()
     before = {}
     for name, windows in texts.items():
         stats = Diagnosis.load(stock_file(folder, name)).stats
         untouched_loss = stock.scored[name].evaluation(study.model)
-        if tuple(map(str, patient.plan.operated)) == stock.operated:
+        if tuple(map(str, learner.plan.operated)) == stock.operated:
             less = stock.scored[name].evaluation(study.model, ablated="zero")
             ablation = Ablation(
                 mode="zero",
@@ -218,9 +217,9 @@ def _stock(
                 ablated=less,
             )
         else:
-            ablation = ablate(model, patient.plan, windows, singles=False, baseline=untouched_loss)
+            ablation = ablate(model, learner.plan, windows, singles=False, baseline=untouched_loss)
         before[name] = StatsAndAblation(stats, ablation)
-    return before, untrained_heads(study, prepared, folder, model, patient.plan, texts)
+    return before, untrained_heads(study, prepared, folder, model, learner.plan, texts)
 
 
 def _recovered(

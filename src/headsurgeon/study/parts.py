@@ -123,8 +123,9 @@ class Arm(Spec):
     Attributes:
         name: what tables and folders call it.
         like: a ready arm that this one changes; a ready arm's own name means that one.
-        method: what is trained: the `slices` of an operation, all of the model (`full`), low-rank
-            adapters (`lora`); or nothing: `none`, or the heads switched off (`ablate`).
+        method: what is trained: the `slices` of an operation, all of the model (`full`), all of it
+            from where an operation starts the heads (`then_full`), low-rank adapters (`lora`); or
+            nothing: `none`, or the heads switched off (`ablate`).
         model: the subject of the study, or its healthy twin.
         heads: those of the plan; all that are `sick` on every text diagnosed; as many drawn at
             `random` in each layer; as many healthy ones with `matched` slopes; or the plan's and
@@ -148,7 +149,7 @@ class Arm(Spec):
 
     name: Name
     like: Name | None = None
-    method: Literal["slices", "full", "lora", "none", "ablate"] = "slices"
+    method: Literal["slices", "full", "then_full", "lora", "none", "ablate"] = "slices"
     model: Literal["subject", "twin"] = "subject"
     heads: Literal["plan", "sick", "random", "matched", "column"] = "plan"
     column: Annotated[int, Field(ge=0)] | None = None
@@ -187,7 +188,12 @@ class Arm(Spec):
     @property
     def trains(self) -> bool:
         """Whether anything is trained, so that text and seed matter."""
-        return self.trained and self.method in ("slices", "full", "lora")
+        return self.trained and self.method not in ("none", "ablate")
+
+    @property
+    def operates(self) -> bool:
+        """Whether it gives heads a start of their own, which `init` and `output_start` say."""
+        return self.method in ("slices", "then_full")
 
     @property
     def seeded(self) -> bool:

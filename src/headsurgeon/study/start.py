@@ -41,7 +41,7 @@ def _faults(arm: Arm) -> Iterator[str]:
     fields = type(arm).model_fields
     started = (arm.init, arm.output_start, arm.calibration)
     without = (("none", "keep_output", 0), tuple(fields[name].default for name in _START))
-    if arm.method != "slices" and started not in without:
+    if not arm.operates and started not in without:
         yield (
             f"method {arm.method} begins with the model as it is, so {', '.join(_START)} would "
             "not be used; leave them out"
@@ -67,7 +67,8 @@ def start_arm(
         return open_full(model, own)
     if arm.method == "lora":
         return open_lora(model, own, seed=seed)
-    return operate(model, own, seed=seed, calibration=calibration)
+    patient = operate(model, own, seed=seed, calibration=calibration)
+    return open_full(model, own, start=patient) if arm.method == "then_full" else patient
 
 
 def plan_of(arm: Arm, plan: Plan, heads: Sequence[HeadId], study: Study) -> Plan:

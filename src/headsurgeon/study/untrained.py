@@ -141,7 +141,7 @@ def first_of_each(
     first_cells: dict[Path, Cell] = {}
     for cell in cells:
         arm = study.arm(cell.arm)
-        if (arm.method, arm.model, arm.heads) == ("slices", "subject", "plan"):
+        if arm.operates and (arm.model, arm.heads) == ("subject", "plan"):
             key = _key(study, prepared, _plan(study, folder, cell))
             first_cells.setdefault(untrained_file(folder, key), cell)
     return [cell for path, cell in first_cells.items() if not path.exists()]
