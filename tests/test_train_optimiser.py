@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from headsurgeon.errors import Interrupted, SettingsError
 from headsurgeon.heads import HeadId
-from headsurgeon.operation import Patient, operate
+from headsurgeon.operation import Patient, open_full, operate
+from headsurgeon.operation.slice_maps import slice_maps
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import StepEvent, read_log
 from headsurgeon.training.contexts import masters
@@ -152,6 +153,33 @@ def test_output_columns_alone_learn_at_their_multiple_of_the_rate(
         torch.testing.assert_close(moved[8.0][name], times * once, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_alone_learn_at_their_multiple_where_everything_is_trained(family: str) -> None:
+    """Held to AdamW with a rate for every single weight, written out."""
+    subject = open_full(tiny(family), WIDE)
+    stock = {name: tensor.double() for name, tensor in subject.untouched_values().items()}
+    multiples = {name: torch.ones_like(tensor) for name, tensor in stock.items()}
+    for name, part in slice_maps(subject.layout, WIDE.operated).items():
+        part.write(multiples[name], torch.tensor(4.0).expand_as(part.read(multiples[name])))
+    assert {1.0, 4.0} == {float(x) for each in multiples.values() for x in each.unique()}
+    optimiser = Optimiser(subject, short(heads_rate=4.0, weight_decay=0.1))
+    first = {name: torch.zeros_like(tensor) for name, tensor in stock.items()}
+    second = {name: torch.zeros_like(tensor) for name, tensor in stock.items()}
+    generator = torch.Generator().manual_seed(3)
+    for step in (1, 2, 3):
+        for name, part in subject.trainable().items():
+            part.grad = torch.randn(part.shape, generator=generator)
+            gradient = part.grad.double()
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            mean, spread = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
+            moved = mean / (spread.sqrt() + 1e-8) + 0.1 * stock[name]
+            stock[name] = stock[name] - 1e-3 * multiples[name] * moved
+        optimiser.step(1e-3)
+    for name, part in subject.trainable().items():
+        torch.testing.assert_close(part.detach().double(), stock[name], rtol=1e-4, atol=1e-6)
+
+
 # --- masters -------------------------------------------------------------------------------------
 
 
@@ -280,7 +308,7 @@ def test_a_run_from_before_these_settings_existed_is_resumed(tmp_path: Path) -> 
         run(patient(), tmp_path / "run", stop)
     path = tmp_path / "run" / "run.json"
     content = json.loads(path.read_text())
-    for name in ("optimizer", "output_rate", "first_rate", "momentum", "masters"):
+    for name in ("optimizer", "output_rate", "heads_rate", "first_rate", "momentum", "masters"):
         del content["identity"]["settings"][name]
     path.write_text(json.dumps(content))
     assert run(patient(), tmp_path / "run").steps == STEPS

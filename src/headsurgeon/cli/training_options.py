@@ -45,12 +45,16 @@ def _plain(annotation: Any) -> Any:
     return kinds[0] if kinds else annotation
 
 
-# an option for every field; None leaves what the preset says
+# an operation trains nothing but heads
+_OF_OTHERS = {"heads_rate"}
+
+# an option for every other field; None leaves what the preset says
 Training: type[Any] = make_dataclass(
     "Training",
     [
         (name, _option(name, _plain(field.annotation), field.description, field.default), None)
         for name, field in TrainSettings.model_fields.items()
+        if name not in _OF_OTHERS
     ],
     frozen=True,
 )

@@ -16,7 +16,8 @@ from headsurgeon.models.fingerprint import combined, fingerprint_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import checked_fingerprints
 from headsurgeon.operation.patient import Patient, State, WeightChange
-from headsurgeon.operation.slice_maps import HeadTensors
+from headsurgeon.operation.slice_maps import HeadTensors, slice_maps
+from headsurgeon.operation.slices import SliceMap
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
 
@@ -103,6 +104,10 @@ class FullLearner:
         """The weights of the output projections."""
         path = self.layout.projection("output").path
         return {f"{path(layer)}.weight" for layer in self.layout.attention_layers}
+
+    def head_slices(self) -> dict[str, SliceMap]:
+        """Where the plan's heads lie in the parameters, as an operation on them has it."""
+        return slice_maps(self.layout, self.plan.operated)
 
     def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
         """None: what is trained are no single heads."""

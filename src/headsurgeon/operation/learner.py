@@ -12,6 +12,7 @@ from headsurgeon.arch import Layout
 from headsurgeon.heads import HeadId
 from headsurgeon.operation.patient import WeightChange
 from headsurgeon.operation.slice_maps import HeadTensors
+from headsurgeon.operation.slices import SliceMap
 from headsurgeon.planning import Plan
 
 
@@ -41,6 +42,10 @@ class Learner(Protocol):
 
     def outputs(self) -> set[str]:
         """Names of those that hold output projections' weights, or columns of them, alone."""
+        ...
+
+    def head_slices(self) -> dict[str, SliceMap]:
+        """Which part of what is trained is operated heads', by name, where not all of it is."""
         ...
 
     def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:

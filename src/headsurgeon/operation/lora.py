@@ -28,6 +28,7 @@ from headsurgeon.operation.operating import checked_fingerprints
 from headsurgeon.operation.patient import State, WeightChange
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.slice_maps import HeadTensors, slice_maps
+from headsurgeon.operation.slices import SliceMap
 from headsurgeon.operation.tensor_file import write_tensors
 from headsurgeon.planning import Plan
 
@@ -104,6 +105,10 @@ class LoraLearner:
     def outputs(self) -> set[str]:
         """None: no output column is trained by itself."""
         return set()
+
+    def head_slices(self) -> dict[str, SliceMap]:
+        """None: adapters span what all heads of a layer share."""
+        return {}
 
     def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
         """None: what is trained are no single heads."""

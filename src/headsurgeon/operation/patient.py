@@ -25,7 +25,7 @@ from headsurgeon.operation.slice_maps import (
     output_biases,
     slice_maps,
 )
-from headsurgeon.operation.slices import PREFIX, SlicedLinear
+from headsurgeon.operation.slices import PREFIX, SlicedLinear, SliceMap
 from headsurgeon.planning import Plan
 from headsurgeon.starts import HeadTensors
 
@@ -186,6 +186,10 @@ class Patient:
     def outputs(self) -> set[str]:
         """Names of the slices that are columns of output projections."""
         return {name for name in self.named_slices() if self.maps[name].side == "in"}
+
+    def head_slices(self) -> dict[str, SliceMap]:
+        """None: all that is trained is heads'."""
+        return {}
 
     def head_tensors(self, values: Mapping[str, Tensor] | None = None) -> list[HeadTensors]:
         """Writable views of each operated head's slices, or of `values` that lie as they do."""

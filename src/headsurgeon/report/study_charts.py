@@ -235,8 +235,8 @@ def _shares(result: StudyResult, note: str) -> Chart:
     return charts.interval_chart(
         "How much of what could be recovered was recovered",
         bars,
-        "0 is the untouched model; 100 % is the ceiling: the healthy twin after its same slices "
-        f"were trained on the same tokens. 95 % intervals over documents.{note}",
+        "0 is the untouched model; 100 % is the ceiling: the healthy twin, trained on the same "
+        f"tokens. 95 % intervals over documents.{note}",
         references=((0.0, "untouched"), (1.0, "ceiling")),
         percent=True,
     )

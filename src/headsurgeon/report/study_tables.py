@@ -151,7 +151,7 @@ def shares(found: Sequence[Share]) -> Table:
         columns=("arm", "text", "share and 95 % interval", "untouched − ceiling (nats)"),
         rows=rows,
         note="Test text; losses averaged over seeds, intervals over documents. The ceiling is the "
-        "healthy twin after its same slices were trained on the same tokens.",
+        "healthy twin, trained on the same tokens as the arm `ceiling` says.",
         align=("left", "left", "right", "right"),
     )
 

@@ -126,7 +126,7 @@ def shares_in_words(shares: list[Share]) -> str:
     each = ", ".join(f"{found.arm} {share(found)}" for found in shares)
     return (
         f"Of the {gap:.4f} nats per token between the untouched model and the ceiling (the healthy "
-        f"twin, its same slices trained on the same tokens) was recovered: {each}."
+        f"twin, trained on the same tokens) was recovered: {each}."
     )
 
 

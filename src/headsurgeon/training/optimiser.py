@@ -26,8 +26,9 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
     """Refuses settings that what is trained has no use for.
 
     Raises:
-        SettingsError: muon or a rate for output columns where there are no matrices of heads; fp32
-            masters of parameters that are narrower themselves, or bf16 masters of fp16 ones.
+        SettingsError: muon or a rate for output columns where there are no matrices of heads; a
+            rate for heads where nothing else is trained, or no heads are; fp32 masters of
+            parameters that are narrower themselves, or bf16 masters of fp16 ones.
     """
     what = type(learner).__name__
     if settings.optimizer == "muon" and not learner.head_tensors():
@@ -39,6 +40,11 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
         raise SettingsError(
             f"output_rate is {settings.output_rate:g}, but {what} trains no output columns by "
             "themselves; leave it at 1"
+        )
+    if settings.heads_rate != 1.0 and not learner.head_slices():
+        raise SettingsError(
+            f"heads_rate is {settings.heads_rate:g}, but {what} does not train the heads among "
+            "other weights; leave it at 1"
         )
     allowed = {torch.float32} | ({torch.bfloat16} if settings.masters == "bf16" else set())
     for name, tensor in learner.trainable().items():
@@ -110,6 +116,8 @@ class Optimiser:
                     adjust_lr_fn="match_rms_adamw",
                 )
             )
+        self._heads = learner.head_slices() if settings.heads_rate != 1.0 else {}
+        self._heads_rate = settings.heads_rate
         self._of = {
             part: optimizer
             for optimizer in self._optimizers
@@ -118,7 +126,11 @@ class Optimiser:
         }
 
     def step(self, rate: float) -> None:
-        """Updates every part by its gradient; output columns at their multiple of `rate`."""
+        """Updates every part by its gradient; output columns and heads at their multiple of `rate`.
+
+        AdamW's step, decay included, is proportional to the rate, so what heads are to be moved by
+        is a multiple of what they were moved by.
+        """
         if self._by_head:
             gradients = {
                 name: slice_.grad
@@ -131,10 +143,15 @@ class Optimiser:
             if part.grad is None:
                 # such as an expert that no token was sent to
                 part.grad = torch.zeros_like(part)
+        before = {name: of.read(self.parts[name].detach()) for name, of in self._heads.items()}
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.step()
+        with torch.no_grad():
+            for name, of in self._heads.items():
+                after = of.read(self.parts[name])
+                of.write(self.parts[name], before[name].lerp(after, self._heads_rate))
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""

@@ -24,6 +24,13 @@ class TrainSettings(BaseModel):
     output_rate: float = Field(
         1.0, gt=0, le=1e6, description="the output projection's columns learn at this multiple"
     )
+    heads_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="where the whole model is trained, the operated heads' weights learn at this "
+        "multiple",
+    )
     first_rate: Literal["above_zero", "zero"] = Field(
         "above_zero",
         description="rate of the first step of the warm-up; the paper's code starts at zero, so "
