@@ -219,7 +219,7 @@ def names_page() -> str:
         "[add one](../add_a_statistic.md).",
         table(("statistic", "what"), ((f"`{name}`", text) for name, text in STATISTICS.items())),
         "## Settings of training",
-        "`train:` of a study, fields of `TrainSettings`, options of "
+        "`train:` of a study, fields of `TrainSettings`, and all but `heads_rate` options of "
         "[`operate`](commands/operate.md).",
         table(
             ("setting", "default", "what"),
