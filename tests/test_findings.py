@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from headsurgeon.study import Study
+from headsurgeon.study.keys import key_of
+from headsurgeon.study.results import CELL, PREPARED, STUDY, Cell, CellResult, Prepared
 from tests.documented import ROOT
 
 PAGE, SCRIPT = ROOT / "docs" / "findings.md", ROOT / "docs" / "findings_tables.py"
@@ -44,3 +47,16 @@ def test_the_shares_of_the_demo_are_the_same_wherever_they_are_told(page: str) -
     }
     assert f"won back {shares['recommended']} of what the collapse cost" in " ".join(text.split())
     assert page == "docs/index.md" or shares["paper"] in text
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in RESULTS.glob("*/prepared.json"))
+)
+def test_a_study_of_today_knows_the_committed_cells_as_its_own(folder: str) -> None:
+    """So a setting or a field that is added, at its default, asks for nothing to be run again."""
+    place = RESULTS / folder
+    study, prepared = Study.load(place / STUDY), Prepared.load(place / PREPARED)
+    for path in sorted(place.glob(f"cells/*/{CELL}")):
+        found = CellResult.load(path)
+        cell = Cell(found.arm, found.text, found.seed)
+        assert key_of(study, prepared, cell) == found.key, cell

@@ -7,6 +7,10 @@ from headsurgeon.files import sha256_text
 from headsurgeon.study.parts import Arm
 from headsurgeon.study.results import Cell, Prepared
 from headsurgeon.study.spec import Study
+from headsurgeon.training.settings import TrainSettings
+
+# settings that cells are older than: they count where they are in use, so that those stay known
+_NEWER = ("heads_rate",)
 
 
 def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False) -> str:
@@ -16,7 +20,6 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
         rates: of the search for the learning rate of the cell's arm and text instead.
     """
     arm = study.arm(cell.arm)
-    settings = study.settings(arm, cell.seed or 0) if arm.trains else None
     content = {
         "what": "rates" if rates else "cell",
         "cell": list(cell),
@@ -27,7 +30,7 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
         "dtype": study.dtype,
         "probes": study.model_dump(mode="json", include={"probes"}),
         "null_seeds": study.null_seeds,
-        "settings": None if settings is None else settings.model_dump(mode="json"),
+        "settings": _settings(study, arm, cell) if arm.trains else None,
         "rate_seed": study.seeds[0] if arm.rates else None,
         "prepared": prepared.model_dump(mode="json"),
     }
@@ -35,6 +38,17 @@ def key_of(study: Study, prepared: Prepared, cell: Cell, *, rates: bool = False)
         # it was dev text once
         content["calibrated_on"] = "train"
     return sha256_text([json.dumps(content, sort_keys=True, ensure_ascii=False)])
+
+
+def _settings(study: Study, arm: Arm, cell: Cell) -> dict[str, Any]:
+    """How the arm is trained."""
+    held = study.settings(arm, cell.seed or 0).model_dump(mode="json")
+    fields = TrainSettings.model_fields
+    return {
+        name: value
+        for name, value in held.items()
+        if name not in _NEWER or value != fields[name].default
+    }
 
 
 def _as_keyed(arm: Arm) -> dict[str, Any]:
