@@ -229,7 +229,8 @@ def names_page() -> str:
             ),
         ),
         "### Presets of training",
-        "`--preset`; what they change of these defaults.",
+        "`--preset`, or `headsurgeon.training.train_settings(NAME, …)`; what they change of these "
+        "defaults. `recommended_whole` is for `open_full`, and no `--preset`.",
         table(
             ("preset", "settings"),
             (

@@ -198,6 +198,8 @@ def test_the_recommended_preset_trains_as_the_demo_does(clinic: Path) -> None:
         ),
         (("--preset", "recommended", "--anchor", "0"), "the plan has xavier_uniform_head"),
         (("--preset", "recommended", "--passes", "2"), "leave out --passes"),
+        (("--preset", "recommended_whole"), "open_full(model, plan, start=patient)"),
+        (("--preset", "recommended_whole", "--passes", "2"), "trains the whole model"),
         (("--anchor", "1"), "give --anchor-corpus SPEC"),
         (("--anchor", "1", "--passes", "2"), "give --anchor-corpus SPEC"),
         (("--anchor-corpus", CORPUS), "--anchor alone, which is 0"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsurgeon.errors import SettingsError
+from headsurgeon.study import Study
 from headsurgeon.training import TrainSettings, train_settings, training_windows
 from headsurgeon.training.schedule import (
     learning_rate,
@@ -33,6 +34,13 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
     assert learning_rate(0, 40, paper) == pytest.approx(5e-5 / 10)
     assert learning_rate(99, 4000, paper) == pytest.approx(5e-5)
     assert all(train_settings(name, epochs=1.0) for name in PRESETS)
+
+
+def test_the_preset_for_the_whole_model_is_the_arm_that_was_found_best() -> None:
+    study = Study.load("twins-whole")
+    found = {**study.train, **study.arm("canonical_then_full").train}
+    preset = PRESETS["recommended_whole"]
+    assert preset == {name: found[name] for name in preset}
 
 
 def test_all_faults_are_reported_at_once_with_what_came() -> None:

@@ -79,6 +79,11 @@ def check_recipe(
         start: `init` and `output_start` of the plan, if there is one.
         anchor_corpus: the text of the anchor.
     """
+    if settings.heads_rate != 1.0:
+        raise SettingsError(
+            f"--preset {preset} trains the whole model, and this command heads alone; from Python: "
+            "headsurgeon.open_full(model, plan, start=patient)"
+        )
     own = STARTS.get(preset)
     if own is not None and start is not None and start != own:
         raise SettingsError(
