@@ -25,7 +25,7 @@ def tables_of(folder: Path) -> dict[str, Table]:
     study = results.study
     found = [
         study_tables.decided(decisions_of(results)),
-        study_tables.shares(shares_of(results)),
+        study_tables.shares(shares_of(results), study),
         study_tables.training(results),
     ]
     for trained_on in study.train_on:

@@ -56,7 +56,9 @@ def test_a_study_of_today_knows_the_committed_cells_as_its_own(folder: str) -> N
     """So a setting or a field that is added, at its default, asks for nothing to be run again."""
     place = RESULTS / folder
     study, prepared = Study.load(place / STUDY), Prepared.load(place / PREPARED)
-    for path in sorted(place.glob(f"cells/*/{CELL}")):
+    cells = sorted(place.glob(f"cells/*/{CELL}"))
+    assert cells
+    for path in cells:
         found = CellResult.load(path)
         cell = Cell(found.arm, found.text, found.seed)
         assert key_of(study, prepared, cell) == found.key, cell

@@ -1,6 +1,7 @@
 """Pages of folders of results: made of the files alone, with the numbers that are in them."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from headsurgeon.report.folder_page import page_of
 from headsurgeon.report.head_moments import HeadMoments
 from headsurgeon.study import Study
 from headsurgeon.training import redistribution, sweep
+from headsurgeon.training.run_file import read_run_file
 from tests.clinic import checkpoint, run, sick_bloom, write_text
 from tests.studies import TEXT
 from tests.test_page import Reader, data, moments
@@ -74,6 +76,42 @@ def test_operate_ends_with_the_path_of_its_page(clinic: Path, said: str) -> None
     assert f"{sweep(clinic / 'run').minimum.loss:.4f}" in text
     assert "peak memory" in text
     assert "--max-tokens 1024" in text
+
+
+def test_the_command_of_a_page_repeats_the_run(clinic: Path, said: str) -> None:
+    shown = page_of([clinic / "run"]).command
+    words = shlex.split(shown.replace("DIR", "again"))
+    Path("plan.yaml").write_text(read_run_file(clinic / "run").plan)
+    assert words[0] == "headsurgeon"
+    done = run(*words[1:], "--yes")
+    assert done.exit_code == 0, done.output
+    first, second = (read_run_file(clinic / name) for name in ("run", "again"))
+    assert first.identity == second.identity
+    assert first.result is not None
+    assert second.result is not None
+    # the files of the patches say which plan they are of, as it was written
+    assert first.result | {"patch_sha256": ""} == second.result | {"patch_sha256": ""}
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_the_page_of_a_whole_model_does_not_say_that_the_rest_stayed(
+    started: bool, clinic: Path
+) -> None:
+    model, tokenizer = hs.load(MODEL)
+    plan = Plan(model=MODEL, rule="heads", heads=(PlannedHead(id=HeadId(1, 2)),))
+    start = hs.operate(model, plan, seed=5, init="qk_only") if started else None
+    settings = hs.TrainSettings(max_tokens=512, length=32, dev_windows=4, evaluate_every=2)
+    texts = hs.training_windows(CORPUS, tokenizer, settings)
+    output = clinic / f"whole-{started}"
+    hs.train(hs.open_full(model, plan, start=start), *texts, output=output, settings=settings)
+    page = page_of([output])
+    assert page.command == ""
+    assert "the whole model was trained" in page.lead[0].lower()
+    assert ("were given a start" in page.lead[0]) == started
+    assert page.facts["start"] == ("qk_only, zero_output, seed 5" if started else "–, –, seed –")
+    written = " ".join((*page.lead, *(section.title for section in page.sections)))
+    assert "nobody touched" not in written.lower()
+    assert "stayed as it was" not in written
 
 
 def test_names_and_texts_of_others_are_shown_and_do_nothing(clinic: Path, said: str) -> None:

@@ -172,6 +172,8 @@ def test_an_arm_that_is_trained_beats_heads_that_are_not(
         ({"calibration": 4}, "looks at no text"),
         ({"init": "canonical"}, "give calibration, such as 32"),
         ({"init": "kanonical"}, "kanonical"),
+        ({"train": {"heads_rate": 4.0}}, "give it to those alone"),
+        ({"method": "lora", "train": {"heads_rate": 4.0}}, "arms that train the whole model"),
     ],
 )
 def test_a_start_that_nothing_comes_of_is_refused_before_anything_runs(

@@ -17,6 +17,7 @@ from headsurgeon.models import load
 from headsurgeon.operation import apply_patch
 from headsurgeon.passes import Passes
 from headsurgeon.planning import Plan
+from headsurgeon.report.wording import shares_in_words
 from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.material import scored_windows
@@ -65,6 +66,31 @@ def test_what_was_not_trained_is_not_recovered(finished: Path) -> None:
     assert cell.recovery.recovered == ()
     scored = cell.scored["code"]
     assert scored.nll == scored.ablated["zero"]
+
+
+def test_heads_of_a_whole_model_from_a_start_are_held_to_the_same_rule(
+    study: Study, tmp_path: Path
+) -> None:
+    """As recovered or not as those of slices; what its start read is paid for."""
+    trained = {"learning_rate": 2e-3, "heads_rate": 4.0, "max_tokens": 1024}
+    whole = {"name": "canonical_then_full", "calibration": 4, "train": trained}
+    folder = tmp_path / "whole"
+    run_study(with_arms(study, whole, {"name": "ceiling", "method": "full"}, "untrained"), folder)
+    results = load_results(folder)
+    assert [cell.failure for cell in results.failed] == []
+    (cell,), (untrained,) = results.of("canonical_then_full", "code"), results.of("untrained")
+    assert cell.recovery is not None
+    assert untrained.recovery is not None
+    assert cell.recovery.heads == untrained.recovery.heads
+    # the null is that of a random start, whatever looked at text
+    assert cell.recovery.null_mass == untrained.recovery.null_mass
+    assert cell.drift == {}
+    assert cell.trained is not None
+    assert cell.trained.calibration_tokens == 4 * 32
+    assert cell.trained.tokens + cell.trained.calibration_tokens <= 1024
+    assert cell.trained.parameters == sum(p.numel() for p in load(study.model)[0].parameters())
+    concluded = conclude(folder)
+    assert "the whole of it trained" in shares_in_words(concluded.shares, concluded.results.study)
 
 
 def test_ablating_is_scored_as_the_untouched_model_without_its_heads(finished: Path) -> None:

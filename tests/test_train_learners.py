@@ -11,18 +11,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headsurgeon.errors import (
-    HeadError,
     Interrupted,
     MissingPackage,
     ModelError,
     OutputError,
+    PlanError,
     SettingsError,
     StateError,
     UnsupportedModel,
 )
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
-from headsurgeon.operation import FullLearner, Learner, LoraLearner, open_full, open_lora, operate
+from headsurgeon.operation import (
+    FullLearner,
+    Learner,
+    LoraLearner,
+    apply_patch,
+    open_full,
+    open_lora,
+    operate,
+)
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.training import StepEvent, read_log
 from tests.pico import PICO, pico, tokens
@@ -148,8 +156,7 @@ def test_everything_is_trained_from_where_an_operation_left_the_heads(
     patient = operate(model, WIDE, seed=3)
     begun = logits(model)
     learner = open_full(model, WIDE, start=patient)
-    assert patient.state == "merged"
-    assert learner.state == "open"
+    assert (patient.state, learner.state) == ("reverted", "open")
     assert torch.equal(logits(model), begun)
     assert not torch.equal(begun, logits(tiny(family)))
     assert all(tensor.requires_grad for tensor in model.parameters())
@@ -158,11 +165,26 @@ def test_everything_is_trained_from_where_an_operation_left_the_heads(
     run(learner, tmp_path / "run", **QUICK)
     learner.merge()
     assert all(not torch.equal(value, stock[name]) for name, value in state(model).items())
-    with pytest.raises(StateError, match="has changed since this patient"):
-        patient.revert()
+    for step in (patient.merge, patient.reopen):
+        with pytest.raises(StateError, match="has changed since this patient"):
+            step()
     learner.revert()
     assert equal(state(model), stock)
     assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    # the start is as good as ever
+    open_full(model, WIDE, start=patient)
+    assert torch.equal(logits(model), begun)
+
+
+@pytest.mark.parametrize("taken", ["revert", "merge", "reopen"])
+def test_a_start_is_not_taken_out_from_under_what_is_trained(taken: str) -> None:
+    patient = operate(pico("bloom"), PLAN)
+    learner = open_full(patient.model, PLAN, start=patient)
+    begun = logits(patient.model)
+    with pytest.raises(StateError, match="has changed since this patient"):
+        getattr(patient, taken)()
+    learner.merge()
+    assert torch.equal(logits(patient.model), begun)
 
 
 def test_a_run_from_a_start_is_resumed_from_the_same_start_alone(tmp_path: Path) -> None:
@@ -182,20 +204,42 @@ def test_a_run_from_a_start_is_resumed_from_the_same_start_alone(tmp_path: Path)
         begun(0, tmp_path / "parts", stop)
     begun(0, tmp_path / "parts")
     assert equal(end_state(tmp_path / "parts"), end_state(tmp_path / "whole"))
-    with pytest.raises(OutputError, match="start: the run there has"):
+    with pytest.raises(OutputError, match="init_seed: the run there has 0, this one 1"):
         begun(1, tmp_path / "whole")
-    with pytest.raises(OutputError, match="start: the run there has"):
+    with pytest.raises(OutputError, match="init: the run there has 'xavier_uniform_head'"):
         run(open_full(pico("bloom"), PLAN), tmp_path / "whole", **faster)
 
 
-def test_a_start_that_does_not_fit_leaves_everything_as_it_was() -> None:
+def test_a_start_that_was_trained_counts_with_its_values(tmp_path: Path) -> None:
+    starts = [operate(pico("bloom"), PLAN) for _ in range(3)]
+    for index, start in enumerate(starts[1:]):
+        run(start, tmp_path / str(index), learning_rate=1e-2 * (index + 1), **QUICK)
+    found = [open_full(start.model, PLAN, start=start).identity() for start in starts]
+    assert "start_values" not in found[0]
+    assert found[1]["start_values"] != found[2]["start_values"]
+    again = apply_patch(pico("bloom"), tmp_path / "0" / "patch.safetensors")
+    assert open_full(again.model, PLAN, start=again).identity() == found[1]
+
+
+@pytest.mark.parametrize("was", ["open", "merged", "reverted"])
+def test_a_start_that_does_not_fit_leaves_everything_as_it_was(
+    was: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     patient = operate(pico("bloom"), PLAN)
+    {"open": patient.reopen, "merged": patient.merge, "reverted": patient.revert}[was]()
+    begun = logits(patient.model)
     with pytest.raises(SettingsError, match="start: an operation on another model"):
         open_full(pico("bloom"), PLAN, start=patient)
-    begun = logits(patient.model)
-    with pytest.raises(HeadError):
-        open_full(patient.model, PLAN.replace(heads=(PlannedHead(id=HeadId(9, 0)),)), start=patient)
-    assert patient.state == "open"
+    with pytest.raises(PlanError, match="its heads are not those that start operates on"):
+        open_full(patient.model, WIDE, start=patient)
+
+    def fails(*_: object) -> None:
+        raise ModelError("no")
+
+    monkeypatch.setattr("headsurgeon.operation.full.checked_fingerprints", fails)
+    with pytest.raises(ModelError, match="no"):
+        open_full(patient.model, PLAN, start=patient)
+    assert patient.state == was
     assert torch.equal(logits(patient.model), begun)
 
 
@@ -288,6 +332,8 @@ def test_settings_that_what_is_trained_has_no_use_for_are_refused(tmp_path: Path
     for begin, name in ((operate, "Patient"), (open_lora, "LoraLearner")):
         with pytest.raises(SettingsError, match=f"heads_rate is 2, but {name} does not train"):
             run(begin(pico("bloom"), PLAN), tmp_path / "run", heads_rate=2.0)
+    with pytest.raises(SettingsError, match="heads_rate is 2 and masters is bf16"):
+        run(open_full(pico("bloom"), PLAN), tmp_path / "run", heads_rate=2.0, masters="bf16")
     narrow = pico("bloom").to(torch.bfloat16)
     with pytest.raises(SettingsError, match=r"trained as torch\.bfloat16; load .*masters bf16"):
         run(open_full(narrow, PLAN), tmp_path / "run")

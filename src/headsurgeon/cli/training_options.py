@@ -9,6 +9,7 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import PRESETS, TrainSettings, train_settings
+from headsurgeon.training.settings import OF_WHOLE_MODELS
 
 TRAINING = "Training (by default as --preset says)"
 DEFAULT_TOKENS = 200_000
@@ -45,16 +46,13 @@ def _plain(annotation: Any) -> Any:
     return kinds[0] if kinds else annotation
 
 
-# an operation trains nothing but heads
-_OF_OTHERS = {"heads_rate"}
-
-# an option for every other field; None leaves what the preset says
+# an option for every field that an operation has a use for; None leaves what the preset says
 Training: type[Any] = make_dataclass(
     "Training",
     [
         (name, _option(name, _plain(field.annotation), field.description, field.default), None)
         for name, field in TrainSettings.model_fields.items()
-        if name not in _OF_OTHERS
+        if name not in OF_WHOLE_MODELS
     ],
     frozen=True,
 )

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
-from headsurgeon.errors import SettingsError, StateError
+from headsurgeon.errors import PlanError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined, fingerprint_of
 from headsurgeon.models.forward import model_id
@@ -28,36 +28,39 @@ def open_full(model: PreTrainedModel, plan: Plan, *, start: Patient | None = Non
 
     Args:
         model: a causal language model; changed in place until `merge` or `revert`.
-        plan: the heads that evaluations report on; nothing is done to them in particular.
-        start: an operation on this model, trained or not, from which everything is trained on. It
-            is merged by this; what counts as untouched is the model as it was before it.
+        plan: the heads that evaluations report on, and that learn at `heads_rate`.
+        start: an operation on the same heads of this model, trained or not, that everything is
+            trained on from. Its values are taken over, so that it is reverted afterwards; what
+            counts as untouched is the model as it was before it.
 
     Raises:
         UnsupportedModel, HeadError, PlanError, ModelError, StateError: as `operate`.
         SettingsError: `start` is an operation on another model.
+        PlanError: `plan` operates on other heads than `start` does.
     """
     if start is None:
-        return _open(model, plan, {}, 0)
+        return _open(model, plan)
     if start.model is not model:
         raise SettingsError("start: an operation on another model than the one to be trained")
-    values = {name: fingerprint_of(name, part) for name, part in start.contents().items()}
+    if start.plan.operated != plan.operated:
+        raise PlanError("plan: its heads are not those that start operates on; give start.plan")
     was: State = start.state
+    start.merge()
+    values = {name: model.get_parameter(name).detach().clone() for name in start.maps}
     start.revert()
     try:
-        learner = _open(model, plan, {"start": combined(values)}, start.calibration_tokens)
+        learner = _open(model, plan)
     except BaseException:
         {"open": start.reopen, "merged": start.merge, "reverted": start.revert}[was]()
         raise
-    start.merge()
+    learner.begin(start, values)
     return learner
 
 
-def _open(
-    model: PreTrainedModel, plan: Plan, begun: Mapping[str, Any], calibration_tokens: int
-) -> "FullLearner":
+def _open(model: PreTrainedModel, plan: Plan) -> "FullLearner":
     layout = layout_of(model)
     base_fingerprint = combined(checked_fingerprints(model, layout, plan))
-    return FullLearner(model, layout, plan, base_fingerprint, begun, calibration_tokens)
+    return FullLearner(model, layout, plan, base_fingerprint)
 
 
 class FullLearner:
@@ -72,21 +75,15 @@ class FullLearner:
     file_name: ClassVar[str] = "weights.safetensors"
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        layout: Layout,
-        plan: Plan,
-        base_fingerprint: str,
-        begun: Mapping[str, Any],
-        calibration_tokens: int,
+        self, model: PreTrainedModel, layout: Layout, plan: Plan, base_fingerprint: str
     ) -> None:
         self.model = model
         self.layout = layout
         self.plan = plan
         self.base_fingerprint = base_fingerprint
-        # what its start adds to its identity
-        self._begun = dict(begun)
-        self.calibration_tokens = calibration_tokens
+        self.calibration_tokens = 0
+        # what a start adds to its identity
+        self._begun: dict[str, Any] = {}
         self.frozen_key_values: tuple[HeadId, ...] = ()
         self.state: State = "open"
         self.step: int | None = None
@@ -95,6 +92,18 @@ class FullLearner:
         self._trained = self._written = self._stock
         self._flags = {name: value.requires_grad for name, value in model.named_parameters()}
         model.requires_grad_(True)
+
+    def begin(self, start: Patient, values: Mapping[str, Tensor]) -> None:
+        """Puts in place what an operation came to; the whole parameters, by name."""
+        with torch.no_grad():
+            for name, value in values.items():
+                self.model.get_parameter(name).copy_(value)
+        self.calibration_tokens = start.calibration_tokens
+        self._begun = start.identity()
+        if start.step is not None or start.checked:
+            # what was trained, or read from a patch, follows from no seed
+            digests = {name: fingerprint_of(name, part) for name, part in start.contents().items()}
+            self._begun["start_values"] = combined(digests)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """All parameters by name; those that share their values once."""
@@ -116,10 +125,10 @@ class FullLearner:
     def identity(self) -> dict[str, Any]:
         """What decides where training starts, besides the model's weights."""
         return {
+            **self._begun,
             "trains": "full",
             "fingerprint": self.base_fingerprint,
             "heads": [str(head) for head in self.plan.operated],
-            **self._begun,
         }
 
     def stock_state(self) -> Iterator[tuple[str, Tensor]]:

@@ -116,7 +116,7 @@ def _(result: StudyResult) -> Markup:
         planted = Prepared.load(folder / PREPARED).planted
     rows = [(each.contrast, each.text, each.outcome, sentence(each)) for each in result.decisions]
     missing, failed = result.results.missing, result.results.failed
-    said = [shares_in_words(result.shares), PLANTED_SHORT if planted else ""]
+    said = [shares_in_words(result.shares, study), PLANTED_SHORT if planted else ""]
     said += [f"{len(missing)} cells are missing."] if missing else []
     said += [f"{len(failed)} cells failed."] if failed else []
     return _shown(

@@ -49,7 +49,7 @@ def run_page(folder: Path, name: str = "") -> Page:
         heads=() if heads is None else (heads,),
         sections=(
             Section("Loss", charts=_losses(run, losses), tables=(tables.sweep_table([losses]),)),
-            *([] if moved is None else _of_heads(moved, plan)),
+            *([] if moved is None else _of_heads(run, moved, plan)),
             Section("The plan", tables=(planned(plan),), folded=True),
             Section("Training settings", tables=(_settings(run),), folded=True),
         ),
@@ -77,7 +77,12 @@ def facts_of(run: RunFile) -> dict[str, str]:
 
 
 def command_of(run: RunFile) -> str:
-    """What repeats the run, with every setting; the plan stands in `run.json`."""
+    """What repeats the run, with every setting; the plan stands in `run.json`.
+
+    Empty where more than heads was trained, which no command does.
+    """
+    if run.identity.get("trains"):
+        return ""
     words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml"]
     words += [f"--corpus {quote(str(run.identity['train']['corpus']))}", "--output DIR"]
     return " ".join([*words, *options_of(run.identity["settings"])])
@@ -92,10 +97,7 @@ def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:
 
 def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan) -> list[str]:
     best, train = losses.minimum, run.identity["train"]
-    said = [
-        f"{len(plan.operated)} heads (rule {plan.rule}) were operated on and trained on "
-        f"{train['corpus']}; everything else stayed as it was."
-    ]
+    said = [_treated(run, f"{len(plan.operated)} heads (rule {plan.rule})", train["corpus"])]
     against = estimated(best.change)
     words = "that is better" if best.change.below_zero else "that is NOT clearly better"
     if best.change.above_zero:
@@ -111,7 +113,7 @@ def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan
         others = moved.group(moved.mask("outside") | moved.mask("watched"))
         said.append(
             f"{last.left_sick} of the {last.heads} operated heads left the sick class, as "
-            "untrained ones do; of the heads nobody touched "
+            f"untrained ones do; of the {_others(run)} "
             f"{others.newly_sick} fell sick and {others.left_sick} woke."
         )
     if run.result is None:
@@ -119,11 +121,31 @@ def _found(run: RunFile, losses: Sweep, moved: Redistribution | None, plan: Plan
     return said
 
 
+def _treated(run: RunFile, heads: str, corpus: str) -> str:
+    """What was done to the model, in a sentence."""
+    trains, started = run.identity.get("trains"), run.identity.get("init")
+    if not trains:
+        return (
+            f"{heads} were operated on and trained on {corpus}; everything else stayed as it was."
+        )
+    if trains == "lora":
+        return f"Adapters where {heads} lie were trained on {corpus}."
+    if started:
+        return (
+            f"{heads} were given a start, and the whole model was trained on {corpus} from there."
+        )
+    return f"The whole model was trained on {corpus}; figures of heads are those of {heads}."
+
+
 def _figures(folder: Path, run: RunFile, losses: Sweep, plan: Plan) -> tuple[KeyFigure, ...]:
     best = losses.minimum
     value, _, interval = estimated(best.change).partition(" ")
     found = [
-        KeyFigure(str(len(plan.operated)), "heads operated on", f"rule {plan.rule}"),
+        KeyFigure(
+            str(len(plan.operated)),
+            "heads of the plan" if run.identity.get("trains") else "heads operated on",
+            f"rule {plan.rule}",
+        ),
         KeyFigure(value, "dev loss against untouched", interval),
     ]
     result = run.result or {}
@@ -167,8 +189,13 @@ def _losses(run: RunFile, losses: Sweep) -> tuple[Chart, ...]:
     return tuple(drawn)
 
 
-def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
-    """What became of the operated heads, and of those nobody touched."""
+def _others(run: RunFile) -> str:
+    """The heads outside the plan."""
+    return "other heads" if run.identity.get("trains") else "heads nobody touched"
+
+
+def _of_heads(run: RunFile, moved: Redistribution, plan: Plan) -> list[Section]:
+    """What became of the operated heads, and of the others."""
     operated = moved.mask("operated")
     first, last = moved.mass_before, moved.mass[-1]
     null = np.array([h.statistics.get("null_mass", np.nan) for h in plan.heads])
@@ -201,7 +228,7 @@ def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
             moved.steps,
             lines,
             "mean |change of mass|",
-            "Heads that nobody touched and that can change, against the untouched model.",
+            f"Of {_others(run)} that can change, against the untouched model.",
         )
         drawn = [*([drift] if lines else []), *column_charts(moved)]
         shown_tables = (
@@ -210,7 +237,7 @@ def _of_heads(moved: Redistribution, plan: Plan) -> list[Section]:
             tables.distance_table(moved),
             tables.shape_table(moved),
         )
-        found.append(Section("Heads nobody touched", charts=tuple(drawn), tables=shown_tables))
+        found.append(Section(_others(run).capitalize(), charts=tuple(drawn), tables=shown_tables))
     return found
 
 

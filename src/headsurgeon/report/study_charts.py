@@ -11,7 +11,7 @@ from headsurgeon.report.charts import Level
 from headsurgeon.report.data import Bar, Chart, Curve, Table
 from headsurgeon.report.run_page import column_charts
 from headsurgeon.report.study_heads import first_seeds, masses
-from headsurgeon.report.wording import PLANTED_SHORT
+from headsurgeon.report.wording import PLANTED_SHORT, ceiling_in_words
 from headsurgeon.study.conclusion import StudyResult
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
@@ -235,8 +235,8 @@ def _shares(result: StudyResult, note: str) -> Chart:
     return charts.interval_chart(
         "How much of what could be recovered was recovered",
         bars,
-        "0 is the untouched model; 100 % is the ceiling: the healthy twin, trained on the same "
-        f"tokens. 95 % intervals over documents.{note}",
+        "0 is the untouched model; 100 % is the ceiling: "
+        f"{ceiling_in_words(result.results.study)}. 95 % intervals over documents.{note}",
         references=((0.0, "untouched"), (1.0, "ceiling")),
         percent=True,
     )

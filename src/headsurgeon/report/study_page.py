@@ -132,7 +132,7 @@ def _facts(result: StudyResult, prepared: Prepared) -> dict[str, str]:
 def _answers(result: StudyResult) -> list[str]:
     """The answers, one sentence each, and what is not known yet."""
     sentences = [sentence(each) for each in result.decisions]
-    known = shares_in_words(result.shares[:_SAID])
+    known = shares_in_words(result.shares[:_SAID], result.results.study)
     sentences += [known] if known else []
     missing, failed = result.results.missing, result.results.failed
     if missing:
@@ -147,7 +147,10 @@ def _answers(result: StudyResult) -> list[str]:
 def _conclusions(result: StudyResult) -> tuple[Table, ...]:
     """The tables of the questions."""
     found = (tables.decided(result.decisions),) if result.decisions else ()
-    return (*found, *((tables.shares(result.shares),) if result.shares else ()))
+    return (
+        *found,
+        *((tables.shares(result.shares, result.results.study),) if result.shares else ()),
+    )
 
 
 def _per_text(result: StudyResult, trained_on: str) -> tuple[Table, ...]:

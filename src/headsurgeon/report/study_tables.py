@@ -7,7 +7,13 @@ import numpy as np
 
 from headsurgeon.planning.plan import Plan, PlannedHead
 from headsurgeon.report.data import Align, Table
-from headsurgeon.report.wording import estimated, number, share, with_bounds
+from headsurgeon.report.wording import (
+    ceiling_in_words,
+    estimated,
+    number,
+    share,
+    with_bounds,
+)
 from headsurgeon.scores import Evaluation, crossed_difference
 from headsurgeon.study.decision_rule import Decision, Share
 from headsurgeon.study.parts import UNTOUCHED
@@ -142,7 +148,7 @@ def transitions(results: StudyResults, trained_on: str, text: str) -> Table:
     )
 
 
-def shares(found: Sequence[Share]) -> Table:
+def shares(found: Sequence[Share], study: Study) -> Table:
     """The recovered share of every arm."""
     rows = tuple((each.arm, each.text, share(each), number(each.gap)) for each in found)
     return Table(
@@ -150,8 +156,8 @@ def shares(found: Sequence[Share]) -> Table:
         title="Share of the gap to the ceiling that was recovered",
         columns=("arm", "text", "share and 95 % interval", "untouched − ceiling (nats)"),
         rows=rows,
-        note="Test text; losses averaged over seeds, intervals over documents. The ceiling is the "
-        "healthy twin, trained on the same tokens as the arm `ceiling` says.",
+        note="Test text; losses averaged over seeds, intervals over documents."
+        + (f" The ceiling is {ceiling_in_words(study)}." if found else ""),
         align=("left", "left", "right", "right"),
     )
 

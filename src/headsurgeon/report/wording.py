@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from headsurgeon.scores import Estimate
 from headsurgeon.study.decision_rule import Decision, Outcome, Share
 from headsurgeon.study.parts import Reading
+from headsurgeon.study.spec import Study
 
 PLANTED = (
     "The collapse of this model was PLANTED: an extra loss early in its training pushed named "
@@ -113,7 +114,15 @@ def sentence(decision: Decision) -> str:
     return f"{words}: {what} = {with_bounds(value, low, high)} nats per token ({_reach(decision)})."
 
 
-def shares_in_words(shares: list[Share]) -> str:
+def ceiling_in_words(study: Study) -> str:
+    """What 100 % of a study's shares is."""
+    how = {"slices": "its same slices", "lora": "adapters on it"}
+    method = study.arm("ceiling").method
+    trained = f"{how.get(method, 'the whole of it')} trained on the same tokens"
+    return f"the healthy twin, {'as it is' if method == 'none' else trained}"
+
+
+def shares_in_words(shares: list[Share], study: Study) -> str:
     """How much of what could be recovered each arm recovered; empty without a ceiling."""
     if not shares:
         return ""
@@ -125,8 +134,8 @@ def shares_in_words(shares: list[Share]) -> str:
         )
     each = ", ".join(f"{found.arm} {share(found)}" for found in shares)
     return (
-        f"Of the {gap:.4f} nats per token between the untouched model and the ceiling (the healthy "
-        f"twin, trained on the same tokens) was recovered: {each}."
+        f"Of the {gap:.4f} nats per token between the untouched model and the ceiling "
+        f"({ceiling_in_words(study)}) was recovered: {each}."
     )
 
 

@@ -122,13 +122,14 @@ def _computed(
         "trained": trained,
         "patch": learner.file_name if trained is not None else None,
     }
-    if before:
+    if before and arm.method == "slices":
         result["drift"] = {
             name: drift(before[name].stats, scores.conditions[name].stats, learner.plan).model_dump(
                 mode="json", include=DRIFT
             )
             for name in texts
         }
+    if before:
         result["recovery"] = _recovered(study, learner.plan, texts, before, scores, nulls)
     return result
 

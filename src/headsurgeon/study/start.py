@@ -23,9 +23,13 @@ def check_starts(study: Study) -> None:
     Raises:
         StudyError: an arm with an unknown start, parameters that it does not take, one that its
             method does not carry out, or one that should look at text and has none, or the other
-            way round; names all.
+            way round; a rate for heads where nothing else is trained; names all.
     """
-    faults = [f"arm {arm.name}: {fault}" for arm in study.every_arm for fault in _faults(arm)]
+    faults = [
+        f"arm {arm.name}: {fault}"
+        for arm in study.every_arm
+        for fault in (*_faults(arm), *_faults_of_rate(arm, study))
+    ]
     if faults:
         raise StudyError("; ".join(faults))
 
@@ -50,6 +54,13 @@ def _faults(arm: Arm) -> Iterator[str]:
         yield f"calibration is {arm.calibration}, and {arm.init} looks at no text; leave it out"
     elif known and not arm.calibration and (names := looking_at_text(arm.init, arm.output_start)):
         yield f"{names[0]} looks at text before it chooses weights; give calibration, such as 32"
+
+
+def _faults_of_rate(arm: Arm, study: Study) -> Iterator[str]:
+    if not arm.trains or arm.method in ("full", "then_full"):
+        return
+    if {**study.train, **arm.train}.get("heads_rate", 1.0) != 1.0:
+        yield "heads_rate is for arms that train the whole model; give it to those alone"
 
 
 def start_arm(

@@ -27,8 +27,8 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
 
     Raises:
         SettingsError: muon or a rate for output columns where there are no matrices of heads; a
-            rate for heads where nothing else is trained, or no heads are; fp32 masters of
-            parameters that are narrower themselves, or bf16 masters of fp16 ones.
+            rate for heads where nothing else is trained, or no heads are, or with bf16 masters;
+            fp32 masters of parameters that are narrower themselves, or bf16 masters of fp16 ones.
     """
     what = type(learner).__name__
     if settings.optimizer == "muon" and not learner.head_tensors():
@@ -45,6 +45,11 @@ def check_optimiser(learner: Learner, settings: TrainSettings) -> None:
         raise SettingsError(
             f"heads_rate is {settings.heads_rate:g}, but {what} does not train the heads among "
             "other weights; leave it at 1"
+        )
+    if settings.heads_rate != 1.0 and settings.masters != "fp32":
+        raise SettingsError(
+            f"heads_rate is {settings.heads_rate:g} and masters is {settings.masters}: what "
+            "rounding took from a step no multiple brings back; choose masters fp32"
         )
     allowed = {torch.float32} | ({torch.bfloat16} if settings.masters == "bf16" else set())
     for name, tensor in learner.trainable().items():

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
-from headsurgeon.training.settings import TrainSettings
+from headsurgeon.training.settings import OF_WHOLE_MODELS, TrainSettings
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.jsonl"
@@ -102,6 +102,8 @@ def options_of(settings: Mapping[str, Any]) -> list[str]:
     """Settings of a run as options of `headsurgeon operate`, quoted for a shell."""
     options = []
     for name, value in settings.items():
+        if name in OF_WHOLE_MODELS:
+            continue
         option = name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{option}" if value else f"--no-{option}")

@@ -29,7 +29,7 @@ class TrainSettings(BaseModel):
         gt=0,
         le=1e6,
         description="where the whole model is trained, the operated heads' weights learn at this "
-        "multiple",
+        "multiple; fp32 masters alone",
     )
     first_rate: Literal["above_zero", "zero"] = Field(
         "above_zero",
@@ -193,6 +193,9 @@ class TrainSettings(BaseModel):
         """Size of one number of the masters and of their moments, bytes."""
         return 2 if self.masters == "bf16" else 4
 
+
+# what is refused unless more than heads is trained
+OF_WHOLE_MODELS = frozenset({"heads_rate"})
 
 # arXiv:2603.09616: AdamW without weight decay, batch 1 × accumulation 8, T = 512, up to 15 epochs
 PRESETS: dict[str, dict[str, Any]] = {
