@@ -102,6 +102,15 @@ def write_file(block: Block, home: Path) -> None:
     (home / block.file).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_script_that_a_page_has_run_is_there(page: Path) -> None:
+    if page == DOCS / "log.md":
+        # which says that some lie in a commit of their day
+        return
+    named = re.findall(r"python ((?:zoo|docs|benchmarks)/\S+\.py)", page.read_text("utf-8"))
+    assert {script for script in named if not (ROOT / script).is_file()} == set()
+
+
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 
 

@@ -89,7 +89,7 @@ def test_the_command_of_a_page_repeats_the_run(clinic: Path, said: str) -> None:
     assert first.identity == second.identity
     assert first.result is not None
     assert second.result is not None
-    # the files of the patches say which plan they are of, as it was written
+    # a safetensors file has its metadata in any order
     assert first.result | {"patch_sha256": ""} == second.result | {"patch_sha256": ""}
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from headsurgeon.report.study_before import verdicts
 from headsurgeon.report.study_tables import losses
-from headsurgeon.report.wording import sentence, shares_in_words
+from headsurgeon.report.wording import ceiling_in_words, sentence, shares_in_words
 from headsurgeon.study import Study, load_results
 from headsurgeon.study.decision_rule import Decision, Share, decisions_of
 from tests.documented import ROOT
 from tests.head_stats import diagnosis_of
+from tests.studies import with_arms
 
 TWINS_HARM = ROOT / "docs" / "results" / "twins-harm"
 
@@ -69,13 +70,30 @@ def test_a_share_is_given_only_where_the_gap_is_real() -> None:
     known = Share(
         arm="paper", trained_on="code", text="code", value=0.08, low=0.05, high=0.1, gap=0.33
     )
-    assert "paper 8 % [5, 10]" in shares_in_words([known])
+    study = Study.load("twins-quick")
+    assert "paper 8 % [5, 10]" in shares_in_words([known], study)
     little = known.model_copy(update={"value": -0.001, "low": -0.02, "high": 0.004})
-    assert "paper 0 % [−2, 0]" in shares_in_words([little])
+    assert "paper 0 % [−2, 0]" in shares_in_words([little], study)
     unclear = known.model_copy(update={"value": None, "low": None, "high": None, "gap": 0.01})
-    assert "undefined" in shares_in_words([unclear])
-    assert "%" not in shares_in_words([unclear])
-    assert shares_in_words([]) == ""
+    assert "undefined" in shares_in_words([unclear], study)
+    assert "%" not in shares_in_words([unclear], study)
+    assert shares_in_words([], study) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "the healthy twin, its same slices trained on the same tokens"),
+        ({"method": "full"}, "the healthy twin, the whole of it trained on the same tokens"),
+        ({"method": "lora"}, "the healthy twin, adapters on it trained on the same tokens"),
+        ({"method": "none"}, "the healthy twin, as it is"),
+    ],
+)
+def test_what_all_of_it_would_be_is_said_of_the_ceiling_of_the_study(
+    fields: dict[str, Any], words: str
+) -> None:
+    study = with_arms(Study.load("twins"), "paper", {"name": "ceiling", **fields})
+    assert ceiling_in_words(study) == words
 
 
 def test_verdicts_on_every_text_stand_side_by_side() -> None:
