@@ -58,6 +58,18 @@ def moments(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"), [("a − b", 1), ("canonical_then_full − untouched, unseen: better", 2)]
+)
+def test_a_name_that_leaves_no_room_for_its_figures_stands_above_them(
+    name: str, lines: int
+) -> None:
+    chart = interval_chart("Bars", [Bar(name, "c0", -0.2, -0.3, -0.1)], NOTE)
+    heights = re.findall(r'y="([\d.]+)" class="(?:end )?name"', chart.svg)
+    assert len(heights) == 2
+    assert len(set(heights)) == lines
+
+
 def page(cell: str = "3.2", **changes: object) -> Page:
     table = Table("loss", "Losses", ("model", "nats"), (("untouched", cell),), note="per token")
     chart = interval_chart("Bars", [Bar("a − b", "c0", 0.1, -0.1, 0.3)], NOTE)

@@ -17,6 +17,8 @@ COLOURS = 6
 _BINS = 20
 _SWEEP = (0.4, 0.5, 0.6)
 _ROWS = 12
+# that fit into the width of a chart, side by side
+_LETTERS = 58
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ def interval_chart(
     numbers += [place for place, _ in references]
     low, high = min(numbers), max(numbers)
     pad = 0.06 * ((high - low) or 1.0)
-    row, top = 36, 24
+    # a name and its figures share a line where all of them fit
+    below = 14 if any(len(bar.label + _said(bar, percent)) > _LETTERS for bar in bars) else 0
+    row, top = 36 + below, 24
     plane = Plane(
         (low - pad, 0.0), (high + pad, 1.0), top + row * len(bars) + 30, left=10, right=10, top=top
     )
@@ -172,14 +176,18 @@ def interval_chart(
     for index, bar in enumerate(bars):
         at = top + row * index
         parts.append(text(plane.left, at + 12, bar.label, "name"))
-        parts.append(text(WIDTH - plane.right, at + 12, _said(bar, percent), "end name"))
+        parts.append(text(WIDTH - plane.right, at + 12 + below, _said(bar, percent), "end name"))
         if not bar.defined:
             continue
         colour = bar.role if bar.role in ("c0", "c1", "c2", "c6") else "c6"
         if math.isfinite(bar.low) and math.isfinite(bar.high):
             left, right = plane.x(bar.low), plane.x(bar.high)
-            parts.append(f'<path class="line {colour}" d="M{left:.1f} {at + 23}H{right:.1f}"/>')
-        parts.append(f'<path class="dots {colour}" d="M{plane.x(bar.value):.1f} {at + 23}h0"/>')
+            parts.append(
+                f'<path class="line {colour}" d="M{left:.1f} {at + 23 + below}H{right:.1f}"/>'
+            )
+        parts.append(
+            f'<path class="dots {colour}" d="M{plane.x(bar.value):.1f} {at + 23 + below}h0"/>'
+        )
     return Chart(title, plane.drawn(f"{title}: {caption}", *parts), caption, table)
 
 
