@@ -219,7 +219,7 @@ def names_page() -> str:
         "[add one](../add_a_statistic.md).",
         table(("statistic", "what"), ((f"`{name}`", text) for name, text in STATISTICS.items())),
         "## Settings of training",
-        "`train:` of a study, fields of `TrainSettings`, and all but `heads_rate` options of "
+        "`train:` of a study, fields of `TrainSettings`, and options of "
         "[`operate`](commands/operate.md).",
         table(
             ("setting", "default", "what"),
@@ -230,7 +230,7 @@ def names_page() -> str:
         ),
         "### Presets of training",
         "`--preset`, or `headsurgeon.training.train_settings(NAME, …)`; what they change of these "
-        "defaults. `recommended_whole` is for `open_full`, and no `--preset`.",
+        "defaults. `recommended_whole` goes with `--whole-model`, or `open_full`.",
         table(
             ("preset", "settings"),
             (

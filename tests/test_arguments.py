@@ -141,6 +141,7 @@ WRONG: dict[str, tuple[Call, str]] = {
         "rules: expected a list",
     ),
     "apply_patch": (lambda c: hs.apply_patch(c.model, b"patch"), f"path: expected {PATH}"),
+    "apply_weights": (lambda c: hs.apply_weights(c.model, 3), f"path: expected {PATH}"),
     "apply_patches": (lambda c: hs.apply_patches(c.model, "p"), "paths: expected a list of Path"),
     "compose_patches": (lambda c: hs.compose_patches(c.model, ["p"], None), "output: .*got None"),
     "evaluate": (lambda c: hs.evaluate(c.windows, c.model), "model: expected PreTrainedModel"),
@@ -163,7 +164,10 @@ WRONG: dict[str, tuple[Call, str]] = {
     "side_by_side": (lambda c: hs.side_by_side(c.evaluation), "generations: expected a list"),
     "drift": (lambda c: hs.drift(c.diagnosis, c.diagnosis), "before: expected HeadStats"),
     "drift one": (lambda c: hs.drift(c.stats, c.stats, "L0H1"), "operated: expected"),
-    "recovery": (lambda c: hs.recovery(c.plan, c.windows), "patient: expected Patient, got Plan"),
+    "recovery": (
+        lambda c: hs.recovery(c.plan, c.windows),
+        "patient: expected Patient or FullLearner, got Plan",
+    ),
     "recovery tokens": (lambda c: hs.recovery(c.patient, tokens()), "windows: expected Windows"),
     "difference": (lambda c: hs.difference(c.evaluation, 3.4), "expected Evaluation, got 3.4"),
     "recovered_share": (

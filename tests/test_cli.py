@@ -336,8 +336,7 @@ def test_operate_has_an_option_for_every_training_setting() -> None:
 
     said = run("operate", "--help").stdout
     for name in TrainSettings.model_fields:
-        # which an operation, that trains nothing but heads, has no use for
-        assert (f"--{name.replace('_', '-')}" in said) == (name != "heads_rate")
+        assert f"--{name.replace('_', '-')}" in said
 
 
 def test_the_version_is_the_packages() -> None:

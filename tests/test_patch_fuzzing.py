@@ -59,7 +59,7 @@ def test_entries_that_are_deep_huge_or_of_another_kind_are_refused(
         read_patch(rewritten(patch, tmp_path, **{name: value}))
 
 
-@pytest.mark.parametrize("seed", ["9" * 5000, str(2**64), "٣", "1e3", "", "+1"], ids=range(6))
+@pytest.mark.parametrize("seed", ["9" * 5000, str(2**63), "٣", "1e3", "", "+1"], ids=range(6))
 def test_a_seed_that_no_generator_takes_is_refused(seed: str, patch: Path, tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="seed: expected"):
         read_patch(rewritten(patch, tmp_path, seed=seed))
@@ -203,7 +203,7 @@ def test_a_file_without_slices_is_refused(patch: Path, tmp_path: Path) -> None:
         read_patch(tmp_path / "bare.safetensors")
 
 
-@pytest.mark.parametrize("seed", [2**64, -1, 10**5000, True], ids=range(4))
+@pytest.mark.parametrize("seed", [2**63, -1, 10**5000, True], ids=range(4))
 def test_a_seed_that_is_none_is_refused_and_leaves_nothing_behind(seed: int) -> None:
     model = pico("bloom")
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -211,7 +211,7 @@ def test_a_seed_that_is_none_is_refused_and_leaves_nothing_behind(seed: int) -> 
         operate(model, PLAN, seed)
     assert not operated(model)
     assert flags == {name: p.requires_grad for name, p in model.named_parameters()}
-    operate(model, PLAN, 2**64 - 1).revert()
+    operate(model, PLAN, 2**63 - 1).revert()
 
 
 def test_a_start_that_fails_leaves_the_stock_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from .operation.applying import apply_patch as apply_patch
 from .operation.chain import apply_patches as apply_patches
 from .operation.chain import compose_patches as compose_patches
 from .operation.full import FullLearner as FullLearner
+from .operation.full import apply_weights as apply_weights
 from .operation.full import open_full as open_full
 from .operation.lora import LoraLearner as LoraLearner
 from .operation.lora import open_lora as open_lora

@@ -41,7 +41,8 @@ def evaluate(
             "--patch",
             metavar="FILE",
             help="Compare the model with and without this patch: loss, drift, recovery; several "
-            "are put on one after the other, in this order.",
+            "are put on one after the other, in this order. Or weights.safetensors of a whole "
+            "model.",
             show_default=False,
         ),
     ] = None,
@@ -86,15 +87,14 @@ def evaluate(
     from headsurgeon.evaluation import evaluate as score
     from headsurgeon.files import header, write_json
     from headsurgeon.models.weights import precision
-    from headsurgeon.operation import read_patch
+    from headsurgeon.operation import check_trained
     from headsurgeon.operation.operating import check_operable
     from headsurgeon.planning import Plan
 
     if output is not None:
         check_file(output, "evaluation.json")
         check_replaceable(output, "evaluation")
-    for path in patches or ():
-        read_patch(path)
+    check_trained(patches or ())
     if like is not None:
         check_like(like, reading, plan)
     if baseline is not None:

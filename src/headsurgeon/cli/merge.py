@@ -10,7 +10,7 @@ from headsurgeon.cli.console import out, python_text
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.outputs import check_file, check_folder
 from headsurgeon.cli.progress import busy
-from headsurgeon.errors import InputError, OutputError
+from headsurgeon.errors import InputError, OutputError, SettingsError
 from headsurgeon.files import shorten
 
 
@@ -48,9 +48,12 @@ def merge(
     tokenizer: options.OtherTokenizer = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Writes the model with patches merged in, and all that lies beside it, as a checkpoint."""
+    """Writes the model with patches merged in, and all that lies beside it, as a checkpoint.
+
+    Or with the weights of a run of operate --whole-model: its weights.safetensors.
+    """
     from headsurgeon.models.origin import checkpoint_folder
-    from headsurgeon.operation import apply_patches, read_patch
+    from headsurgeon.operation import Patient, apply_trained, check_trained
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
     from headsurgeon.operation.model_card import CARD, Told
@@ -58,8 +61,7 @@ def merge(
 
     check_folder(output, MARKER)
     check_output(output)
-    for path in patches:
-        read_patch(path)
+    check_trained(patches)
     told = Told(runs_beside(patches), [read_evaluation(path) for path in evaluation or ()])
     if patch_output is not None:
         check_file(patch_output, "patch.safetensors")
@@ -70,17 +72,22 @@ def merge(
     loaded, own_tokenizer = open_model(model, loading)
     as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
-        patient = apply_patches(loaded, patches)
-        write_checkpoint(patient, own_tokenizer, output, patches, as_stored, told)
+        learner = apply_trained(loaded, patches)
+        if patch_output is not None and not isinstance(learner, Patient):
+            raise SettingsError(
+                f"--patch-output is of patches, and {patches[0]} holds a whole model; leave it out"
+            )
+        write_checkpoint(learner, own_tokenizer, output, patches, as_stored, told)
         if patch_output is not None:
-            patient.save(patch_output)
+            learner.save(patch_output)
     written = "each tensor in the precision it was stored in" if as_stored else precision
     console = out()
+    what = f"{len(learner.heads)} heads" if isinstance(learner, Patient) else "all weights"
     console.print(
-        f"{len(patient.heads)} heads merged into {model}, {written}, written to {output}",
+        f"{what} merged into {model}, {written}, written to {output}",
         soft_wrap=True,
     )
-    console.print(f"checked: {patient.checked}", soft_wrap=True)
+    console.print(f"checked: {learner.checked}", soft_wrap=True)
     console.print(f"its card: {output / CARD}", soft_wrap=True)
     if patch_output is not None:
         console.print(f"one patch for all of it: {patch_output}", soft_wrap=True)

@@ -35,12 +35,11 @@ def in_turn(
     Raises:
         PatchError: a patch that cannot be read, or does not fit; before anything is examined.
     """
-    from headsurgeon.operation import apply_patches, read_patch
+    from headsurgeon.operation import apply_trained, check_trained
 
-    for path in patches:
-        read_patch(path)
+    check_trained(patches)
     loaded, tokenizer = open_model(model, loading)
-    patient = apply_patches(loaded, patches) if patches else None
+    patient = apply_trained(loaded, patches) if patches else None
     if patient is not None:
         patient.revert()
     examined = {model: examine(model, loaded, tokenizer, ())}

@@ -1,4 +1,4 @@
-"""`headsurgeon operate`: carries out a plan and trains the heads it names, and nothing else."""
+"""`headsurgeon operate`: carries out a plan and trains the heads it names, or all from there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ from headsurgeon.training import TrainSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from headsurgeon.operation import Patient
+    from headsurgeon.operation import FullLearner, Patient
     from headsurgeon.training import Run, StepEvent
 
 
@@ -72,12 +72,20 @@ def operate(
             "--yes", help="Operate even where the heads do work that would be lost at first."
         ),
     ] = False,
+    whole_model: Annotated[
+        bool,
+        typer.Option(
+            "--whole-model",
+            help="Train every weight of the model from where the heads are started, not these "
+            "heads alone. For text of all the kinds that the model should stay good at.",
+        ),
+    ] = False,
     preset: Annotated[
         str,
         typer.Option(
             help=f"default ({DEFAULT_TOKENS:,} tokens unless told otherwise), paper: the published "
-            "settings, or recommended: what won on the twins, for a plan of --init canonical, with "
-            "--anchor-corpus.",
+            "settings, or, for a plan of --init canonical, what won on the twins: recommended, "
+            "with --anchor-corpus, or recommended_whole, with --whole-model.",
             rich_help_panel=TRAINING,
         ),
     ] = "default",
@@ -102,7 +110,7 @@ def operate(
     *,
     training: Training,  # type: ignore[valid-type]  # made of the fields of TrainSettings
 ) -> None:
-    """Reinitialises the planned heads and trains them, everything else frozen.
+    """Reinitialises the planned heads and trains them; everything else is frozen unless you say so.
 
     Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
     test split is left for evaluate, so there is no --split. A start that looks at text, such as
@@ -112,6 +120,7 @@ def operate(
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.models.loading import load_config
+    from headsurgeon.operation import open_full
     from headsurgeon.operation import operate as open_up
     from headsurgeon.planning import Plan
     from headsurgeon.starts import looking_at_text
@@ -121,6 +130,11 @@ def operate(
     settings = settings_of(preset, vars(training))
     corpus = option_texts.mixed_corpus(corpora, weights)
     if repeating.passes is not None:
+        if whole_model:
+            raise SettingsError(
+                "--passes operates again and again on heads alone; leave out --whole-model, or "
+                "--passes"
+            )
         if preset in STARTS:
             raise SettingsError(
                 f"--preset {preset} has a start that looks at text, which only a single "
@@ -149,7 +163,8 @@ def operate(
     config = load_config(model, trust_remote_code=loading.trust_remote_code)
     layout = layout_for(config)
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
-    check_recipe(preset, settings, (planned.init, planned.output_start), anchor_corpus)
+    start = (planned.init, planned.output_start)
+    check_recipe(preset, settings, start, anchor_corpus, whole_model)
     loaded, tokenizer = open_model(model, loading)
     calibration = None
     if looking_at_text(planned.init, planned.output_start):
@@ -165,18 +180,20 @@ def operate(
         cost = price(loaded, tokenizer, planned, corpus, settings)
     if dry_run:
         patient.reopen()
-        show_dry_run(patient, tokenizer, corpus, settings, cost, anchor_corpus)
+        learner = open_full(loaded, planned, start=patient) if whole_model else patient
+        show_dry_run(learner, tokenizer, corpus, settings, cost, anchor_corpus)
         return
     if cost is not None:
         again = command_line("-o", plan, "--overwrite")
         confirm(planned, cost, yes, f"headsurgeon plan … --rule idle {again}")
     patient.reopen()
+    learner = open_full(loaded, planned, start=patient) if whole_model else patient
     run = _train(
-        *(patient, tokenizer, corpus, output, settings, tensorboard),
+        *(learner, tokenizer, corpus, output, settings, tensorboard),
         probes=probes,
         anchor=anchor,
     )
-    _show_run(patient, run, model, corpus, settings)
+    _show_run(learner, run, model, corpus, settings)
     show_page(output)
 
 
@@ -194,7 +211,7 @@ def _only(plans: Sequence[Path], repeating: Repeating) -> Path:
 
 
 def _train(
-    patient: "Patient",
+    learner: "Patient | FullLearner",
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str,
     output: Path,
@@ -207,27 +224,37 @@ def _train(
 
     with busy(f"reading {corpus}"):
         windows = training_windows(corpus, tokenizer, settings)
-    bar = training_bar(f"training {len(patient.heads)} heads")
+    bar = training_bar(f"training {_what(learner)}")
     with relaying(output, tensorboard) as relay, bar as show:
 
         def on_step(event: "StepEvent") -> None:
             show(event)
             relay()
 
-        run = train(patient, *windows, output=output, settings=settings, on_step=on_step, **further)
-    keep_attention_of_run(patient, tokenizer, windows[1], output)
+        run = train(learner, *windows, output=output, settings=settings, on_step=on_step, **further)
+    keep_attention_of_run(learner, tokenizer, windows[1], output)
     return run
 
 
+def _what(learner: "Patient | FullLearner") -> str:
+    """What is trained, in words."""
+    from headsurgeon.operation import Patient
+
+    if isinstance(learner, Patient):
+        return f"{len(learner.heads)} heads"
+    return "the whole model"
+
+
 def _show_run(
-    patient: "Patient", run: "Run", model: str, corpus: str, settings: TrainSettings
+    learner: "Patient | FullLearner", run: "Run", model: str, corpus: str, settings: TrainSettings
 ) -> None:
     from headsurgeon.starts import looking_at_text
     from headsurgeon.training import read_log
 
     losses = read_log(run)
     console = out()
-    console.print(heading(f"{len(patient.heads)} heads trained on {run.tokens:,} tokens"))
+    what = _what(learner)
+    console.print(heading(f"{what[0].upper()}{what[1:]} trained on {run.tokens:,} tokens"))
     best = f"{run.best_dev_loss:.4f} at best (step {run.best_step} of {run.steps}"
     kept = (
         ", kept)"
@@ -236,11 +263,11 @@ def _show_run(
     )
     lines = {
         "loss on dev text": f"{losses[0][1]:.4f} before training, {best}{kept}",
-        "patch": str(run.patch),
+        run.patch.stem: str(run.patch),
         "log": str(run.log),
     }
-    if looking := looking_at_text(patient.init, patient.output_start):
-        looked = f"{patient.calibration_tokens:,} tokens"
+    if looking := looking_at_text(learner.init, learner.output_start):
+        looked = f"{learner.calibration_tokens:,} tokens"
         lines["start"] = f"{' and '.join(looking)} looked at {looked} of the training text before"
     if run.anchor_tokens:
         lines["anchor"] = f"{run.anchor_tokens:,} tokens of other text were read besides"

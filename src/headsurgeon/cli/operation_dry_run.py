@@ -12,11 +12,11 @@ from headsurgeon.training import TrainSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from headsurgeon.operation import Patient
+    from headsurgeon.operation import FullLearner, Patient
 
 
 def show_dry_run(
-    patient: "Patient",
+    learner: "Patient | FullLearner",
     tokenizer: "PreTrainedTokenizerBase",
     corpus: str,
     settings: TrainSettings,
@@ -44,23 +44,21 @@ def show_dry_run(
         packing=settings.packing,
     )
     steps = last_step(settings, len(windows))
-    size = patient.change().parameters
-    every = sum(parameter.numel() for parameter in patient.model.parameters())
-    layers = sorted({head.layer for head in patient.heads})
+    size = sum(values.numel() for values in learner.contents().values())
     lines = {
-        "heads": f"{len(patient.heads)} in layers {', '.join(map(str, layers))}; layers below "
-        f"{layers[0]} take no part in the backward pass",
-        "start": _start(patient),
-        "slices": f"{size:,} parameters in {patient.change().tensors} tensors, "
-        f"{percent(size / every)} of the model's {every:,}",
-        "optimiser": f"{moment_bytes(patient, settings):,} bytes ({settings.optimizer}, moments in "
+        "heads": _heads(learner),
+        "start": _start(learner),
+        **_trained(learner),
+        "optimiser": f"{moment_bytes(learner, settings):,} bytes ({settings.optimizer}, moments in "
         f"{settings.masters})",
-        "memory": _memory(patient, settings),
+        "memory": _memory(learner, settings),
         "training": f"{steps} step{'' if steps == 1 else 's'} of {settings.tokens_per_step:,} "
         f"tokens, {steps * settings.tokens_per_step:,} in all; the corpus gives "
         f"{len(windows)} windows of {windows.length}",
         "learning rate": f"{settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
     }
+    if settings.heads_rate != 1.0:
+        lines["learning rate"] += f"; these heads at {settings.heads_rate:g} times the rate"
     if anchor is not None:
         beside = settings.anchor_tokens_per_step
         lines["anchor"] = (
@@ -74,29 +72,52 @@ def show_dry_run(
     if cost is not None:
         asks = "" if cost <= CONFIRM_ABOVE else "; --yes will be needed"
         lines["ablating costs"] = (
-            f"{cost:+.4f} nats per token now ({patient.plan.ablation_mode} ablation){asks}"
+            f"{cost:+.4f} nats per token now ({learner.plan.ablation_mode} ablation){asks}"
         )
-    if patient.frozen_key_values:
-        lines["frozen K and V"] = ", ".join(map(str, patient.frozen_key_values))
+    if learner.frozen_key_values:
+        lines["frozen K and V"] = ", ".join(map(str, learner.frozen_key_values))
     console = out()
     console.print(heading("dry run: nothing is written"))
     console.print(facts(lines))
 
 
-def _start(patient: "Patient") -> str:
-    start = f"{patient.init}, {patient.output_start}, seed {patient.seed}"
-    looked = patient.calibration_tokens
+def _heads(learner: "Patient | FullLearner") -> str:
+    from headsurgeon.operation import Patient
+
+    layers = sorted({head.layer for head in learner.heads})
+    said = f"{len(learner.heads)} in layers {', '.join(map(str, layers))}"
+    if not isinstance(learner, Patient):
+        return said
+    return f"{said}; layers below {layers[0]} take no part in the backward pass"
+
+
+def _trained(learner: "Patient | FullLearner") -> dict[str, str]:
+    from headsurgeon.operation import Patient
+
+    contents = learner.contents()
+    size = sum(values.numel() for values in contents.values())
+    if not isinstance(learner, Patient):
+        return {"trained": f"the whole model, {size:,} parameters in {len(contents)} tensors"}
+    # while it is operated on, the slices are parameters of it, too
+    every = sum(parameter.numel() for parameter in learner.model.parameters()) - size
+    share = f"{percent(size / every)} of the model's {every:,}"
+    return {"slices": f"{size:,} parameters in {len(contents)} tensors, {share}"}
+
+
+def _start(learner: "Patient | FullLearner") -> str:
+    start = f"{learner.init}, {learner.output_start}, seed {learner.seed}"
+    looked = learner.calibration_tokens
     return f"{start}; looks at {looked:,} tokens of the training text" if looked else start
 
 
-def _memory(patient: "Patient", settings: TrainSettings) -> str:
+def _memory(learner: "Patient | FullLearner", settings: TrainSettings) -> str:
     """The estimated peak and what it is made of, or why there is no estimate."""
     from headsurgeon.errors import OperationError
     from headsurgeon.training.memory import memory_plan
 
     try:
         with busy("estimating memory"):
-            plan = memory_plan(patient, settings)
+            plan = memory_plan(learner, settings)
     except OperationError as error:
         return f"not estimated: {error}"
     return (

@@ -28,9 +28,12 @@ def evaluate_patches(
 ) -> "tuple[Evaluation, dict[str, Any]]":
     """Before and after: drift, who fell sick, the cost of ablating, and the recovery rule.
 
+    Where the whole model was trained there is no drift of heads that nobody touched.
+
     Args:
         model: untouched.
-        patches: files, put on one after the other; afterwards the model has them all.
+        patches: files, put on one after the other, or one with the weights of a whole model;
+            afterwards the model has them all.
         stock: the untouched model's loss on `windows`.
         shows: what is to be printed later; grows by this.
 
@@ -44,9 +47,9 @@ def evaluate_patches(
         measure_and_ablate,
         recovery_from,
     )
-    from headsurgeon.operation import apply_patches
+    from headsurgeon.operation import Patient, apply_trained
 
-    patient = apply_patches(model, patches)
+    patient = apply_trained(model, patches)
     heads = patient.plan.operated
     examine = partial(
         measure_and_ablate, model, heads, windows, batch_size=batch_size, attention=attention
@@ -66,18 +69,20 @@ def evaluate_patches(
         after = examine(on_windows=on_windows)
     limits = patient.plan.limits
     recovery = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
-    changed = drift(before.stats, after.stats, patient.plan)
     # not the patient, which would hold the model
     shows.append(partial(_show_recovery, recovery, patient.frozen_key_values))
-    shows.append(partial(_show_drift, changed))
-    return after.ablation.baseline, {
+    report: dict[str, Any] = {
         "patches": [str(patch) for patch in patches],
         # the two ablations stand beside it
         "recovery": recovery.model_dump(exclude={"stock", "revived"}),
-        "drift": changed.model_dump(),
         "ablation_before": recovery.stock[0].model_dump(exclude={"ablated"}),
         "ablation_after": recovery.revived[0].model_dump(exclude={"ablated"}),
     }
+    if isinstance(patient, Patient):
+        changed = drift(before.stats, after.stats, patient.plan)
+        shows.append(partial(_show_drift, changed))
+        report["drift"] = changed.model_dump()
+    return after.ablation.baseline, report
 
 
 def _show_recovery(recovery: "Recovery", frozen_key_values: "Sequence[HeadId]") -> None:

@@ -9,13 +9,16 @@ import typer
 from headsurgeon.cli import options
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import PRESETS, TrainSettings, train_settings
-from headsurgeon.training.settings import OF_WHOLE_MODELS
 
 TRAINING = "Training (by default as --preset says)"
 DEFAULT_TOKENS = 200_000
 
 # how the plan of a preset begins, where the preset is more than settings
-STARTS = {"recommended": ("canonical", "zero_output")}
+STARTS = {
+    "recommended": ("canonical", "zero_output"),
+    "recommended_whole": ("canonical", "zero_output"),
+}
+OF_WHOLE_MODELS = frozenset({"recommended_whole"})
 
 
 def _option(name: str, kind: Any, description: str | None, default: Any) -> Any:
@@ -46,13 +49,12 @@ def _plain(annotation: Any) -> Any:
     return kinds[0] if kinds else annotation
 
 
-# an option for every field that an operation has a use for; None leaves what the preset says
+# an option for every field; None leaves what the preset says
 Training: type[Any] = make_dataclass(
     "Training",
     [
         (name, _option(name, _plain(field.annotation), field.description, field.default), None)
         for name, field in TrainSettings.model_fields.items()
-        if name not in OF_WHOLE_MODELS
     ],
     frozen=True,
 )
@@ -67,7 +69,11 @@ def settings_of(preset: str, changes: Mapping[str, Any]) -> TrainSettings:
 
 
 def check_recipe(
-    preset: str, settings: TrainSettings, start: tuple[str, str] | None, anchor_corpus: str | None
+    preset: str,
+    settings: TrainSettings,
+    start: tuple[str, str] | None,
+    anchor_corpus: str | None,
+    whole_model: bool = False,
 ) -> None:
     """Raises `SettingsError` where the plan or the texts are not what the settings ask for.
 
@@ -76,11 +82,15 @@ def check_recipe(
         settings: what it became.
         start: `init` and `output_start` of the plan, if there is one.
         anchor_corpus: the text of the anchor.
+        whole_model: whether everything is trained from the start of the heads.
     """
-    if settings.heads_rate != 1.0:
+    if not whole_model and (preset in OF_WHOLE_MODELS or settings.heads_rate != 1.0):
+        what = f"--preset {preset}" if preset in OF_WHOLE_MODELS else "--heads-rate"
+        raise SettingsError(f"{what} is for training the whole model: give --whole-model as well")
+    if whole_model and preset == "recommended":
         raise SettingsError(
-            f"--preset {preset} trains the whole model, and this command heads alone; from Python: "
-            "headsurgeon.open_full(model, plan, start=patient)"
+            "--preset recommended is for heads alone; with --whole-model it is --preset "
+            "recommended_whole"
         )
     own = STARTS.get(preset)
     if own is not None and start is not None and start != own:

@@ -36,7 +36,7 @@ from headsurgeon.head_stats import HeadStats
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement import measure
 from headsurgeon.models.forward import OnWindows
-from headsurgeon.operation import Patient, operate
+from headsurgeon.operation import FullLearner, Patient, operate
 from headsurgeon.records import HeadName
 from headsurgeon.results import Array, Result
 from headsurgeon.scores import Estimate, Evaluation, difference_of_differences
@@ -134,7 +134,7 @@ class Recovery(Result):
 
 
 def empirical_null(
-    patient: Patient,
+    patient: Patient | FullLearner,
     windows: Windows | Texts,
     seeds: Sequence[int],
     *,
@@ -174,7 +174,7 @@ def untrained_start(init: str, output_start: str) -> tuple[str, str]:
 
 @checked
 def recovery(
-    patient: Patient,
+    patient: Patient | FullLearner,
     windows: Windows | Texts | Sequence[Windows | Texts],
     *,
     null_seeds: Sequence[int] = NULL_SEEDS,

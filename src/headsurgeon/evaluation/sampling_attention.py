@@ -18,7 +18,7 @@ from headsurgeon.evaluation.attention_samples import (
 from headsurgeon.heads import HeadId
 from headsurgeon.measurement.one_head_map import attention_maps
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation import Patient
+from headsurgeon.operation import Learner
 
 
 def sample_attention(
@@ -49,17 +49,17 @@ def sample_attention(
 
 
 def keep_attention_of_run(
-    patient: Patient, tokenizer: PreTrainedTokenizerBase, windows: Windows, folder: Path
+    learner: Learner, tokenizer: PreTrainedTokenizerBase, windows: Windows, folder: Path
 ) -> None:
     """Writes attention of the untouched and of the trained model into a run's folder.
 
-    The patient is left as it was found: with what was trained in place.
+    The learner is left as it was found: with what was trained in place.
     """
-    heads = heads_to_sample(patient.plan.operated, patient.layout)
-    trained = sample_attention(patient.model, tokenizer, windows, heads)
-    patient.revert()
-    untouched = sample_attention(patient.model, tokenizer, windows, heads)
-    patient.reopen()
+    heads = heads_to_sample(learner.plan.operated, learner.layout)
+    trained = sample_attention(learner.model, tokenizer, windows, heads)
+    learner.revert()
+    untouched = sample_attention(learner.model, tokenizer, windows, heads)
+    learner.reopen()
     trained.save(folder / SAMPLES)
     untouched.save(folder / SAMPLES_BEFORE)
 

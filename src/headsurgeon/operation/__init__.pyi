@@ -2,6 +2,7 @@ from .applying import apply_patch as apply_patch
 from .chain import apply_patches as apply_patches
 from .chain import compose_patches as compose_patches
 from .full import FullLearner as FullLearner
+from .full import apply_weights as apply_weights
 from .full import open_full as open_full
 from .learner import Learner as Learner
 from .lora import LoraLearner as LoraLearner
@@ -10,3 +11,5 @@ from .operating import operate as operate
 from .patch import read_patch as read_patch
 from .patient import Patient as Patient
 from .patient import WeightChange as WeightChange
+from .trained_files import apply_trained as apply_trained
+from .trained_files import check_trained as check_trained

@@ -26,8 +26,9 @@ from headsurgeon.models.fingerprint import (
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.origin import as_stored, stored_for
 from headsurgeon.operation.applying import apply_patch, check_layout, fill
+from headsurgeon.operation.beginning import Beginning
 from headsurgeon.operation.operating import check_operable, open_patient
-from headsurgeon.operation.patch import Beginning, PatchContent, PatchPart, read_content
+from headsurgeon.operation.patch import PatchContent, PatchPart, read_content
 from headsurgeon.operation.patient import Patient
 from headsurgeon.operation.slice_maps import slice_maps
 from headsurgeon.operation.slices import SliceMap

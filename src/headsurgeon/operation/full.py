@@ -10,15 +10,16 @@ from transformers import PreTrainedModel
 
 from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
-from headsurgeon.errors import PlanError, SettingsError, StateError
+from headsurgeon.errors import PatchError, PlanError, SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.models.fingerprint import combined, fingerprint_of
+from headsurgeon.models.fingerprint import combined, fingerprint_of, others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.operating import checked_fingerprints
+from headsurgeon.operation.beginning import as_it_is
+from headsurgeon.operation.operating import check_operable, checked_fingerprints
 from headsurgeon.operation.patient import Patient, State, WeightChange
 from headsurgeon.operation.slice_maps import HeadTensors, slice_maps
 from headsurgeon.operation.slices import SliceMap
-from headsurgeon.operation.tensor_file import write_tensors
+from headsurgeon.operation.weights_file import WeightsContent, read_weights, write_weights
 from headsurgeon.planning import Plan
 
 
@@ -57,31 +58,81 @@ def open_full(model: PreTrainedModel, plan: Plan, *, start: Patient | None = Non
     return learner
 
 
-def _open(model: PreTrainedModel, plan: Plan) -> "FullLearner":
+@checked
+def apply_weights(model: PreTrainedModel, path: Path | str) -> "FullLearner":
+    """Writes into its base what training the whole model came to: a run's `weights.safetensors`.
+
+    Returns:
+        The learner, merged: `revert` gives the base again, `reopen` trains it further.
+
+    Raises:
+        PatchError: the file is damaged, belongs to another base, or has values beyond what this
+            model's precision can hold.
+        UnsupportedModel, HeadError, ModelError, StateError: as for `operate`.
+    """
+    check_operable(model)
+    content = read_weights(path)
+    _check_base(model, content, path)
+    learner = _open(model, content.plan, planned_here=False)
+    learner.take(content)
+    return learner
+
+
+def _check_base(model: PreTrainedModel, content: WeightsContent, path: Path | str) -> None:
+    shapes = {name: value.shape for name, value in model.named_parameters()}
+    if {name: value.shape for name, value in content.tensors.items()} != shapes:
+        raise PatchError(
+            f"{path} was made for {content.model}; this model ({model_id(model)}) has other "
+            "parameters"
+        )
+    if others(model, ()) != content.base:
+        raise PatchError(
+            f"{path} was made for {content.model}; this model ({model_id(model)}) has other "
+            "weights: apply it to its own base"
+        )
+    for name, value in content.tensors.items():
+        dtype = model.get_parameter(name).dtype
+        if not bool(torch.isfinite(value.to(dtype)).all()):
+            raise PatchError(
+                f"{path}: {name} holds values beyond what the precision of this model ({dtype}) "
+                "has; load it in bf16 or fp32"
+            )
+
+
+def _open(model: PreTrainedModel, plan: Plan, planned_here: bool = True) -> "FullLearner":
     layout = layout_of(model)
-    base_fingerprint = combined(checked_fingerprints(model, layout, plan))
-    return FullLearner(model, layout, plan, base_fingerprint)
+    fingerprints = checked_fingerprints(model, layout, plan, planned_here)
+    return FullLearner(model, layout, plan, combined(fingerprints), others(model, ()))
 
 
 class FullLearner:
-    """A model all of whose parameters are trained; made by `open_full`.
+    """A model all of whose parameters are trained; made by `open_full` or `apply_weights`.
 
     It has the states of a `Patient`, and the attributes that a `Learner` has.
 
     Attributes:
-        calibration_tokens: as of a `Patient`: what the start of its heads looked at.
+        beginning: how the plan's heads started; as they were, where no operation was the start.
+        base: one SHA-256 over all parameters of the model before.
+        checked: of what `apply_weights` made: what was compared with its own base, in words.
     """
 
     file_name: ClassVar[str] = "weights.safetensors"
 
     def __init__(
-        self, model: PreTrainedModel, layout: Layout, plan: Plan, base_fingerprint: str
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        plan: Plan,
+        base_fingerprint: str,
+        base: str,
     ) -> None:
         self.model = model
         self.layout = layout
         self.plan = plan
         self.base_fingerprint = base_fingerprint
-        self.calibration_tokens = 0
+        self.base = base
+        self.beginning = as_it_is()
+        self.checked = ""
         # what a start adds to its identity
         self._begun: dict[str, Any] = {}
         self.frozen_key_values: tuple[HeadId, ...] = ()
@@ -93,17 +144,62 @@ class FullLearner:
         self._flags = {name: value.requires_grad for name, value in model.named_parameters()}
         model.requires_grad_(True)
 
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """The plan's heads."""
+        return self.plan.operated
+
+    @property
+    def init(self) -> str:
+        """What Q, K and V of these heads became before training; `none` where nothing did."""
+        return self.beginning.init.name
+
+    @property
+    def output_start(self) -> str:
+        """What their output was before training."""
+        return self.beginning.output_start.name
+
+    @property
+    def seed(self) -> int:
+        """Of how they started."""
+        return self.beginning.seed
+
+    @property
+    def calibration_tokens(self) -> int:
+        """Tokens that their start looked at, which count against a budget of training tokens."""
+        return self.beginning.calibration.tokens
+
     def begin(self, start: Patient, values: Mapping[str, Tensor]) -> None:
         """Puts in place what an operation came to; the whole parameters, by name."""
         with torch.no_grad():
             for name, value in values.items():
                 self.model.get_parameter(name).copy_(value)
-        self.calibration_tokens = start.calibration_tokens
+        self.beginning = start.beginning
+        self.plan = self.beginning.planned(self.plan)
         self._begun = start.identity()
         if start.step is not None or start.checked:
             # what was trained, or read from a patch, follows from no seed
             digests = {name: fingerprint_of(name, part) for name, part in start.contents().items()}
             self._begun["start_values"] = combined(digests)
+
+    def take(self, content: WeightsContent) -> WeightChange:
+        """Merges what a file holds, which is kept as exactly as the file has it."""
+        self._leave()
+        self._trained = content.tensors
+        self.beginning, self.step = content.beginning, content.step
+        digests = {name: fingerprint_of(name, value) for name, value in content.tensors.items()}
+        self._begun = {"start_values": combined(digests)}
+        self.checked = f"all {len(content.tensors)} tensors of the base are those it was made for"
+        return self._write(self._trained, "merged")
+
+    def contents(self) -> dict[str, Tensor]:
+        """All that `save` writes, by name; not to be changed."""
+        return self._read() if self.state == "open" else dict(self._trained)
+
+    def write_into(self, name: str, tensor: Tensor) -> str | None:
+        """As `Patient.write_into`."""
+        tensor.copy_(self.contents()[name])
+        return None if bool(torch.isfinite(tensor).all()) else f"{name} holds NaN or infinity"
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """All parameters by name; those that share their values once."""
@@ -178,13 +274,15 @@ class FullLearner:
         Raises:
             WriteError: the file could not be written.
         """
-        values = self._read() if self.state == "open" else self._trained
         metadata = {
             "model": self.plan.model or model_id(self.model),
             "fingerprint": self.base_fingerprint,
+            "base": self.base,
+            "plan": self.plan.to_yaml(),
+            **self.beginning.entries(),
         } | ({} if self.step is None else {"step": str(self.step)})
-        tensors = {name: value.to(dtype) for name, value in values.items()}
-        write_tensors(path, "weights", tensors, metadata)
+        tensors = {name: value.to(dtype) for name, value in self.contents().items()}
+        write_weights(path, tensors, metadata)
         return Path(path)
 
     def _read(self) -> dict[str, Tensor]:
@@ -201,8 +299,9 @@ class FullLearner:
                 parameter.grad = None
             return
         for name, now in self._read().items():
+            written = self._written[name].to(now.dtype)
             # NaN of a run that diverged equals itself
-            if not torch.equal(now.nan_to_num(), self._written[name].nan_to_num()):
+            if not torch.equal(now.nan_to_num(), written.nan_to_num()):
                 raise StateError(
                     f"{name} has changed since all parameters were last written, perhaps by an "
                     "operation; revert that one first"

@@ -1,4 +1,4 @@
-"""A merged patient as an ordinary checkpoint folder: all of it is written, or nothing."""
+"""A merged model as an ordinary checkpoint folder: all of it is written, or nothing."""
 
 import os
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ from headsurgeon.operation.files_beside_weights import (
     has_tokenizer,
     name_readable_class,
 )
+from headsurgeon.operation.full import FullLearner
 from headsurgeon.operation.merged_as_stored import write_as_stored
 from headsurgeon.operation.model_card import BASE_CARD, CARD, PLAN, Operated, Told, model_card
 from headsurgeon.operation.patient import Patient
@@ -62,7 +63,7 @@ def check_output(folder: Path) -> dict[str, str]:
 
 
 def write_checkpoint(
-    patient: Patient,
+    patient: Patient | FullLearner,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     patches: Sequence[Path],
@@ -75,8 +76,8 @@ def write_checkpoint(
         patient: merged.
         tokenizer: the model's; written unless the model's own folder has one, which is copied.
         folder: new, empty, or a checkpoint written here before, which is replaced at the end.
-        patches: files the slices come from, recorded beside the weights.
-        as_stored: whether to copy the base's files and change nothing in them but the slices;
+        patches: files that what was trained comes from, recorded beside the weights.
+        as_stored: whether to copy the base's files and change nothing in them but what was trained;
             otherwise the model is written in the precision it has.
         told: what the card says of training and figures.
 
@@ -110,7 +111,7 @@ def write_checkpoint(
 
 def _write(
     staged: Path,
-    patient: Patient,
+    patient: Patient | FullLearner,
     tokenizer: PreTrainedTokenizerBase,
     source: Path | None,
     as_stored: bool,
@@ -128,7 +129,11 @@ def _write(
 
 
 def _write_card(
-    staged: Path, patient: Patient, patches: Sequence[Path], as_stored: bool, told: Told
+    staged: Path,
+    patient: Patient | FullLearner,
+    patches: Sequence[Path],
+    as_stored: bool,
+    told: Told,
 ) -> None:
     """Puts the plan and a card there; what the base says of itself is true of the base alone."""
     base_card = None
@@ -144,13 +149,14 @@ def _write_card(
         patches=[patch.name for patch in patches],
         fingerprint=patient.base_fingerprint,
         precision="each tensor as it was stored" if as_stored else f"all of it in {precision}",
+        whole_model=isinstance(patient, FullLearner),
     )
     licences = sorted(path.name for path in staged.glob("LICEN[SC]E*"))
     write_text(staged / CARD, model_card(done, told, base_card, next(iter(licences), None)))
     write_text(staged / PLAN, patient.plan.to_yaml())
 
 
-def _origin(patient: Patient, patches: Sequence[Path]) -> dict[str, object]:
+def _origin(patient: Patient | FullLearner, patches: Sequence[Path]) -> dict[str, object]:
     return {
         **header(KIND),
         "model": patient.plan.model,
@@ -164,7 +170,7 @@ def _origin(patient: Patient, patches: Sequence[Path]) -> dict[str, object]:
     }
 
 
-def _check_finite(patient: Patient) -> None:
+def _check_finite(patient: Patient | FullLearner) -> None:
     for name, parameter in patient.model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             dtype = str(parameter.dtype).removeprefix("torch.")

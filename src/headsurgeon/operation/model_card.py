@@ -49,6 +49,7 @@ class Operated:
         patches: names of the patch files, in their order.
         fingerprint: of the base, as a plan records it.
         precision: what the weights are written in, in words.
+        whole_model: whether every weight was trained, from where the heads were started.
     """
 
     plan: Plan
@@ -58,6 +59,12 @@ class Operated:
     patches: Sequence[str]
     fingerprint: str
     precision: str
+    whole_model: bool = False
+
+    @property
+    def start(self) -> str:
+        """How the heads began, in words."""
+        return f"`{self.init}` and `{self.output_start}`, seed {self.seed}"
 
 
 def model_card(
@@ -93,12 +100,12 @@ def model_card(
     front = yaml.safe_dump(header, sort_keys=True, allow_unicode=True, default_flow_style=None)
     parts = [
         f"---\n{front}---",
-        f"# {name}, {len(done.plan.operated)} heads operated on",
+        f"# {name}, {_title(done)}",
         _patch(done, name) if as_patch else _what(done, name, base_card is not None),
         f"## Heads\n\n{_heads(done)}",
         f"## Training\n\n{_training(told.runs)}",
         f"## Figures\n\n{_figures(told.evaluations)}",
-        f"## Limits\n\n{_limits(base_card or '', told)}",
+        f"## Limits\n\n{_limits(base_card or '', told, done.whole_model)}",
         f"## How to repeat\n\n{_repeat(done, told.runs)}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -132,25 +139,49 @@ def base_name(model: str) -> str:
 
 def _what(done: Operated, name: str, has_card: bool) -> str:
     card = f" ([its card]({BASE_CARD}))" if has_card else ""
-    start = f"started by `{done.init}` and `{done.output_start}`, seed {done.seed}"
+    heads = f"{len(done.plan.operated)} attention heads"
+    if done.whole_model:
+        what = f"trained whole, every weight of it, {_begun(done)} ({done.precision})."
+    else:
+        what = (
+            f"with the query, key, value and output slices of {heads} replaced: started by "
+            f"{done.start}, and trained while everything else was frozen. Every other weight is "
+            "the base's, bit for bit, unless another precision was asked for "
+            f"({done.precision})."
+        )
     return (
-        f"`{name}`{card} with the query, key, value and output slices of "
-        f"{len(done.plan.operated)} attention heads replaced: {start}, and trained while "
-        "everything else was frozen. Every other weight is the base's, bit for bit, unless another "
-        f"precision was asked for ({done.precision}). Written by headsurgeon {package_version()}; "
-        "`headsurgeon.json` has the hashes.\n\n"
+        f"`{name}`{card} {what} Written by headsurgeon {package_version()}; `headsurgeon.json` has "
+        "the hashes.\n\n"
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         "model = AutoModelForCausalLM.from_pretrained(PATH)\n"
         "tokenizer = AutoTokenizer.from_pretrained(PATH)\n```"
     )
 
 
+def _title(done: Operated) -> str:
+    count = len(done.plan.operated)
+    if not done.whole_model:
+        return f"{count} heads operated on"
+    return f"trained whole, {count} heads {'as they were' if _as_it_was(done) else 'started anew'}"
+
+
+def _as_it_was(done: Operated) -> bool:
+    """Whether training began with the heads as the base has them."""
+    return (done.init, done.output_start) == ("none", "keep_output")
+
+
+def _begun(done: Operated) -> str:
+    if _as_it_was(done):
+        return "from the base as it was"
+    return f"from where {len(done.plan.operated)} attention heads were started by {done.start}"
+
+
 def _patch(done: Operated, name: str) -> str:
-    start = f"started by `{done.init}` and `{done.output_start}`, seed {done.seed}"
     return (
         "The query, key, value and output slices of "
         f"{len(done.plan.operated)} attention heads of `{name}`, trained while everything else was "
-        f"frozen: {start}. Written by headsurgeon {package_version()}; it fits no other base.\n\n"
+        f"frozen: started by {done.start}. Written by headsurgeon {package_version()}; it fits no "
+        "other base.\n\n"
         "```python\nimport headsurgeon as hs\n\n"
         f"model, tokenizer = hs.load({done.plan.model!r})\n"
         'patient = hs.apply_patch(model, "patch.safetensors")  # merged; patient.revert() undoes\n'
@@ -249,11 +280,12 @@ def _interval(estimate: Mapping[str, Any]) -> str:
     return f"[{estimate['low']:.4f}, {estimate['high']:.4f}]"
 
 
-def _limits(base_card: str, told: Told) -> str:
+def _limits(base_card: str, told: Told, whole_model: bool) -> str:
+    control = "the whole model" if whole_model else "the same slices"
     lines = [
         "Heads that leave the sick class have not recovered by that alone: an untrained head is "
         "not sick either. What counts is the paired difference above, on text that was not trained "
-        "on, and against the same slices trained without reinitialising them.",
+        f"on, and against {control} trained without reinitialising the heads.",
         "Other text than that of the figures was not measured; training on one kind of text may "
         "cost on others.",
         "What the base's card says of its uses, limits and biases holds here, too.",
@@ -269,14 +301,16 @@ def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
     model = base_name(done.plan.model) if "/" in done.plan.model else done.plan.model
     lines = [f'pip install "headsurgeon=={package_version()}"']
     corpora = [run["identity"]["train"]["corpus"] for run in runs]
-    if len(corpora) == 1 and len(done.patches) == 1 and isinstance(corpora[0], str):
+    known = len(corpora) == 1 and len(done.patches) == 1 and isinstance(corpora[0], str)
+    if known and runs[0]["options"] is not None:
         corpus = printable(corpora[0])
         lines.append(
             f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --corpus {shlex.quote(corpus)}"
             f" {' '.join(['--output run', *runs[0]['options']])}"
         )
         lines.append(
-            f"headsurgeon merge {shlex.quote(model)} --patch run/patch.safetensors --output merged"
+            f"headsurgeon merge {shlex.quote(model)} --patch run/"
+            f"{'weights' if done.whole_model else 'patch'}.safetensors --output merged"
         )
     else:
         patches = "".join(f" --patch {shlex.quote(patch)}" for patch in done.patches)

@@ -16,7 +16,7 @@ from headsurgeon.heads import HeadId, check_heads
 from headsurgeon.models.fingerprint import attention, combined, fingerprints, others, touched
 from headsurgeon.models.forward import model_id
 from headsurgeon.models.weights import check_whole
-from headsurgeon.operation.patch import Beginning
+from headsurgeon.operation.beginning import Beginning
 from headsurgeon.operation.patient import Patient, operated
 from headsurgeon.operation.seeds import check_seed
 from headsurgeon.operation.sharding import check_unsharded
@@ -142,7 +142,8 @@ def open_patient(
     """A patient whose slices still hold the stock weights; raises as `operate` does.
 
     `planned_here` says that the plan must be one for this model as it is; a patch is checked by the
-    tensors it touches instead, and other layers may have been operated on since.
+    tensors it touches instead, and other layers may have been operated on since. The patient's plan
+    says how the heads did start, so that whoever carries it out once more gets the same.
     """
     biases: list[str] = []
     if beginning.output_start.start.output_bias:
@@ -152,7 +153,7 @@ def open_patient(
     return Patient(
         model,
         layout,
-        plan,
+        beginning.planned(plan),
         beginning,
         combined({name: digests[name] for name in digests if name not in biases}),
         {name: digests[name] for name in sorted({*touched(layout, plan.operated), *biases})},

@@ -4,7 +4,7 @@ What a file says is checked before any of it is used.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -13,29 +13,21 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from headsurgeon.errors import HeadsurgeonError, PatchError, SettingsError
-from headsurgeon.operation.seeds import HIGHEST_SEED
-from headsurgeon.operation.tensor_file import read_tensors, write_tensors
-from headsurgeon.planning import Plan
-from headsurgeon.starts import (
-    CalibrationRecord,
-    ChosenStart,
-    choose_init,
-    choose_output_start,
+from headsurgeon.errors import PatchError
+from headsurgeon.operation.beginning import (
+    BEGINNING_ENTRIES,
+    Beginning,
+    read_beginning,
+    read_plan,
+    read_whole,
 )
+from headsurgeon.operation.tensor_file import kind_of, read_tensors, write_tensors
+from headsurgeon.planning import Plan
+from headsurgeon.records import HIGHEST_SEED
 
 KIND = "patch"
 DTYPES = (torch.float32, torch.bfloat16)
-ENTRIES = (
-    "model",
-    "fingerprint",
-    "fingerprints",
-    "plan",
-    "seed",
-    "init",
-    "output_start",
-    "layout",
-)
+ENTRIES = ("model", "fingerprint", "fingerprints", "plan", "layout", *BEGINNING_ENTRIES)
 _Parsed = TypeVar("_Parsed")
 _Index = Annotated[int, Field(ge=0, le=2**40)]
 
@@ -77,25 +69,7 @@ class PatchPart:
 
 _FINGERPRINTS = TypeAdapter(dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
 _LAYOUT = TypeAdapter(dict[str, SliceLayout])
-_CALIBRATION = TypeAdapter(CalibrationRecord)
 _PARTS = TypeAdapter(list[PatchPart])
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """How the heads of a patient start.
-
-    Attributes:
-        seed: of all that is random about it.
-        init: what Q, K and V become.
-        output_start: what the output is at step 0.
-        calibration: the text that one of the two looked at.
-    """
-
-    seed: int
-    init: ChosenStart
-    output_start: ChosenStart
-    calibration: CalibrationRecord = field(default_factory=CalibrationRecord)
 
 
 @dataclass(frozen=True)
@@ -159,17 +133,19 @@ def read_content(path: Path | str) -> PatchContent:
         PatchError: no such file, not a patch, cut short or altered, of a newer schema, with entries
             that are missing or make no sense, or with slices that are no finite fp32 or bf16.
     """
+    if kind_of(Path(path)) == "weights":
+        raise PatchError(
+            f"{path} holds every weight of a model, not the slices of its heads: headsurgeon merge "
+            "makes a checkpoint of it, hs.apply_weights(model, path) puts it on its base"
+        )
     tensors, metadata = read_tensors(path, KIND, PatchError)
     missing = [name for name in ENTRIES if name not in metadata]
     if missing:
         raise PatchError(f"{path}: the patch has no {', '.join(missing)}; save it again")
     faults: list[str] = []
-    plan = _plan(metadata["plan"], faults)
-    seed = _whole("seed", metadata["seed"], faults)
-    step = _whole("step", metadata["step"], faults) if "step" in metadata else None
-    init = _start(choose_init, metadata["init"], faults)
-    output_start = _start(choose_output_start, metadata["output_start"], faults)
-    calibration = _calibration(metadata.get("calibration"), faults)
+    plan = read_plan(metadata["plan"], faults)
+    beginning = read_beginning(metadata, faults)
+    step = read_whole("step", metadata["step"], faults) if "step" in metadata else None
     parts = _parts(metadata.get("parts"), faults)
     fingerprints = _parsed("fingerprints", _FINGERPRINTS.validate_json, metadata, tensors, faults)
     layout = _parsed("layout", _LAYOUT.validate_json, metadata, tensors, faults)
@@ -182,50 +158,10 @@ def read_content(path: Path | str) -> PatchContent:
         fault = _fault_of(name, tensor, layout, plan)
         if fault:
             faults.append(fault)
-    beginning = (
-        None
-        if seed is None or init is None or output_start is None
-        else Beginning(seed, init, output_start, calibration)
-    )
     if faults or plan is None or beginning is None or fingerprints is None or layout is None:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
     return PatchContent(metadata, tensors, plan, beginning, fingerprints, layout, step, parts)
-
-
-def _plan(text: str, faults: list[str]) -> Plan | None:
-    try:
-        plan = Plan.from_yaml(text)
-    except HeadsurgeonError as error:
-        faults.append(str(error))
-        return None
-    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as e:
-        faults.append(f"plan: cannot be read ({type(e).__name__})")
-        return None
-    if not plan.operated:
-        faults.append("plan: operates on no head")
-    return plan
-
-
-def _start(
-    choose: Callable[[str], ChosenStart], text: str, faults: list[str]
-) -> ChosenStart | None:
-    try:
-        return choose(text)
-    except SettingsError as error:
-        faults.append(str(error))
-        return None
-
-
-def _calibration(text: str | None, faults: list[str]) -> CalibrationRecord:
-    if text is None:
-        return CalibrationRecord()
-    try:
-        return _CALIBRATION.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        faults.append(f"calibration: expected tokens and sha256: {first['msg'][:200]}")
-        return CalibrationRecord()
 
 
 def _parts(text: str | None, faults: list[str]) -> tuple[PatchPart, ...]:
@@ -235,13 +171,6 @@ def _parts(text: str | None, faults: list[str]) -> tuple[PatchPart, ...]:
         first = error.errors(include_url=False, include_input=False)[0]
         faults.append(f"parts: expected a list of operations: {first['msg'][:200]}")
         return ()
-
-
-def _whole(name: str, text: str, faults: list[str]) -> int | None:
-    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= HIGHEST_SEED:
-        return int(text)
-    faults.append(f"{name}: expected a whole number from 0 to {HIGHEST_SEED}, got {text[:40]!r}")
-    return None
 
 
 def _parsed(

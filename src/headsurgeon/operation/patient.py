@@ -16,7 +16,8 @@ from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.patch import DTYPES, Beginning, PatchPart, write_patch
+from headsurgeon.operation.beginning import Beginning
+from headsurgeon.operation.patch import DTYPES, PatchPart, write_patch
 from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.operation.slice_maps import (
     frozen_key_values,
@@ -60,10 +61,11 @@ class Patient:
 
     Attributes:
         model: the model itself; an ordinary `nn.Module` throughout.
-        plan: the plan.
+        plan: the plan, with the start and the seed that were used.
         layout: where the model's heads live.
+        beginning: how the heads started.
         seed: seed the initialisation used.
-        init, output_start: how the heads started, parameters included.
+        init, output_start: the names of both starts, parameters included.
         calibration: the tokens that the start looked at, their number and hash.
         base_fingerprint: of the model before the operation, as a plan records it.
         fingerprints: SHA-256 of every touched tensor before the operation.
@@ -90,6 +92,7 @@ class Patient:
         self.model = model
         self.layout = layout
         self.plan = plan
+        self.beginning = beginning
         self.seed = beginning.seed
         self.init = beginning.init.name
         self.output_start = beginning.output_start.name
@@ -182,6 +185,16 @@ class Patient:
     def stock(self) -> dict[str, Tensor]:
         """What the model held before the operation where the slices belong; not to be changed."""
         return dict(self._stock)
+
+    def write_into(self, name: str, tensor: Tensor) -> str | None:
+        """Writes the slice of a parameter into a tensor like it, rounding to its precision.
+
+        Returns:
+            What is not finite then, in words; None where everything is.
+        """
+        self.maps[name].write(tensor, self.contents()[name].detach().cpu())
+        rounded = {name: self.maps[name].read(tensor)}
+        return not_finite(rounded, self.maps, self.heads, self.layout)
 
     def outputs(self) -> set[str]:
         """Names of the slices that are columns of output projections."""
@@ -284,15 +297,11 @@ class Patient:
             "fingerprints": json.dumps(self.fingerprints),
             "plan": self.plan.to_yaml(),
             "others": others(self.model, self.fingerprints),
-            "seed": str(self.seed),
-            "init": self.init,
-            "output_start": self.output_start,
             "layout": json.dumps(layout),
+            **self.beginning.entries(),
         }
         if self.step is not None:
             metadata["step"] = str(self.step)
-        if self.calibration.tokens:
-            metadata["calibration"] = json.dumps(asdict(self.calibration))
         if self.parts:
             metadata["parts"] = json.dumps([asdict(part) for part in self.parts])
         write_patch(path, tensors, metadata)

@@ -1,16 +1,14 @@
 """Which seeds there are."""
 
 from headsurgeon.errors import SettingsError
-
-# what `torch.Generator.manual_seed` takes
-HIGHEST_SEED = 2**64 - 1
+from headsurgeon.records import HIGHEST_SEED
 
 
 def check_seed(seed: object) -> int:
     """The seed, if it is one.
 
     Raises:
-        SettingsError: not a whole number from 0 to 2⁶⁴ - 1.
+        SettingsError: not a whole number from 0 to 2⁶³ - 1, what a plan can hold.
     """
     try:
         number = None if isinstance(seed, bool) else seed.__index__()  # type: ignore[attr-defined]

@@ -80,6 +80,17 @@ def read_tensors(
     return tensors, metadata
 
 
+def kind_of(path: Path) -> str | None:
+    """The kind that a file says it is of; None where it is no safetensors file, or says nothing."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("kind")
+    except _DAMAGE:
+        return None
+
+
 def _content(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 of all values and of all metadata but itself."""
     kept = {name: text for name, text in metadata.items() if name != "content"}

@@ -20,7 +20,7 @@ from headsurgeon.report.study_tables import planned
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
 from headsurgeon.training.cost import COST, Cost
 from headsurgeon.training.recorded import redistribution_if_measured, sweep
-from headsurgeon.training.run_file import RunFile, options_of, read_run_file
+from headsurgeon.training.run_file import RunFile, operate_repeats, options_of, read_run_file
 
 _COLUMNS = 6
 
@@ -79,13 +79,13 @@ def facts_of(run: RunFile) -> dict[str, str]:
 def command_of(run: RunFile) -> str:
     """What repeats the run, with every setting; the plan stands in `run.json`.
 
-    Empty where more than heads was trained, which no command does.
+    Empty where no command does the same.
     """
-    if run.identity.get("trains"):
+    if not operate_repeats(run.identity):
         return ""
     words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml"]
     words += [f"--corpus {quote(str(run.identity['train']['corpus']))}", "--output DIR"]
-    return " ".join([*words, *options_of(run.identity["settings"])])
+    return " ".join([*words, *options_of(run.identity["settings"], run.identity)])
 
 
 def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from headsurgeon.errors import OperationError, StateError
 from headsurgeon.evaluation import evaluate
-from headsurgeon.operation import apply_patch
+from headsurgeon.operation import apply_trained
 from headsurgeon.operation.merged_checkpoint import write_checkpoint
 from headsurgeon.operation.model_card import Told
 from headsurgeon.scores import difference
@@ -63,7 +63,7 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
     patch = path.parent / result.patch
     told = Told(runs_beside([patch]), _figures(untouched(results), result))
-    write_checkpoint(apply_patch(model, patch), tokenizer, output, [patch], told=told)
+    write_checkpoint(apply_trained(model, [patch]), tokenizer, output, [patch], told=told)
     scored = result.scored[cell.text]
     nll = sum(scored.nll) / sum(scored.tokens)
     with threads(study.threads):

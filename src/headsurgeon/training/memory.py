@@ -9,7 +9,7 @@ from torch import Tensor
 from headsurgeon.attention.choice import attending
 from headsurgeon.data import Windows
 from headsurgeon.models.forward import batches
-from headsurgeon.operation import Patient
+from headsurgeon.operation import FullLearner, Learner, Patient
 from headsurgeon.training.contexts import (
     Stop,
     computing,
@@ -31,7 +31,7 @@ class MemoryPlan:
 
     Attributes:
         weights: the model's own parameters; part of neither of the others.
-        training: highest point of a training step above the weights: slices and their stock values,
+        training: highest point of a training step above the weights: slices, stock values,
             gradients, optimiser state, activations, logits.
         evaluation: highest point of an evaluation on dev text, head statistics included; slices,
             stock values and optimiser state are there as well.
@@ -47,8 +47,8 @@ class MemoryPlan:
         return max(self.training, self.evaluation)
 
 
-def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
-    """Estimates the memory of training `patient`: the run itself, on tensors without content.
+def memory_plan(learner: Patient | FullLearner, settings: TrainSettings) -> MemoryPlan:
+    """Estimates the memory of training `learner`: the run itself, on tensors without content.
 
     Two steps and an evaluation run at their real length, batch and precision on a copy that holds
     no memory; what is alive at a time is counted. It is the memory of tensors: what an allocator
@@ -57,27 +57,32 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
     in the environment. A run's checkpoint adds nothing: tensors are written from where they are.
 
     Args:
-        patient: open; it and its model are left as they were.
+        learner: open; it and its model are left as they were.
         settings: of the run.
 
     Raises:
-        StateError: the patient is merged or reverted.
+        StateError: the learner is merged or reverted.
         SettingsError: `attention` or `compute` do not suit the model.
         OperationError: an operation of the model whose sizes are not known without data.
     """
-    patient.require_open()
-    slices = patient.slices()
-    weights = sum(parameter.nbytes for parameter in patient.model.parameters())
-    slice_bytes = sum(slice_.numel() for slice_ in slices) * settings.master_bytes
-    # `revert` needs what the model held before, in its own precision
-    stock = sum(
-        slice_.numel() * patient.model.get_parameter(name).element_size()
-        for name, slice_ in patient.named_slices().items()
-    )
-    traced = without_memory(patient)
+    learner.require_open()
+    weights = sum(parameter.nbytes for parameter in learner.model.parameters())
+    if isinstance(learner, Patient):
+        slices = learner.named_slices()
+        weights -= sum(slice_.nbytes for slice_ in slices.values())
+        # `revert` needs what the model held before, in its own precision
+        beside = sum(
+            slice_.numel()
+            * (settings.master_bytes + learner.model.get_parameter(name).element_size())
+            for name, slice_ in slices.items()
+        )
+    else:
+        # what is trained are the weights themselves
+        beside = weights
+    traced = without_memory(learner)
     model = traced.model
-    for slice_ in traced.slices():
-        slice_.grad = None
+    for parameter in traced.trainable().values():
+        parameter.grad = None
     with (
         masters(traced, settings),
         live_memory() as memory,
@@ -94,37 +99,33 @@ def memory_plan(patient: Patient, settings: TrainSettings) -> MemoryPlan:
                 _step(traced, settings, optimiser, terms)
         training = memory.peak
         evaluation = _evaluation(traced, settings, memory)
-    return MemoryPlan(
-        weights=weights - sum(slice_.nbytes for slice_ in slices),
-        training=slice_bytes + stock + training,
-        evaluation=slice_bytes + stock + evaluation,
-    )
+    return MemoryPlan(weights, training=beside + training, evaluation=beside + evaluation)
 
 
 def _step(
-    patient: Patient, settings: TrainSettings, optimiser: Optimiser, terms: Sequence[Term]
+    learner: Learner, settings: TrainSettings, optimiser: Optimiser, terms: Sequence[Term]
 ) -> None:
     """What `Session` does in a step, less its bookkeeping."""
     # a third forward pass finds what the second one found
     count = settings.batch_size * min(settings.accumulation, 2)
-    tokens = _tokens(patient, count, settings.length)
-    backward(patient, settings, terms, 0, tokens, Tensor.backward, Stop())
-    torch.nn.utils.clip_grad_norm_(patient.slices(), settings.clip)
+    tokens = _tokens(learner, count, settings.length)
+    backward(learner, settings, terms, 0, tokens, Tensor.backward, Stop())
+    torch.nn.utils.clip_grad_norm_(learner.trainable().values(), settings.clip)
     optimiser.step(settings.learning_rate)
     optimiser.zero_grad()
 
 
-def _evaluation(patient: Patient, settings: TrainSettings, memory: LiveMemory) -> int:
+def _evaluation(learner: Learner, settings: TrainSettings, memory: LiveMemory) -> int:
     """Highest point of an evaluation; of its batches, which are alike, one runs."""
-    tokens = next(batches(_tokens(patient, settings.dev_windows, settings.length)))
+    tokens = next(batches(_tokens(learner, settings.dev_windows, settings.length)))
     count = len(tokens)
     windows = _windows(tokens)
     memory.peak = memory.now
     evaluate_dev(
-        patient,
+        learner,
         windows,
         min(settings.statistics_windows, count),
-        computing(patient.model, settings),
+        computing(learner.model, settings),
         "stock" if settings.attention == "stock" else "auto",
     )
     return memory.peak
@@ -142,7 +143,7 @@ def _windows(tokens: Tensor) -> Windows:
     )
 
 
-def _tokens(patient: Patient, count: int, length: int) -> Tensor:
+def _tokens(learner: Learner, count: int, length: int) -> Tensor:
     """Windows of any token but padding, which measuring refuses."""
-    padding = patient.model.config.get_text_config().pad_token_id
+    padding = learner.model.config.get_text_config().pad_token_id
     return torch.full((count, length), 1 if padding == 0 else 0)

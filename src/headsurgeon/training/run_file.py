@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
-from headsurgeon.training.settings import OF_WHOLE_MODELS, TrainSettings
+from headsurgeon.training.settings import TrainSettings
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.jsonl"
@@ -81,7 +81,7 @@ def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
     """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
 
     Each has, beside what its `run.json` holds, `options`: the settings that are not the defaults,
-    as `options_of` writes them.
+    as `options_of` writes them; None where no command does what the run did.
 
     Raises:
         InputError: a `run.json` that cannot be read.
@@ -94,16 +94,33 @@ def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
             run = read_run_file(folder).model_dump()
             settings = run["identity"]["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            runs.append({**run, "options": options_of(changed)})
+            identity = run["identity"]
+            known = operate_repeats(identity)
+            runs.append({**run, "options": options_of(changed, identity) if known else None})
     return runs
 
 
-def options_of(settings: Mapping[str, Any]) -> list[str]:
-    """Settings of a run as options of `headsurgeon operate`, quoted for a shell."""
-    options = []
+def operate_repeats(identity: Mapping[str, Any]) -> bool:
+    """Whether `headsurgeon operate`, given the plan of a run, does what the run did.
+
+    It does not where there are adapters, no start, or one that had been trained.
+    """
+    return "init" in identity and "start_values" not in identity
+
+
+def options_of(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """Settings of a run as options of `headsurgeon operate`, quoted for a shell.
+
+    Args:
+        settings: those that are to be named.
+        identity: what the run is.
+    """
+    options = ["--whole-model"] if identity.get("trains") == "full" else []
+    looked_at = identity.get("calibration", {}).get("tokens", 0)
     for name, value in settings.items():
-        if name in OF_WHOLE_MODELS:
-            continue
+        if name == "max_tokens" and value is not None:
+            # what the start looks at comes off the budget that the command is given
+            value += looked_at
         option = name.replace("_", "-")
         if isinstance(value, bool):
             options.append(f"--{option}" if value else f"--no-{option}")

@@ -194,9 +194,6 @@ class TrainSettings(BaseModel):
         return 2 if self.masters == "bf16" else 4
 
 
-# what is refused unless more than heads is trained
-OF_WHOLE_MODELS = frozenset({"heads_rate"})
-
 # arXiv:2603.09616: AdamW without weight decay, batch 1 × accumulation 8, T = 512, up to 15 epochs
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -214,7 +211,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # of the demo's arm `recommended`; chosen on dev text of the twins (docs/findings.md)
     "recommended": {"learning_rate": 4e-3, "anchor": 2.0, "anchor_batch": 2},
-    # of the arm `canonical_then_full` of study `twins-whole`, for `open_full`; chosen likewise
+    # of the arm `canonical_then_full` of study `twins-whole`; chosen likewise
     "recommended_whole": {"learning_rate": 5e-4, "heads_rate": 4.0, "batch_size": 4},
 }
 

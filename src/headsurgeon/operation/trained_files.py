@@ -1,0 +1,44 @@
+"""What runs leave behind, put on a model: patches of heads, or the weights of a whole model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from headsurgeon.errors import PatchError
+from headsurgeon.operation.chain import apply_patches
+from headsurgeon.operation.full import FullLearner, apply_weights
+from headsurgeon.operation.patch import read_patch
+from headsurgeon.operation.patient import Patient
+from headsurgeon.operation.tensor_file import kind_of
+from headsurgeon.operation.weights_file import KIND as WEIGHTS
+from headsurgeon.operation.weights_file import read_weights
+
+
+def check_trained(paths: Sequence[Path]) -> None:
+    """Refuses files that `apply_trained` cannot read, before any model is loaded.
+
+    Raises:
+        PatchError: one is damaged or of another kind; weights of a whole model among several.
+    """
+    for path in paths:
+        if kind_of(path) != WEIGHTS:
+            read_patch(path)
+            continue
+        if len(paths) > 1:
+            raise PatchError(
+                f"{path} holds every weight of a model, so that nothing of another file would be "
+                "left: give it alone"
+            )
+        read_weights(path)
+
+
+def apply_trained(model: PreTrainedModel, paths: Sequence[Path]) -> Patient | FullLearner:
+    """Puts one or several patches on a model, or the weights of a whole one; merged.
+
+    Raises:
+        Whatever `apply_patches` and `apply_weights` raise.
+    """
+    check_trained(paths)
+    whole = [path for path in paths if kind_of(path) == WEIGHTS]
+    return apply_weights(model, whole[0]) if whole else apply_patches(model, paths)
