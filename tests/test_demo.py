@@ -223,5 +223,5 @@ def test_a_checkpoint_that_is_not_what_was_evaluated_is_an_error(
 
 
 def test_a_cell_without_slices_cannot_be_merged(demo: Finished, tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="no patch of slices"):
+    with pytest.raises(StateError, match="nothing to merge"):
         merge_cell(demo.folder, Cell("untrained", "", 0), tmp_path / "merged")

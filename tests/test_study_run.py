@@ -21,6 +21,7 @@ from headsurgeon.report.wording import shares_in_words
 from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.material import scored_windows
+from headsurgeon.study.merged import merge_cell
 from headsurgeon.study.rates import next_rate
 from headsurgeon.study.results import CELL, PREPARED, STUDY, folder_of
 from tests.planted import PLANTED
@@ -89,6 +90,10 @@ def test_heads_of_a_whole_model_from_a_start_are_held_to_the_same_rule(
     assert cell.trained.calibration_tokens == 4 * 32
     assert cell.trained.tokens + cell.trained.calibration_tokens <= 1024
     assert cell.trained.parameters == sum(p.numel() for p in load(study.model)[0].parameters())
+    # its model is a checkpoint like another's, with every weight of its own
+    merged = merge_cell(folder, cell.cell, tmp_path / "merged")
+    assert merged.reloaded_nll == pytest.approx(merged.nll, abs=1e-6)
+    assert "trained whole" in (tmp_path / "merged" / "README.md").read_text()
     concluded = conclude(folder)
     assert "the whole of it trained" in shares_in_words(concluded.shares, concluded.results.study)
 

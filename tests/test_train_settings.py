@@ -37,10 +37,12 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
 
 
 def test_the_preset_for_the_whole_model_is_the_arm_that_was_found_best() -> None:
-    study = Study.load("twins-whole")
-    found = {**study.train, **study.arm("canonical_then_full").train}
     preset = PRESETS["recommended_whole"]
-    assert preset == {name: found[name] for name in preset}
+    for name, arm in (("twins-whole", "canonical_then_full"), ("twins-quick", "recommended")):
+        study = Study.load(name)
+        found = {**study.train, **study.arm(arm).train}
+        assert preset == {name: found[name] for name in preset}
+        assert (study.arm(arm).method, study.arm(arm).init) == ("then_full", "canonical")
 
 
 def test_all_faults_are_reported_at_once_with_what_came() -> None:

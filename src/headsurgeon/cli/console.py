@@ -72,11 +72,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if index else "left"
-        # what names a row stays whole as long as it is short; others wrap before it
+        # what names a row stays whole as long as it is short; the others share what is left
         names = 0 if index else max((len(str(row[0])) for row in rows), default=0)
-        whole = names if names <= _NAME else None
+        whole = not index and names <= _NAME
         result.add_column(
-            Text(printable(column)), justify=justify, header_style="dim", min_width=whole
+            Text(printable(column)), justify=justify, header_style="dim", no_wrap=whole
         )
     for row in rows:
         result.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))

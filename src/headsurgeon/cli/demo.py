@@ -48,11 +48,11 @@ def demo(
 ) -> None:
     """Finds collapsed heads, repairs them, and compares the repair with a control and a ceiling.
 
-    The shipped model's collapse was planted, so it is known how much a repair could bring back. Its
-    repair is the recipe that is recommended, beside the paper's; another model's is the paper's,
-    beside the start that is recommended. The control trains the same weights on the same tokens
-    without reinitialising them. It is the study of preset twins-quick, or smollm2 for another
-    model; see headsurgeon study.
+    The shipped model's collapse was planted, so it is known how much a repair could bring back. It
+    is repaired by the best recipe that is known, which trains the whole model from where its heads
+    are woken, beside the paper's. Another model's idle heads are operated on as in the paper. The
+    control trains the same weights on the same tokens and wakes no head. It is the study of preset
+    twins-quick, or smollm2 for another model; see headsurgeon study.
     """
     from headsurgeon.files import header, write_json
     from headsurgeon.report.study_before import diagnoses_of

@@ -37,24 +37,21 @@ def ablating(results: StudyResults) -> Table:
     """What ablating heads costs the untouched model, on the test windows of every text."""
     texts = [text.name for text in results.study.texts]
     stock = untouched(results)
-    rows = [
-        (
-            "none (the loss)",
-            *(_loss(stock.scored[name].evaluation(UNTOUCHED).interval()) for name in texts),
-        )
-    ]
+    columns = {
+        "loss": tuple(_loss(stock.scored[name].evaluation(UNTOUCHED).interval()) for name in texts)
+    }
     heads = len(stock.operated)
     for mode in ("zero", "mean"):
-        rows.append((f"{heads} planned, {mode}", *_costs(stock, stock, mode, texts)))
+        columns[f"{heads} planned, {mode}"] = _costs(stock, stock, mode, texts)
     for cell in results.of("ablate_sick"):
         if cell.operated != stock.operated:
             sick = f"all {len(cell.operated)} sick, zero"
-            rows.append((sick, *_costs(cell, stock, None, texts)))
+            columns[sick] = _costs(cell, stock, None, texts)
     return Table(
         "ablating",
         "What ablating heads costs the untouched model (nats per token)",
-        ("heads", *texts),
-        tuple(rows),
+        ("text", *columns),
+        tuple(zip(texts, *columns.values(), strict=True)),
         f"{windows_of(stock.scored[texts[0]].evaluation(UNTOUCHED))}; 95 % intervals over "
         "documents, differences paired. Zero: their output removed; mean: replaced by its average.",
     )

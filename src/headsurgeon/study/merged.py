@@ -45,12 +45,12 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
 
     Args:
         study_folder: of the study.
-        cell: one whose slices were trained.
+        cell: one whose slices, or whose whole model, was trained.
         output: folder of the checkpoint; an earlier one of ours there is replaced.
         device: where the models run.
 
     Raises:
-        StateError: the cell left no patch: it failed, or trains no slices.
+        StateError: the cell left nothing to merge: it failed, or trains nothing but adapters.
         OutputError: the output folder holds something else.
         WriteError: it cannot be written; an earlier checkpoint in it stays.
         OperationError: the checkpoint that was read back has another loss.
@@ -58,8 +58,8 @@ def merge_cell(study_folder: Path, cell: Cell, output: Path, device: str = "cpu"
     results = load_results(study_folder)
     study, path = results.study, cell_file(study_folder, cell)
     result = CellResult.load(path)
-    if result.patch is None or study.arm(cell.arm).method != "slices":
-        raise StateError(f"{path} names no patch of slices, so there is nothing to merge")
+    if result.patch is None or study.arm(cell.arm).method == "lora":
+        raise StateError(f"{path} names neither a patch nor weights, so there is nothing to merge")
     model, tokenizer = load_model(study, study.arm(cell.arm).model, device)
     patch = path.parent / result.patch
     told = Told(runs_beside([patch]), _figures(untouched(results), result))

@@ -209,9 +209,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "compute": "bf16",
         "gradient_checkpointing": True,
     },
-    # of the demo's arm `recommended`; chosen on dev text of the twins (docs/findings.md)
+    # of the arm `recommended` of study `twins-narrow`; chosen on dev text (docs/findings.md)
     "recommended": {"learning_rate": 4e-3, "anchor": 2.0, "anchor_batch": 2},
-    # of the arm `canonical_then_full` of study `twins-whole`; chosen likewise
+    # of the demo's arm `recommended`; chosen likewise
     "recommended_whole": {"learning_rate": 5e-4, "heads_rate": 4.0, "batch_size": 4},
 }
 
