@@ -205,6 +205,8 @@ def test_the_recommended_preset_trains_as_its_arm_does(clinic: Path) -> None:
         (("--heads-rate", "2"), "give --whole-model as well"),
         (("--whole-model", "--passes", "2"), "leave out --whole-model, or --passes"),
         (("--whole-model", "--optimizer", "muon"), "choose adamw"),
+        (("--whole-model", "--anchor", "1", "--anchor-corpus", CORPUS), "leave out one of them"),
+        (("--whole-model", "--anchor-corpus", CORPUS), "leave out one of them"),
         (("--anchor", "1"), "give --anchor-corpus SPEC"),
         (("--anchor", "1", "--passes", "2"), "give --anchor-corpus SPEC"),
         (("--anchor-corpus", CORPUS), "--anchor alone, which is 0"),

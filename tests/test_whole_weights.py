@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import headsurgeon as hs
-from headsurgeon.errors import PatchError, StateError
+from headsurgeon.errors import OutputError, PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.operation import FullLearner, apply_trained, operate
+from headsurgeon.operation import FullLearner, apply_trained, check_trained, operate
 from headsurgeon.operation.tensor_file import read_tensors, write_tensors
 from headsurgeon.planning import Plan, PlannedHead
 from headsurgeon.report.folder_page import page_of
@@ -80,6 +80,14 @@ def test_weights_are_kept_exactly_where_the_model_is_narrower(tmp_path: Path) ->
     assert equal(load_file(tmp_path / "again.safetensors"), dict(learner.contents()))
     applied.revert()
     assert equal(state(model), stock)
+    # nothing is rounded away where nobody trains it on, and what is trained on is what is kept
+    applied.reopen()
+    with torch.no_grad():
+        model.get_parameter(MLP).add_(1.0)
+    applied.merge()
+    moved = [n for n, v in applied.contents().items() if not torch.equal(v, learner.contents()[n])]
+    assert moved == [MLP]
+    applied.revert()
     with torch.no_grad():
         model.get_parameter(NORM).add_(1.0)
     with pytest.raises(StateError, match=f"{NORM} has changed"):
@@ -151,6 +159,34 @@ def test_values_beyond_the_precision_of_the_model_are_refused(tmp_path: Path) ->
     assert equal(state(model), stock)
 
 
+def test_what_training_broke_is_not_saved_nor_what_no_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    learner = trained("bloom", path)
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match="float32 or bfloat16, not"):
+        learner.save(path, torch.int8)
+    with torch.no_grad():
+        learner.model.get_parameter(MLP)[0, 0] = torch.nan
+    with pytest.raises(PatchError, match=f"{MLP} holds NaN or infinity; training diverged"):
+        learner.save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("taken", ["merge", "revert", "reopen", "save"])
+def test_heads_that_are_operated_on_meanwhile_are_not_written_over(
+    taken: str, tmp_path: Path
+) -> None:
+    learner = hs.open_full(pico("bloom"), WIDE)
+    if taken != "save":
+        learner.merge()
+    patient = operate(learner.model, WIDE)
+    with pytest.raises(StateError, match="are being operated on"):
+        getattr(learner, taken)(*([tmp_path / "w.safetensors"] if taken == "save" else []))
+    patient.revert()
+    learner.revert()
+    assert equal(state(learner.model), state(pico("bloom")))
+
+
 def test_a_patch_is_no_weights_nor_weights_a_patch(tmp_path: Path) -> None:
     model = pico("bloom")
     patient = operate(model, WIDE)
@@ -162,7 +198,7 @@ def test_a_patch_is_no_weights_nor_weights_a_patch(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="holds every weight of a model"):
         hs.apply_patch(model, tmp_path / "weights.safetensors")
     with pytest.raises(PatchError, match="give it alone"):
-        apply_trained(model, [patch, tmp_path / "weights.safetensors"])
+        check_trained([patch, tmp_path / "weights.safetensors"])
     assert apply_trained(model, [patch]).heads == WIDE.operated
 
 
@@ -228,6 +264,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("clinic")
     checkpoint(folder / "sick", sick_bloom())
     write_text(folder / "docs")
+    write_text(folder / "more", characters=300)
     heads = tuple(PlannedHead(id=HeadId(1, head)) for head in (2, 3))
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
@@ -310,19 +347,82 @@ def test_card_and_page_say_what_was_done_and_the_command_that_does_it_again(clin
         assert equal(load_file(f"{name}/weights.safetensors"), load_file(WEIGHTS))
 
 
-def test_what_no_command_does_has_none(clinic: Path) -> None:
+@pytest.mark.parametrize("kind", ["as it was", "started", "trained", "read", "moved", "other text"])
+def test_a_command_is_shown_only_where_it_does_the_same(kind: str, clinic: Path) -> None:
     model, tokenizer = hs.load("sick")
-    plan = Plan.load("plan.yaml")
+    plan = Plan.load("plan.yaml").replace(init="none", output_start="keep_output")
     settings = hs.TrainSettings(max_tokens=512, length=32, dev_windows=4, evaluate_every=2)
     texts = hs.training_windows(CORPUS, tokenizer, settings)
-    hs.train(hs.open_full(model, plan), *texts, output="as-it-was", settings=settings)
-    assert page_of([clinic / "as-it-was"]).command == ""
-    weights = "as-it-was/weights.safetensors"
-    assert run("merge", "sick", "--patch", weights, "--output", "as-it-was-merged").exit_code == 0
-    card = Path("as-it-was-merged/README.md").read_text()
-    assert "trained whole, 2 heads as they were" in card
-    assert "headsurgeon operate" not in card
-    assert f"headsurgeon merge sick --patch {Path(weights).name}" in card
+    start = None
+    if kind == "other text":
+        look = hs.windows(CORPUS, tokenizer, "dev", 32, 8)
+        start = hs.operate(model, plan, init="canonical", calibration=look)
+    elif kind != "as it was":
+        start = hs.operate(model, plan)
+    folder = clinic / kind.replace(" ", "-")
+    if kind in ("trained", "read"):
+        hs.train(start, *texts, output=f"{folder}-start", settings=settings)
+    if kind == "read":
+        start.revert()
+        start = hs.apply_patch(model, f"{folder}-start/patch.safetensors")
+    if kind == "moved":
+        with torch.no_grad():
+            start.slices()[0].add_(0.1)
+    hs.train(hs.open_full(model, plan, start=start), *texts, output=folder, settings=settings)
+    assert bool(page_of([folder]).command) == (kind == "started")
+    merged = f"{folder}-merged"
+    done = run("merge", "sick", "--patch", folder / "weights.safetensors", "--output", merged)
+    assert done.exit_code == 0, done.output
+    card = Path(merged, "README.md").read_text()
+    assert ("headsurgeon operate" in card) == (kind == "started")
+    assert "headsurgeon merge sick --patch " in card
+    before = kind in ("trained", "read", "moved")
+    assert ("and trained by themselves" in card) == before
+    assert ("from the base as it was" in card) == (kind in ("as it was", "started"))
+
+
+def test_slices_that_are_trained_on_are_another_run_than_new_ones(clinic: Path) -> None:
+    model, tokenizer = hs.load("sick")
+    plan = Plan.load("plan.yaml").replace(init="xavier_uniform_head")
+    settings = hs.TrainSettings(max_tokens=512, length=32, dev_windows=4, evaluate_every=2)
+    texts = hs.training_windows(CORPUS, tokenizer, settings)
+    patient = hs.operate(model, plan)
+    hs.train(patient, *texts, output="first", settings=settings)
+    patient.revert()
+    again = hs.apply_patch(model, "first/patch.safetensors")
+    again.reopen()
+    with pytest.raises(OutputError, match="start_values"):
+        hs.train(again, *texts, output="first", settings=settings)
+    hs.train(again, *texts, output="second", settings=settings)
+    assert page_of([clinic / "first"]).command
+    assert page_of([clinic / "second"]).command == ""
+    # the same patient, trained by now, is still the run that it was
+    hs.train(again, *texts, output="second", settings=settings)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--dtype", "bf16", "--masters", "bf16"),
+        ("--anchor", "1", "--anchor-corpus", CORPUS, "--anchor-windows", "4"),
+        ("--probe", f"own={CORPUS}", "--probe", f"last@test={CORPUS}"),
+        ("--corpus", "text:more/*.txt", "--weights", "2,1"),
+    ],
+    ids=["precision", "anchor", "probes", "mixture"],
+)
+def test_the_command_of_a_page_has_all_that_decides_the_run(
+    options: tuple[str, ...], clinic: Path
+) -> None:
+    name = f"run-{options[0].strip('-')}-{len(options)}"
+    wanted = ("operate", "sick", "--plan", "plan.yaml", "--corpus", CORPUS, *BUDGET)
+    Path("plan.yaml").write_text(read_run_file(clinic / "run").plan)
+    done = run(*wanted, *options, "--output", name)
+    assert done.exit_code == 0, done.output
+    command = page_of([clinic / name]).command.replace("DIR", f"{name}-again")
+    assert f"--output {name}-again" in command
+    again = run(*shlex.split(command)[1:], "--yes")
+    assert again.exit_code == 0, again.output
+    assert read_run_file(clinic / f"{name}-again").identity == read_run_file(clinic / name).identity
 
 
 def test_the_plan_of_a_run_says_how_the_heads_did_start(tmp_path: Path) -> None:

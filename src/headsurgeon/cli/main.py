@@ -106,7 +106,7 @@ def headsurgeon(
     it helped.
 
     The way through: diagnose a model (inspect single heads), plan which heads to operate on,
-    operate (train only these), evaluate what it brought, merge into a plain checkpoint."""
+    operate (train these alone), evaluate what it brought, merge into a plain checkpoint."""
 
 
 for _name in EXAMPLES:

@@ -57,6 +57,7 @@ def merge(
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
     from headsurgeon.operation.model_card import CARD, Told
+    from headsurgeon.operation.trained_files import holds_whole_model
     from headsurgeon.training.run_file import runs_beside
 
     check_folder(output, MARKER)
@@ -64,6 +65,10 @@ def merge(
     check_trained(patches)
     told = Told(runs_beside(patches), [read_evaluation(path) for path in evaluation or ()])
     if patch_output is not None:
+        if any(holds_whole_model(path) for path in patches):
+            raise SettingsError(
+                f"--patch-output is of patches, and {patches[0]} holds a whole model; leave it out"
+            )
         check_file(patch_output, "patch.safetensors")
         if patch_output.exists():
             raise OutputError(f"{patch_output} exists; choose another name, or move it away")
@@ -73,10 +78,6 @@ def merge(
     as_stored = dtype == "auto" and checkpoint_folder(loaded) is not None
     with busy("merging"):
         learner = apply_trained(loaded, patches)
-        if patch_output is not None and not isinstance(learner, Patient):
-            raise SettingsError(
-                f"--patch-output is of patches, and {patches[0]} holds a whole model; leave it out"
-            )
         write_checkpoint(learner, own_tokenizer, output, patches, as_stored, told)
         if patch_output is not None:
             learner.save(patch_output)
@@ -126,8 +127,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def own_dtype(model: str, trust_remote_code: bool = False) -> str:
     """Short name of the precision a configuration names; fp32 when it names none."""
-    from headsurgeon.models.device import DTYPES
+    import torch
+
+    from headsurgeon.models.device import short_name
     from headsurgeon.models.loading import load_config
 
     stored = load_config(model, trust_remote_code=trust_remote_code).dtype
-    return next((name for name, dtype in DTYPES.items() if dtype == stored), "fp32")
+    return (short_name(stored) if isinstance(stored, torch.dtype) else None) or "fp32"

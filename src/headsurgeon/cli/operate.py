@@ -1,6 +1,7 @@
 """`headsurgeon operate`: carries out a plan and trains the heads it names, or all from there."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,6 +166,9 @@ def operate(
     planned = Plan.load(plan, layers=layout.layers, heads=layout.heads)
     start = (planned.init, planned.output_start)
     check_recipe(preset, settings, start, anchor_corpus, whole_model)
+    if whole_model and loading.dtype == "auto" and settings.masters == "fp32":
+        # what is trained are the weights themselves
+        loading = replace(loading, dtype="fp32")
     loaded, tokenizer = open_model(model, loading)
     calibration = None
     if looking_at_text(planned.init, planned.output_start):

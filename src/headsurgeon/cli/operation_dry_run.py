@@ -44,11 +44,12 @@ def show_dry_run(
         packing=settings.packing,
     )
     steps = last_step(settings, len(windows))
-    size = sum(values.numel() for values in learner.contents().values())
+    sizes = [values.numel() for values in learner.trainable().values()]
+    size = sum(sizes)
     lines = {
         "heads": _heads(learner),
         "start": _start(learner),
-        **_trained(learner),
+        **_trained(learner, size, len(sizes)),
         "optimiser": f"{moment_bytes(learner, settings):,} bytes ({settings.optimizer}, moments in "
         f"{settings.masters})",
         "memory": _memory(learner, settings),
@@ -91,17 +92,15 @@ def _heads(learner: "Patient | FullLearner") -> str:
     return f"{said}; layers below {layers[0]} take no part in the backward pass"
 
 
-def _trained(learner: "Patient | FullLearner") -> dict[str, str]:
+def _trained(learner: "Patient | FullLearner", size: int, tensors: int) -> dict[str, str]:
     from headsurgeon.operation import Patient
 
-    contents = learner.contents()
-    size = sum(values.numel() for values in contents.values())
     if not isinstance(learner, Patient):
-        return {"trained": f"the whole model, {size:,} parameters in {len(contents)} tensors"}
+        return {"trained": f"the whole model, {size:,} parameters in {tensors} tensors"}
     # while it is operated on, the slices are parameters of it, too
     every = sum(parameter.numel() for parameter in learner.model.parameters()) - size
     share = f"{percent(size / every)} of the model's {every:,}"
-    return {"slices": f"{size:,} parameters in {len(contents)} tensors, {share}"}
+    return {"slices": f"{size:,} parameters in {tensors} tensors, {share}"}
 
 
 def _start(learner: "Patient | FullLearner") -> str:

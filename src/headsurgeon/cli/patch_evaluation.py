@@ -70,7 +70,8 @@ def evaluate_patches(
     limits = patient.plan.limits
     recovery = recovery_from([before], [after], [null], heads, sick_mass=limits.sink)
     # not the patient, which would hold the model
-    shows.append(partial(_show_recovery, recovery, patient.frozen_key_values))
+    whole = not isinstance(patient, Patient)
+    shows.append(partial(_show_recovery, recovery, patient.frozen_key_values, whole))
     report: dict[str, Any] = {
         "patches": [str(patch) for patch in patches],
         # the two ablations stand beside it
@@ -78,14 +79,16 @@ def evaluate_patches(
         "ablation_before": recovery.stock[0].model_dump(exclude={"ablated"}),
         "ablation_after": recovery.revived[0].model_dump(exclude={"ablated"}),
     }
-    if isinstance(patient, Patient):
+    if not whole:
         changed = drift(before.stats, after.stats, patient.plan)
         shows.append(partial(_show_drift, changed))
         report["drift"] = changed.model_dump()
     return after.ablation.baseline, report
 
 
-def _show_recovery(recovery: "Recovery", frozen_key_values: "Sequence[HeadId]") -> None:
+def _show_recovery(
+    recovery: "Recovery", frozen_key_values: "Sequence[HeadId]", whole: bool
+) -> None:
     total = len(recovery.heads)
     before, now = recovery.stock[0].joint, recovery.revived[0].joint
     lines = {
@@ -100,7 +103,8 @@ def _show_recovery(recovery: "Recovery", frozen_key_values: "Sequence[HeadId]") 
         lines["frozen K and V"] = first_few(frozen_key_values)
     console = out()
     console.print()
-    console.print(heading(f"{total} heads operated on"))
+    what = "heads of the plan, in a model that was trained whole" if whole else "heads operated on"
+    console.print(heading(f"{total} {what}"))
     console.print(facts(lines))
 
 

@@ -92,6 +92,15 @@ def check_recipe(
             "--preset recommended is for heads alone; with --whole-model it is --preset "
             "recommended_whole"
         )
+    if whole_model and (settings.anchor > 0 or anchor_corpus is not None):
+        raise SettingsError(
+            "--anchor compares two models that share their language-model head, and --whole-model "
+            "trains it: leave out one of them"
+        )
+    if whole_model and settings.optimizer == "muon":
+        raise SettingsError(
+            "--optimizer muon moves the matrices of single heads; with --whole-model choose adamw"
+        )
     own = STARTS.get(preset)
     if own is not None and start is not None and start != own:
         raise SettingsError(

@@ -11,6 +11,11 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
+def short_name(dtype: torch.dtype) -> str | None:
+    """What options call a precision; None where they do not."""
+    return next((name for name, each in DTYPES.items() if each == dtype), None)
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
 

@@ -112,6 +112,11 @@ def _of_tensor(name: str, tensor: Tensor, stored: Mapping[str, StoredTensor]) ->
     return fingerprint_of(name, as_stored(stored, name, tensor))
 
 
+def fingerprints_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of each of some tensors, as it is; see `fingerprint_of`."""
+    return {name: fingerprint_of(name, tensor) for name, tensor in tensors.items()}
+
+
 def fingerprint_of(name: str, tensor: Tensor) -> str:
     """SHA-256 of one parameter of that name: name, shape and values upcast to fp32."""
     digest = hashlib.sha256(f"{name} {list(tensor.shape)}".encode())

@@ -44,7 +44,7 @@ def apply_patch(model: PreTrainedModel, path: Path | str) -> Patient:
     except BaseException:
         patient.revert()
         raise
-    patient.checked = checked
+    patient.checked, patient.read_as = checked, patient.digest()
     patient.step, patient.parts = content.step, content.parts
     return patient
 

@@ -233,6 +233,7 @@ def _patient(
         patient.revert()
         raise
     patient.checked = f"each of the {len(links)} patches fits the model as those before it leave it"
+    patient.read_as = patient.digest()
     patient.parts = tuple(part for link in links for part in _parts(link.content))
     return patient
 

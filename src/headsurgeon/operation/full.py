@@ -12,11 +12,12 @@ from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError, PlanError, SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.models.fingerprint import combined, fingerprint_of, others
+from headsurgeon.models.fingerprint import combined, fingerprints_of, others
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.beginning import as_it_is
 from headsurgeon.operation.operating import check_operable, checked_fingerprints
-from headsurgeon.operation.patient import Patient, State, WeightChange
+from headsurgeon.operation.patch import DTYPES
+from headsurgeon.operation.patient import Patient, State, WeightChange, operated
 from headsurgeon.operation.slice_maps import HeadTensors, slice_maps
 from headsurgeon.operation.slices import SliceMap
 from headsurgeon.operation.weights_file import WeightsContent, read_weights, write_weights
@@ -74,7 +75,11 @@ def apply_weights(model: PreTrainedModel, path: Path | str) -> "FullLearner":
     content = read_weights(path)
     _check_base(model, content, path)
     learner = _open(model, content.plan, planned_here=False)
-    learner.take(content)
+    try:
+        learner.take(content)
+    except BaseException:
+        learner.revert()
+        raise
     return learner
 
 
@@ -113,6 +118,7 @@ class FullLearner:
     Attributes:
         beginning: how the plan's heads started; as they were, where no operation was the start.
         base: one SHA-256 over all parameters of the model before.
+        trained_before: whether the start had been trained before everything was.
         checked: of what `apply_weights` made: what was compared with its own base, in words.
     """
 
@@ -133,6 +139,7 @@ class FullLearner:
         self.base = base
         self.beginning = as_it_is()
         self.checked = ""
+        self.trained_before = False
         # what a start adds to its identity
         self._begun: dict[str, Any] = {}
         self.frozen_key_values: tuple[HeadId, ...] = ()
@@ -177,24 +184,36 @@ class FullLearner:
         self.beginning = start.beginning
         self.plan = self.beginning.planned(self.plan)
         self._begun = start.identity()
-        if start.step is not None or start.checked:
+        digest = start.digest()
+        if digest != start.drawn_as:
             # what was trained, or read from a patch, follows from no seed
-            digests = {name: fingerprint_of(name, part) for name, part in start.contents().items()}
-            self._begun["start_values"] = combined(digests)
+            self._begun["start_values"] = digest
+            self.trained_before = True
 
     def take(self, content: WeightsContent) -> WeightChange:
         """Merges what a file holds, which is kept as exactly as the file has it."""
         self._leave()
         self._trained = content.tensors
         self.beginning, self.step = content.beginning, content.step
-        digests = {name: fingerprint_of(name, value) for name, value in content.tensors.items()}
-        self._begun = {"start_values": combined(digests)}
+        self.trained_before = content.trained_before
+        self._begun = {
+            "init": self.init,
+            "output_start": self.output_start,
+            "init_seed": self.seed,
+            "start_values": combined(fingerprints_of(content.tensors)),
+        }
         self.checked = f"all {len(content.tensors)} tensors of the base are those it was made for"
         return self._write(self._trained, "merged")
 
     def contents(self) -> dict[str, Tensor]:
         """All that `save` writes, by name; not to be changed."""
-        return self._read() if self.state == "open" else dict(self._trained)
+        if self.state != "open":
+            return dict(self._trained)
+        # what nobody has moved is kept as exactly as it came, where the model is narrower
+        return {
+            name: kept if torch.equal((kept := self._trained[name]).to(now.dtype), now) else now
+            for name, now in self._read().items()
+        }
 
     def write_into(self, name: str, tensor: Tensor) -> str | None:
         """As `Patient.write_into`."""
@@ -272,6 +291,10 @@ class FullLearner:
         """Writes the trained parameters, rounded to `dtype`, under the model's own names.
 
         Raises:
+            SettingsError: `dtype` is neither float32 nor bfloat16.
+            PatchError: a parameter holds NaN or infinity, perhaps because training diverged; an
+                earlier file stays.
+            StateError: the model is being operated on.
             WriteError: the file could not be written.
         """
         metadata = {
@@ -280,12 +303,24 @@ class FullLearner:
             "base": self.base,
             "plan": self.plan.to_yaml(),
             **self.beginning.entries(),
+            **({"trained_before": "true"} if self.trained_before else {}),
         } | ({} if self.step is None else {"step": str(self.step)})
+        if dtype not in DTYPES:
+            raise SettingsError(f"weights are saved in float32 or bfloat16, not {dtype}")
         tensors = {name: value.to(dtype) for name, value in self.contents().items()}
+        for name, value in tensors.items():
+            if not bool(torch.isfinite(value).all()):
+                raise PatchError(
+                    f"cannot save {path}: {name} holds NaN or infinity; training diverged"
+                )
         write_weights(path, tensors, metadata)
         return Path(path)
 
     def _read(self) -> dict[str, Tensor]:
+        if operated(self.model):
+            raise StateError(
+                "some heads of this model are being operated on; merge or revert that patient first"
+            )
         return {
             name: value.detach().to("cpu", copy=True).contiguous()
             for name, value in self.model.named_parameters()
@@ -293,7 +328,7 @@ class FullLearner:
 
     def _leave(self) -> None:
         if self.state == "open":
-            self._trained = self._read()
+            self._trained = self.contents()
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(self._flags[name])
                 parameter.grad = None

@@ -20,6 +20,7 @@ from headsurgeon.folders import (
     replace_own,
     staging,
 )
+from headsurgeon.models.device import short_name
 from headsurgeon.operation.files_beside_weights import (
     MARKER,
     base_folder,
@@ -150,6 +151,8 @@ def _write_card(
         fingerprint=patient.base_fingerprint,
         precision="each tensor as it was stored" if as_stored else f"all of it in {precision}",
         whole_model=isinstance(patient, FullLearner),
+        trained_before=isinstance(patient, FullLearner) and patient.trained_before,
+        dtype=None if as_stored else short_name(patient.model.dtype),
     )
     licences = sorted(path.name for path in staged.glob("LICEN[SC]E*"))
     write_text(staged / CARD, model_card(done, told, base_card, next(iter(licences), None)))

@@ -50,6 +50,8 @@ class Operated:
         fingerprint: of the base, as a plan records it.
         precision: what the weights are written in, in words.
         whole_model: whether every weight was trained, from where the heads were started.
+        trained_before: whether the heads had been trained by themselves before that.
+        dtype: the precision asked for, as an option names it; None where it is as stored.
     """
 
     plan: Plan
@@ -60,6 +62,8 @@ class Operated:
     fingerprint: str
     precision: str
     whole_model: bool = False
+    trained_before: bool = False
+    dtype: str | None = None
 
     @property
     def start(self) -> str:
@@ -104,7 +108,7 @@ def model_card(
         _patch(done, name) if as_patch else _what(done, name, base_card is not None),
         f"## Heads\n\n{_heads(done)}",
         f"## Training\n\n{_training(told.runs)}",
-        f"## Figures\n\n{_figures(told.evaluations)}",
+        f"## Figures\n\n{_figures(told.evaluations, done.whole_model)}",
         f"## Limits\n\n{_limits(base_card or '', told, done.whole_model)}",
         f"## How to repeat\n\n{_repeat(done, told.runs)}",
     ]
@@ -162,7 +166,8 @@ def _title(done: Operated) -> str:
     count = len(done.plan.operated)
     if not done.whole_model:
         return f"{count} heads operated on"
-    return f"trained whole, {count} heads {'as they were' if _as_it_was(done) else 'started anew'}"
+    heads = "as they were" if _as_it_was(done) else "started anew"
+    return f"trained whole, {count} heads {'trained before' if done.trained_before else heads}"
 
 
 def _as_it_was(done: Operated) -> bool:
@@ -171,9 +176,11 @@ def _as_it_was(done: Operated) -> bool:
 
 
 def _begun(done: Operated) -> str:
-    if _as_it_was(done):
+    if _as_it_was(done) and not done.trained_before:
         return "from the base as it was"
-    return f"from where {len(done.plan.operated)} attention heads were started by {done.start}"
+    trained = " and trained by themselves" if done.trained_before else ""
+    count = len(done.plan.operated)
+    return f"from where {count} attention heads were started by {done.start}{trained}"
 
 
 def _patch(done: Operated, name: str) -> str:
@@ -235,11 +242,12 @@ def _run(run: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _figures(evaluations: Sequence[Mapping[str, Any]]) -> str:
+def _figures(evaluations: Sequence[Mapping[str, Any]], whole_model: bool) -> str:
     if not evaluations:
+        drift = "" if whole_model else "drift of the other heads, "
         return (
             "None were given when this was written. `headsurgeon evaluate` measures them: loss "
-            "with its interval, drift of the other heads, and whether the operated heads do more "
+            f"with its interval, {drift}and whether the operated heads do more "
             "work than before. `headsurgeon merge --evaluation FILE` puts them here."
         )
     return "\n\n".join(map(_evaluation, evaluations))
@@ -300,21 +308,18 @@ def _limits(base_card: str, told: Told, whole_model: bool) -> str:
 def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
     model = base_name(done.plan.model) if "/" in done.plan.model else done.plan.model
     lines = [f'pip install "headsurgeon=={package_version()}"']
-    corpora = [run["identity"]["train"]["corpus"] for run in runs]
-    known = len(corpora) == 1 and len(done.patches) == 1 and isinstance(corpora[0], str)
-    if known and runs[0]["options"] is not None:
-        corpus = printable(corpora[0])
-        lines.append(
-            f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --corpus {shlex.quote(corpus)}"
-            f" {' '.join(['--output run', *runs[0]['options']])}"
-        )
+    dtype = "" if done.dtype is None else f" --dtype {done.dtype}"
+    options = runs[0]["options"] if len(runs) == len(done.patches) == 1 else None
+    if options is not None:
+        said = printable(" ".join(options))
+        lines.append(f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --output run {said}")
         lines.append(
             f"headsurgeon merge {shlex.quote(model)} --patch run/"
-            f"{'weights' if done.whole_model else 'patch'}.safetensors --output merged"
+            f"{'weights' if done.whole_model else 'patch'}.safetensors --output merged{dtype}"
         )
     else:
         patches = "".join(f" --patch {shlex.quote(patch)}" for patch in done.patches)
-        lines.append(f"headsurgeon merge {shlex.quote(model)}{patches} --output merged")
+        lines.append(f"headsurgeon merge {shlex.quote(model)}{patches} --output merged{dtype}")
     block = "\n".join(lines)
     return (
         f"```sh\n{block}\n```\n\nThe base has fingerprint `{done.fingerprint}` (all attention "

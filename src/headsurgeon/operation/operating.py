@@ -94,6 +94,7 @@ def operate(
     except BaseException:
         patient.revert()
         raise
+    patient.drawn_as = patient.digest()
     return patient
 
 

@@ -14,7 +14,7 @@ from headsurgeon.arch import Layout
 from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.models.fingerprint import others
+from headsurgeon.models.fingerprint import combined, fingerprints_of, others
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.beginning import Beginning
 from headsurgeon.operation.patch import DTYPES, PatchPart, write_patch
@@ -74,6 +74,8 @@ class Patient:
         maps: which part of each parameter is a slice.
         state: `open`, `merged` or `reverted`.
         checked: of a patient made by `apply_patch`: what was compared with the patch's own base.
+        read_as: of a patient made from files: SHA-256 of the slices as they were read.
+        drawn_as: of one made by `operate`: SHA-256 of the slices as they were started.
         step: the step of a training run that the slices were last taken from; None before any.
         parts: of a patient made of several patches: the operations, in their order.
     """
@@ -106,7 +108,7 @@ class Patient:
             frozenset(output_biases(layout, plan.operated).values()) if carries else frozenset()
         )
         self.state: State = "open"
-        self.checked = ""
+        self.checked = self.read_as = self.drawn_as = ""
         self.step: int | None = None
         self.parts: tuple[PatchPart, ...] = ()
         self._stock = self._read()
@@ -149,6 +151,10 @@ class Patient:
             for name in self.maps
         }
 
+    def digest(self) -> str:
+        """SHA-256 of all that a patch would hold now."""
+        return combined(fingerprints_of(self.contents()))
+
     def named_slices(self) -> dict[str, nn.Parameter]:
         """The slices by the name of the parameter they belong to, sorted."""
         return {
@@ -172,6 +178,7 @@ class Patient:
             "output_start": self.output_start,
             "init_seed": self.seed,
             **({"calibration": asdict(self.calibration)} if self.calibration.tokens else {}),
+            **({"start_values": self.read_as} if self.read_as else {}),
         }
 
     def stock_state(self) -> Iterator[tuple[str, Tensor]]:

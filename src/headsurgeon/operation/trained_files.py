@@ -22,7 +22,7 @@ def check_trained(paths: Sequence[Path]) -> None:
         PatchError: one is damaged or of another kind; weights of a whole model among several.
     """
     for path in paths:
-        if kind_of(path) != WEIGHTS:
+        if not holds_whole_model(path):
             read_patch(path)
             continue
         if len(paths) > 1:
@@ -39,6 +39,11 @@ def apply_trained(model: PreTrainedModel, paths: Sequence[Path]) -> Patient | Fu
     Raises:
         Whatever `apply_patches` and `apply_weights` raise.
     """
-    check_trained(paths)
-    whole = [path for path in paths if kind_of(path) == WEIGHTS]
-    return apply_weights(model, whole[0]) if whole else apply_patches(model, paths)
+    if len(paths) == 1 and holds_whole_model(paths[0]):
+        return apply_weights(model, paths[0])
+    return apply_patches(model, paths)
+
+
+def holds_whole_model(path: Path) -> bool:
+    """Whether a file is one of weights, and no patch."""
+    return kind_of(path) == WEIGHTS

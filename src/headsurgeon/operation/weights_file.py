@@ -36,6 +36,7 @@ class WeightsContent:
         model: id of the base.
         base: one SHA-256 over all parameters of the base.
         step: the step of a training run that the weights are from; None where no run wrote it.
+        trained_before: whether the heads had been trained by themselves before everything was.
     """
 
     tensors: dict[str, Tensor]
@@ -44,6 +45,7 @@ class WeightsContent:
     model: str
     base: str
     step: int | None
+    trained_before: bool
 
 
 def write_weights(
@@ -54,7 +56,8 @@ def write_weights(
     Metadata, all strings: `kind`, `schema`, `headsurgeon`, `model`, `fingerprint` (of the base, as
     a plan records it), `base` (SHA-256 of all its parameters), `plan` (YAML), `seed`, `init`,
     `output_start` and `calibration` (how the plan's heads started, as in a patch), `content`
-    (SHA-256 of the values and of the other metadata); of a training run also `step`.
+    (SHA-256 of the values and of the other metadata); of a training run also `step`; where the
+    heads had been trained by themselves before, `trained_before`.
 
     Raises:
         WriteError: the file could not be written; an earlier one stays.
@@ -88,4 +91,12 @@ def read_weights(path: Path | str) -> WeightsContent:
     if faults or plan is None or beginning is None:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; copy the file again")
-    return WeightsContent(tensors, plan, beginning, metadata["model"], metadata["base"], step)
+    return WeightsContent(
+        tensors=tensors,
+        plan=plan,
+        beginning=beginning,
+        model=metadata["model"],
+        base=metadata["base"],
+        step=step,
+        trained_before="trained_before" in metadata,
+    )

@@ -20,7 +20,8 @@ from headsurgeon.report.study_tables import planned
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
 from headsurgeon.training.cost import COST, Cost
 from headsurgeon.training.recorded import redistribution_if_measured, sweep
-from headsurgeon.training.run_file import RunFile, operate_repeats, options_of, read_run_file
+from headsurgeon.training.repeating import operate_options
+from headsurgeon.training.run_file import RunFile, read_run_file
 
 _COLUMNS = 6
 
@@ -81,11 +82,11 @@ def command_of(run: RunFile) -> str:
 
     Empty where no command does the same.
     """
-    if not operate_repeats(run.identity):
+    options = operate_options(run.identity, run.identity["settings"])
+    if options is None:
         return ""
-    words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml"]
-    words += [f"--corpus {quote(str(run.identity['train']['corpus']))}", "--output DIR"]
-    return " ".join([*words, *options_of(run.identity["settings"], run.identity)])
+    words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml --output DIR"]
+    return " ".join([*words, *options])
 
 
 def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:
@@ -130,6 +131,8 @@ def _treated(run: RunFile, heads: str, corpus: str) -> str:
         )
     if trains == "lora":
         return f"Adapters where {heads} lie were trained on {corpus}."
+    if "start_values" in run.identity:
+        return f"The whole model, of which a part had been trained before, was trained on {corpus}."
     if started:
         return (
             f"{heads} were given a start, and the whole model was trained on {corpus} from there."

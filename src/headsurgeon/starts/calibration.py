@@ -31,17 +31,20 @@ class CalibrationRecord:
         tokens: how many tokens, which count against a budget of training tokens; 0 where it
             looked at none.
         sha256: of their shape and ids; empty where it looked at none.
+        corpus, split: where they are from; empty where nobody said.
     """
 
     tokens: Annotated[int, Field(ge=0, le=2**53)] = 0
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    corpus: str = ""
+    split: str = ""
 
     @classmethod
     def of(cls, windows: Windows) -> "CalibrationRecord":
         """The record of these windows."""
         ids = windows.tokens.cpu().contiguous()
         digest = sha256(str(list(ids.shape)).encode() + ids.numpy().tobytes())
-        return cls(ids.numel(), digest.hexdigest())
+        return cls(ids.numel(), digest.hexdigest(), windows.corpus or "", windows.split or "")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """`run.json`: what a run is, and its result; it is read without a model, and without torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
+from headsurgeon.training.repeating import operate_options
 from headsurgeon.training.settings import TrainSettings
 
 RUN_NAME = "run.json"
@@ -80,8 +80,8 @@ def read_run_file(folder: Path) -> RunFile:
 def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
     """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
 
-    Each has, beside what its `run.json` holds, `options`: the settings that are not the defaults,
-    as `options_of` writes them; None where no command does what the run did.
+    Each has, beside what its `run.json` holds, `options`: those of `operate_options`, settings that
+    are the defaults left out.
 
     Raises:
         InputError: a `run.json` that cannot be read.
@@ -94,40 +94,8 @@ def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
             run = read_run_file(folder).model_dump()
             settings = run["identity"]["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            identity = run["identity"]
-            known = operate_repeats(identity)
-            runs.append({**run, "options": options_of(changed, identity) if known else None})
+            runs.append({**run, "options": operate_options(run["identity"], changed)})
     return runs
-
-
-def operate_repeats(identity: Mapping[str, Any]) -> bool:
-    """Whether `headsurgeon operate`, given the plan of a run, does what the run did.
-
-    It does not where there are adapters, no start, or one that had been trained.
-    """
-    return "init" in identity and "start_values" not in identity
-
-
-def options_of(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """Settings of a run as options of `headsurgeon operate`, quoted for a shell.
-
-    Args:
-        settings: those that are to be named.
-        identity: what the run is.
-    """
-    options = ["--whole-model"] if identity.get("trains") == "full" else []
-    looked_at = identity.get("calibration", {}).get("tokens", 0)
-    for name, value in settings.items():
-        if name == "max_tokens" and value is not None:
-            # what the start looks at comes off the budget that the command is given
-            value += looked_at
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            options.append(f"--{option}" if value else f"--no-{option}")
-        elif value not in (None, [], "", ()):
-            said = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            options.append(f"--{option} {quote(said)}")
-    return options
 
 
 def altered(path: Path, error: ValidationError, within: str = "") -> OutputError:

@@ -194,6 +194,9 @@ class TrainSettings(BaseModel):
         return 2 if self.masters == "bf16" else 4
 
 
+# windows of the training text that a start looks at
+CALIBRATION = 32
+
 # arXiv:2603.09616: AdamW without weight decay, batch 1 × accumulation 8, T = 512, up to 15 epochs
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -8,10 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from headsurgeon.arguments import checked
 from headsurgeon.data import Windows, windows
 from headsurgeon.training.schedule import budget_left, windows_needed
-from headsurgeon.training.settings import TrainSettings
-
-# what a start looks at where nothing else is said
-CALIBRATION = 32
+from headsurgeon.training.settings import CALIBRATION, TrainSettings
 
 
 @checked
