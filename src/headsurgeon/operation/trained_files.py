@@ -37,7 +37,8 @@ def apply_trained(model: PreTrainedModel, paths: Sequence[Path]) -> Patient | Fu
     """Puts one or several patches on a model, or the weights of a whole one; merged.
 
     Raises:
-        Whatever `apply_patches` and `apply_weights` raise.
+        PatchError, UnsupportedModel, HeadError, ModelError, StateError: as `apply_patches` and
+            `apply_weights`.
     """
     if len(paths) == 1 and holds_whole_model(paths[0]):
         return apply_weights(model, paths[0])
