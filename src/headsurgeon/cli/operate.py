@@ -113,11 +113,11 @@ def operate(
 ) -> None:
     """Reinitialises the planned heads and trains them; everything else is frozen unless you say so.
 
-    Trains on the train split and keeps the slices that do best on the dev split, as a patch; the
-    test split is left for evaluate, so there is no --split. A start that looks at text, such as
-    canonical, looks at the first 32 windows of the training text, which --max-tokens pays for.
-    Ctrl-C stops safely; the same command resumes. With --passes, operates again and again on what
-    is sick then.
+    Trains on the train split and keeps what does best on the dev split: the slices, as a patch, or
+    with --whole-model all weights. The test split is left for evaluate, so there is no --split. A
+    start that looks at text, such as canonical, looks at the first 32 windows of the training text,
+    which --max-tokens pays for. Ctrl-C stops safely; the same command resumes. With --passes,
+    operates again and again on what is sick then.
     """
     from headsurgeon.arch import layout_for
     from headsurgeon.models.loading import load_config
