@@ -57,7 +57,7 @@ def merge(
     from headsurgeon.operation.files_beside_weights import MARKER
     from headsurgeon.operation.merged_checkpoint import check_output, write_checkpoint
     from headsurgeon.operation.model_card import CARD, Told
-    from headsurgeon.operation.trained_files import holds_whole_model
+    from headsurgeon.operation.weights_file import holds_whole_model
     from headsurgeon.training.run_file import runs_beside
 
     check_folder(output, MARKER)

@@ -4,7 +4,7 @@ What a file says is checked before any of it is used; each reader adds what is w
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
@@ -73,6 +73,12 @@ def read_beginning(metadata: Mapping[str, str], faults: list[str]) -> Beginning 
     if seed is None or init is None or output_start is None:
         return None
     return Beginning(seed, init, output_start, calibration)
+
+
+def in_one_line(faults: Sequence[str]) -> str:
+    """The first eight of them, and how many more there are."""
+    more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+    return "; ".join(faults[:8]) + more
 
 
 def read_plan(text: str, faults: list[str]) -> Plan | None:

@@ -74,7 +74,7 @@ def apply_weights(model: PreTrainedModel, path: Path | str) -> "FullLearner":
     check_operable(model)
     content = read_weights(path)
     _check_base(model, content, path)
-    learner = _open(model, content.plan, planned_here=False)
+    learner = _open(model, content.plan, base=content.base)
     try:
         learner.take(content)
     except BaseException:
@@ -104,10 +104,11 @@ def _check_base(model: PreTrainedModel, content: WeightsContent, path: Path | st
             )
 
 
-def _open(model: PreTrainedModel, plan: Plan, planned_here: bool = True) -> "FullLearner":
+def _open(model: PreTrainedModel, plan: Plan, base: str | None = None) -> "FullLearner":
+    """`base` is the SHA-256 of a model that has been compared; another has to suit the plan."""
     layout = layout_of(model)
-    fingerprints = checked_fingerprints(model, layout, plan, planned_here)
-    return FullLearner(model, layout, plan, combined(fingerprints), others(model, ()))
+    fingerprints = checked_fingerprints(model, layout, plan, planned_here=base is None)
+    return FullLearner(model, layout, plan, combined(fingerprints), base or others(model, ()))
 
 
 class FullLearner:

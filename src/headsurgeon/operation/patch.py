@@ -17,11 +17,13 @@ from headsurgeon.errors import PatchError
 from headsurgeon.operation.beginning import (
     BEGINNING_ENTRIES,
     Beginning,
+    in_one_line,
     read_beginning,
     read_plan,
     read_whole,
 )
-from headsurgeon.operation.tensor_file import kind_of, read_tensors, write_tensors
+from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+from headsurgeon.operation.weights_file import holds_whole_model
 from headsurgeon.planning import Plan
 from headsurgeon.records import HIGHEST_SEED
 
@@ -133,7 +135,7 @@ def read_content(path: Path | str) -> PatchContent:
         PatchError: no such file, not a patch, cut short or altered, of a newer schema, with entries
             that are missing or make no sense, or with slices that are no finite fp32 or bf16.
     """
-    if kind_of(Path(path)) == "weights":
+    if holds_whole_model(Path(path)):
         raise PatchError(
             f"{path} holds every weight of a model, not the slices of its heads: headsurgeon merge "
             "makes a checkpoint of it, hs.apply_weights(model, path) puts it on its base"
@@ -159,8 +161,7 @@ def read_content(path: Path | str) -> PatchContent:
         if fault:
             faults.append(fault)
     if faults or plan is None or beginning is None or fingerprints is None or layout is None:
-        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; save the patch again")
+        raise PatchError(f"{path}: {in_one_line(faults)}; save the patch again")
     return PatchContent(metadata, tensors, plan, beginning, fingerprints, layout, step, parts)
 
 

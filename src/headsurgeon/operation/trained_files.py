@@ -10,9 +10,7 @@ from headsurgeon.operation.chain import apply_patches
 from headsurgeon.operation.full import FullLearner, apply_weights
 from headsurgeon.operation.patch import read_patch
 from headsurgeon.operation.patient import Patient
-from headsurgeon.operation.tensor_file import kind_of
-from headsurgeon.operation.weights_file import KIND as WEIGHTS
-from headsurgeon.operation.weights_file import read_weights
+from headsurgeon.operation.weights_file import holds_whole_model, read_weights
 
 
 def check_trained(paths: Sequence[Path]) -> None:
@@ -43,8 +41,3 @@ def apply_trained(model: PreTrainedModel, paths: Sequence[Path]) -> Patient | Fu
     if len(paths) == 1 and holds_whole_model(paths[0]):
         return apply_weights(model, paths[0])
     return apply_patches(model, paths)
-
-
-def holds_whole_model(path: Path) -> bool:
-    """Whether a file is one of weights, and no patch."""
-    return kind_of(path) == WEIGHTS

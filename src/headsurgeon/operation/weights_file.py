@@ -14,11 +14,12 @@ from headsurgeon.errors import PatchError
 from headsurgeon.operation.beginning import (
     BEGINNING_ENTRIES,
     Beginning,
+    in_one_line,
     read_beginning,
     read_plan,
     read_whole,
 )
-from headsurgeon.operation.tensor_file import read_tensors, write_tensors
+from headsurgeon.operation.tensor_file import kind_of, read_tensors, write_tensors
 from headsurgeon.planning import Plan
 
 KIND = "weights"
@@ -46,6 +47,11 @@ class WeightsContent:
     base: str
     step: int | None
     trained_before: bool
+
+
+def holds_whole_model(path: Path) -> bool:
+    """Whether a file is one of weights, and no patch."""
+    return kind_of(path) == KIND
 
 
 def write_weights(
@@ -89,8 +95,7 @@ def read_weights(path: Path | str) -> WeightsContent:
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all())
     ]
     if faults or plan is None or beginning is None:
-        more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise PatchError(f"{path}: {'; '.join(faults[:8])}{more}; copy the file again")
+        raise PatchError(f"{path}: {in_one_line(faults)}; copy the file again")
     return WeightsContent(
         tensors=tensors,
         plan=plan,
