@@ -233,7 +233,7 @@ def test_a_start_that_does_not_fit_leaves_everything_as_it_was(
     with pytest.raises(PlanError, match="its heads are not those that start operates on"):
         open_full(patient.model, WIDE, start=patient)
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ModelError("no")
 
     monkeypatch.setattr("headsurgeon.operation.full.checked_fingerprints", fails)
