@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from headsurgeon.scores import crossed_draws
 from headsurgeon.study import Contrast, Question, decide
 from headsurgeon.study.cell_parts import Scored
-from headsurgeon.study.decision_rule import _difference, _outcome, _p_value, _pairs
-from headsurgeon.study.results import CellResult
+from headsurgeon.study.decision_rule import (
+    Share,
+    _difference,
+    _outcome,
+    _p_value,
+    _pairs,
+    shares_of,
+)
+from headsurgeon.study.results import CellResult, load_results
+from tests.documented import ROOT
 
 LEVEL = 0.9
 DRAWS = 800
@@ -160,3 +168,20 @@ def test_cells_are_paired_by_seed_and_what_has_none_with_every_one() -> None:
     assert seeds_of(cells(0, 1), cells(None)) == [(0, None), (1, None)]
     assert seeds_of(cells(None), cells(0, 1)) == [(None, 0), (None, 1)]
     assert seeds_of(cells(), cells(0)) == []
+
+
+def test_a_share_is_of_the_seeds_that_arm_and_ceiling_have_both() -> None:
+    results = load_results(ROOT / "docs" / "results" / "twins")
+
+    def share(seeds_of: dict[str, tuple[int, ...]]) -> Share:
+        kept = [
+            cell
+            for cell in results.cells
+            if cell.arm == "untouched" or cell.seed in seeds_of.get(cell.arm, ())
+        ]
+        return {each.arm: each for each in shares_of(results._replace(cells=tuple(kept)))}["paper"]
+
+    both = share({"paper": (0, 1), "ceiling": (0, 1)})
+    assert share({"paper": (0, 1), "ceiling": (0, 1, 2)}) == both
+    assert share({"paper": (0, 1, 2), "ceiling": (0, 1)}) == both
+    assert share({"paper": (0,), "ceiling": (0,)}) != both

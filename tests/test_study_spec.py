@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from headsurgeon.errors import StudyError
 from headsurgeon.study import PRESETS, READY, Arm, Study
+from headsurgeon.study.keys import key_of
 from headsurgeon.study.quick import BUDGET, WINDOWS, quick
-from headsurgeon.study.results import cells_of, load_results
+from headsurgeon.study.results import Cell, Prepared, cells_of, load_results
 from headsurgeon.study.variants import variants_of
 
 SHORT = """\
@@ -70,6 +71,28 @@ def test_the_untouched_model_is_always_among_the_cells_and_once() -> None:
     assert cells[1:] == trained
 
 
+def test_an_arm_may_be_run_with_some_of_the_seeds_and_its_cells_are_what_they_were() -> None:
+    whole = Study.from_yaml(SHORT)
+    prepared = Prepared(
+        model="m", twin=None, windows={}, plan="p", versions={}, device="cpu", planted=False
+    )
+    some = Study.from_yaml(changed("- paper", "- {name: paper, seeds: [1]}"))
+    left = [cell for cell in cells_of(whole) if cell != Cell("paper", "code", 0)]
+    assert list(cells_of(some)) == left
+    assert [key_of(some, prepared, cell) for cell in left] == [
+        key_of(whole, prepared, cell) for cell in left
+    ]
+    assert quick(Study.from_yaml(changed("- paper", "- {name: paper, seeds: [1]}"))).seeds == (0,)
+
+
+def test_arms_that_are_compared_share_a_seed() -> None:
+    text = changed("- paper", "- {name: paper, seeds: [1]}")
+    with pytest.raises(StudyError, match=r"line 15.*paper and gradient_only share no seed"):
+        Study.from_yaml(text.replace("{name: gradient_only,", "{name: gradient_only, seeds: [0],"))
+    against_all = text.replace("against: gradient_only", "against: untouched")
+    assert Study.from_yaml(against_all).seeds == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
@@ -89,6 +112,9 @@ def test_the_untouched_model_is_always_among_the_cells_and_once() -> None:
         ("- paper", "- ceiling", 10, "needs a twin"),
         ("- paper", "- anchor", 10, "names the text"),
         ("- paper", "- {name: paper, anchor: prose}", 10, "or neither"),
+        ("- paper", "- {name: paper, seeds: [2]}", 10, "2 is none of the study's seeds"),
+        ("- paper", "- {name: paper, seeds: [1, 1]}", 10, "a seed is there for the second time"),
+        ("- paper", "- paper\n- {name: ablate_mean, seeds: [0]}", 11, "no seed changes anything"),
         ("kind: study", "kind: plan", 1, "plan"),
     ],
 )

@@ -104,7 +104,7 @@ def diagnose(
         check_own_files(output, FILES)
         examined = examined_as(models[0])
         names = write_examined(output, examined)
-    _show(output, examined, names)
+    _show(output, examined, names, loading)
 
 
 def _compare(
@@ -178,7 +178,9 @@ def _many(
         yield write_each
 
 
-def _show(output: Path, examined: Examined, names: "Sequence[str]") -> None:
+def _show(
+    output: Path, examined: Examined, names: "Sequence[str]", loading: options.Loading
+) -> None:
     from headsurgeon.cli.summary import show_diagnosis
 
     diagnosis = examined.diagnosis
@@ -186,4 +188,5 @@ def _show(output: Path, examined: Examined, names: "Sequence[str]") -> None:
     console = out()
     console.print(f"\nwritten to {output}: {', '.join(names)}", soft_wrap=True)
     if diagnosis.sick:
-        show_next("plan", output / DIAGNOSIS, "--rule", "sick", "-o", "plan.yaml")
+        rule = ("--rule", "sick", *loading.again)
+        show_next("plan", output / DIAGNOSIS, *rule, "-o", "plan.yaml")

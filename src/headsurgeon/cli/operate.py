@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headsurgeon.cli import option_texts, options
-from headsurgeon.cli.console import command_line, facts, heading, out, show_next
+from headsurgeon.cli.console import command_line, facts, heading, out
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.operate_passes import Repeating, operate_passes
@@ -24,8 +24,8 @@ from headsurgeon.cli.training_options import (
     TRAINING,
     Training,
     check_recipe,
-    reading_as,
     settings_of,
+    show_further,
 )
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import TrainSettings
@@ -197,7 +197,8 @@ def operate(
         probes=probes,
         anchor=anchor,
     )
-    _show_run(learner, run, model, corpus, settings)
+    _show_run(learner, run)
+    show_further(model, loading, run.patch, corpus, settings)
     show_page(output)
 
 
@@ -249,9 +250,7 @@ def _what(learner: "Patient | FullLearner") -> str:
     return "the whole model"
 
 
-def _show_run(
-    learner: "Patient | FullLearner", run: "Run", model: str, corpus: str, settings: TrainSettings
-) -> None:
+def _show_run(learner: "Patient | FullLearner", run: "Run") -> None:
     from headsurgeon.starts import looking_at_text
     from headsurgeon.training import read_log
 
@@ -278,6 +277,3 @@ def _show_run(
     if run.snapshots:
         lines["snapshots"] = f"{len(run.snapshots)} in {run.snapshots[0].parent}"
     console.print(facts(lines))
-    reading = reading_as(settings)
-    show_next("evaluate", model, "--patch", run.patch, "--corpus", corpus, *reading)
-    show_next("merge", model, "--patch", run.patch, "--output", "repaired")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headsurgeon.cli import options
-from headsurgeon.cli.console import show_next
 from headsurgeon.cli.further_texts import anchor_windows, probe_windows
 from headsurgeon.cli.loading import open_model
 from headsurgeon.cli.operation_cost import confirm, price, takes_away
@@ -18,7 +17,7 @@ from headsurgeon.cli.outputs import check_folder
 from headsurgeon.cli.page import show_page
 from headsurgeon.cli.passes_summary import show_pass, show_passes
 from headsurgeon.cli.progress import add_run, busy, new_bar, show_step
-from headsurgeon.cli.training_options import reading_as
+from headsurgeon.cli.training_options import show_further
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import TrainSettings
 
@@ -160,9 +159,7 @@ def operate_passes(
     if result.passes:
         show_page(output)
     if result.patch is not None:
-        patch, reading = output / result.patch, reading_as(settings)
-        show_next("evaluate", model, "--patch", patch, "--corpus", corpus, *reading)
-        show_next("merge", model, "--patch", patch, "--output", "repaired")
+        show_further(model, loading, output / result.patch, corpus, settings)
 
 
 class _Telling:

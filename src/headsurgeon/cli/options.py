@@ -224,6 +224,12 @@ class Loading:
     tokenizer: OtherTokenizer = None
     trust_remote_code: TrustRemoteCode = False
 
+    @property
+    def again(self) -> tuple[str, ...]:
+        """The options with which another command takes the same tokenizer, and may run its code."""
+        taken = () if self.tokenizer is None else ("--tokenizer", self.tokenizer)
+        return (*taken, "--trust-remote-code") if self.trust_remote_code else taken
+
 
 @dataclass(frozen=True)
 class FrozenLoading(Loading):

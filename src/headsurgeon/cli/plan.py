@@ -17,6 +17,7 @@ from headsurgeon.cli.plan_measurements import (
 )
 from headsurgeon.cli.plan_table import show_plan
 from headsurgeon.cli.progress import busy
+from headsurgeon.cli.training_options import reading_as
 from headsurgeon.errors import CorpusError, OutputError, PlanError
 from headsurgeon.records import snake_case
 
@@ -198,6 +199,7 @@ def plan(
     diagnosis.
     """
     from headsurgeon.data import given_file
+    from headsurgeon.data.first_token import first_tokens
     from headsurgeon.diagnosis import Diagnosis
     from headsurgeon.evaluation import SCREENING_PASSES, ablation_cost
     from headsurgeon.evaluation.screening import why_not_screened
@@ -271,14 +273,12 @@ def plan(
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
     read = corpus or diagnosed.stats.provenance.corpus
-    length, default = diagnosed.stats.provenance.length, options.Reading().length
-    reading: tuple[object, ...] = () if length == default else ("--length", length)
-    if diagnosed.stats.provenance.packing != options.Reading().packing:
-        reading += ("--packing", diagnosed.stats.provenance.packing)
+    _, usual = first_tokens(tokenizer, options.Reading().first_token)
+    reading = reading_as(diagnosed.stats.provenance, first_token=usual)
     if not _can_be_trained_on(read):
         read, reading = "SPEC", ()
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
-    show_next("operate", result.model, *following)
+    show_next("operate", result.model, *loading.again, *following)
 
 
 def _can_be_trained_on(corpus: str) -> bool:

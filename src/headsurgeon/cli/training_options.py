@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import make_dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from headsurgeon.cli import options
+from headsurgeon.cli.console import show_next
 from headsurgeon.errors import SettingsError
 from headsurgeon.training import PRESETS, TrainSettings, train_settings
+
+if TYPE_CHECKING:
+    from headsurgeon.head_stats import Provenance
 
 TRAINING = "Training (by default as --preset says)"
 DEFAULT_TOKENS = 200_000
@@ -121,13 +126,29 @@ def check_recipe(
         )
 
 
-def reading_as(settings: TrainSettings) -> tuple[object, ...]:
-    """The options with which another command reads text as the run did."""
+def reading_as(
+    read: "TrainSettings | Provenance", first_token: str = options.Reading().first_token
+) -> tuple[object, ...]:
+    """The options with which another command reads text as was done here.
+
+    Args:
+        read: how it was read.
+        first_token: what it calls the first token that needs no option.
+    """
     reading: tuple[object, ...] = ()
-    if settings.length != options.Reading().length:
-        reading += ("--length", settings.length)
-    if settings.first_token != options.Reading().first_token:
-        reading += ("--first-token", settings.first_token)
-    if settings.packing != options.Reading().packing:
-        reading += ("--packing", settings.packing)
+    if read.length != options.Reading().length:
+        reading += ("--length", read.length)
+    if read.first_token != first_token:
+        reading += ("--first-token", read.first_token)
+    if read.packing != options.Reading().packing:
+        reading += ("--packing", read.packing)
     return reading
+
+
+def show_further(
+    model: str, loading: options.Loading, trained: Path, corpus: str, settings: TrainSettings
+) -> None:
+    """Prints what is to be done next with the file that a run has written."""
+    reading = ("--corpus", corpus, *reading_as(settings))
+    show_next("evaluate", model, *loading.again, "--patch", trained, *reading)
+    show_next("merge", model, *loading.again, "--patch", trained, "--output", "repaired")

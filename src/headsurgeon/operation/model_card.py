@@ -31,7 +31,8 @@ class Told:
 
     Attributes:
         runs: contents of the `run.json` of the runs that trained the patches, each with the
-            settings that are not the defaults as `options` of `operate`.
+            settings that are not the defaults as `options` of `operate`, and as `loading` the
+            options with which any command reads its tokenizer.
         evaluations: contents of files that `headsurgeon evaluate --output` wrote.
     """
 
@@ -308,18 +309,20 @@ def _limits(base_card: str, told: Told, whole_model: bool) -> str:
 def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
     model = base_name(done.plan.model) if "/" in done.plan.model else done.plan.model
     lines = [f'pip install "headsurgeon=={package_version()}"']
-    dtype = "" if done.dtype is None else f" --dtype {done.dtype}"
+    ending = " --output merged" + ("" if done.dtype is None else f" --dtype {done.dtype}")
+    if runs and runs[0]["loading"]:
+        ending = f" {printable(' '.join(runs[0]['loading']))}{ending}"
     options = runs[0]["options"] if len(runs) == len(done.patches) == 1 else None
     if options is not None:
         said = printable(" ".join(options))
         lines.append(f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --output run {said}")
         lines.append(
             f"headsurgeon merge {shlex.quote(model)} --patch run/"
-            f"{'weights' if done.whole_model else 'patch'}.safetensors --output merged{dtype}"
+            f"{'weights' if done.whole_model else 'patch'}.safetensors{ending}"
         )
     else:
         patches = "".join(f" --patch {shlex.quote(patch)}" for patch in done.patches)
-        lines.append(f"headsurgeon merge {shlex.quote(model)}{patches} --output merged{dtype}")
+        lines.append(f"headsurgeon merge {shlex.quote(model)}{patches}{ending}")
     block = "\n".join(lines)
     return (
         f"```sh\n{block}\n```\n\nThe base has fingerprint `{done.fingerprint}` (all attention "

@@ -82,7 +82,8 @@ def command_of(run: RunFile) -> str:
 
     Empty where no command does the same.
     """
-    options = operate_options(run.identity, run.identity["settings"])
+    loaded_with = run.loaded_with.model_dump()
+    options = operate_options(run.identity, run.identity["settings"], loaded_with)
     if options is None:
         return ""
     words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml --output DIR"]

@@ -186,7 +186,8 @@ def questions_of(results: StudyResults) -> list[Question]:
 def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     """Shares of the gap for every trained arm of the subject, where the study has a ceiling.
 
-    Losses are averaged over seeds first, so the interval is over documents.
+    Losses are averaged over the seeds that arm and ceiling share, so the interval is over
+    documents.
     """
     study = results.study
     if not any(arm.name == ceiling for arm in study.arms):
@@ -195,12 +196,12 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     stock = untouched(results)
     for arm in (arm for arm in study.arms if arm.trains and arm.model == "subject"):
         for trained_on in study.train_on:
-            cells, best = results.of(arm.name, trained_on), results.of(ceiling, trained_on)
-            if not cells or not best:
+            pairs = _pairs(results.of(arm.name, trained_on), results.of(ceiling, trained_on))
+            if not pairs:
                 continue
             sick = _pooled([stock], trained_on)
-            reached = _pooled(best, trained_on)
-            share = recovered_share(sick, _pooled(cells, trained_on), reached)
+            treated, reached = (_pooled(cells, trained_on) for cells in zip(*pairs, strict=True))
+            share = recovered_share(sick, treated, reached)
             value, low, high = (
                 None if np.isnan(bound) else bound for bound in (share.value, share.low, share.high)
             )

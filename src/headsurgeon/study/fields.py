@@ -59,6 +59,10 @@ class StudyFields(Spec):
         """The arm of that name."""
         return next(arm for arm in self.every_arm if arm.name == name)
 
+    def seeds_of(self, arm: Arm) -> tuple[int | None, ...]:
+        """The seeds an arm is run with; None alone where no seed changes anything."""
+        return (arm.seeds or self.seeds) if arm.seeded else (None,)
+
     def text(self, name: str) -> Text:
         """The text of that name."""
         return next(text for text in self.texts if text.name == name)

@@ -51,7 +51,8 @@ def _quick_arm(arm: Arm) -> dict[str, Any]:
     if arm.rates:
         train["learning_rate"] = arm.rates[len(arm.rates) // 2]
     calibration = -(-arm.calibration // WINDOWS)
-    return {**arm.model_dump(), "train": train, "rates": (), "calibration": calibration}
+    changes = {"train": train, "rates": (), "seeds": (), "calibration": calibration}
+    return {**arm.model_dump(), **changes}
 
 
 def _shorter(train: Mapping[str, Any]) -> dict[str, Any]:

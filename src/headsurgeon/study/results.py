@@ -194,8 +194,7 @@ def cells_of(study: Study) -> tuple[Cell, ...]:
     cells = []
     for arm in study.every_arm:
         texts = study.train_on if arm.trains else ("",)
-        seeds: tuple[int | None, ...] = study.seeds if arm.seeded else (None,)
-        cells += [Cell(arm.name, text, seed) for text in texts for seed in seeds]
+        cells += [Cell(arm.name, text, seed) for text in texts for seed in study.seeds_of(arm)]
     return tuple(cells)
 
 

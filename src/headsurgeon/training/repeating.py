@@ -9,8 +9,19 @@ from headsurgeon.training.settings import CALIBRATION
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
+def loading_options(loaded_with: Mapping[str, Any]) -> tuple[str, ...]:
+    """Options of any command, quoted for a shell, with which it reads the same tokenizer and code.
+
+    Args:
+        loaded_with: as a run has it.
+    """
+    other = loaded_with.get("tokenizer")
+    trusted = ("--trust-remote-code",) if loaded_with.get("trust_remote_code") else ()
+    return trusted if other is None else (f"--tokenizer {quote(other)}", *trusted)
+
+
 def operate_options(
-    identity: Mapping[str, Any], settings: Mapping[str, Any]
+    identity: Mapping[str, Any], settings: Mapping[str, Any], loaded_with: Mapping[str, Any]
 ) -> tuple[str, ...] | None:
     """Options of `headsurgeon operate`, quoted for a shell, with which it does what a run did.
 
@@ -19,6 +30,7 @@ def operate_options(
     Args:
         identity: what the run is.
         settings: those of its settings that are to be named.
+        loaded_with: as for `loading_options`.
 
     Returns:
         None where no command does the same: there are adapters, no start, one that had been
@@ -38,7 +50,7 @@ def operate_options(
         chosen.append((identity["anchor"], "train"))
     if any(not isinstance(text["corpus"], str) or text["split"] != split for text, split in chosen):
         return None
-    return (*_texts(identity), *_settings(identity, settings))
+    return (*loading_options(loaded_with), *_texts(identity), *_settings(identity, settings))
 
 
 def _texts(identity: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
-from headsurgeon.training.repeating import operate_options
+from headsurgeon.training.repeating import loading_options, operate_options
 from headsurgeon.training.settings import TrainSettings
 
 RUN_NAME = "run.json"
@@ -36,11 +36,21 @@ class _Identity(BaseModel):
     settings: dict[str, Any]
 
 
+class LoadedWith(BaseModel):
+    """Options of `headsurgeon.load` that a command has as well; others say nothing new."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
+
+
 class RunFile(BaseModel):
     """What `run.json` must hold; whatever else is there is kept.
 
     Attributes:
         model: id of the model.
+        loaded_with: which other tokenizer it was read with, and whether its code was trusted.
         identity: all that decides what comes out of the run.
         environment: versions and device of every session that worked on it.
         plan: YAML of the plan.
@@ -50,6 +60,7 @@ class RunFile(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
+    loaded_with: LoadedWith = LoadedWith()
     identity: dict[str, Any]
     environment: list[dict[str, str]] = []
     plan: str
@@ -80,8 +91,8 @@ def read_run_file(folder: Path) -> RunFile:
 def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
     """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
 
-    Each has, beside what its `run.json` holds, `options`: those of `operate_options`, settings that
-    are the defaults left out.
+    Each has, beside what its `run.json` holds, `loading` and `options`: those of `loading_options`
+    and `operate_options`, settings that are the defaults left out.
 
     Raises:
         InputError: a `run.json` that cannot be read.
@@ -94,7 +105,9 @@ def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
             run = read_run_file(folder).model_dump()
             settings = run["identity"]["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            runs.append({**run, "options": operate_options(run["identity"], changed)})
+            loading = loading_options(run["loaded_with"])
+            options = operate_options(run["identity"], changed, run["loaded_with"])
+            runs.append({**run, "loading": loading, "options": options})
     return runs
 
 

@@ -14,6 +14,7 @@ from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
+from headsurgeon.models.origin import loaded_with
 from headsurgeon.operation.learner import Learner
 from headsurgeon.planning import Plan
 from headsurgeon.records import snake_case
@@ -81,6 +82,7 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
     content = {
         **files.header(KIND),
         "model": model_id(learner.model),
+        "loaded_with": loaded_with(learner.model),
         "environment": [here],
         "identity": this_run,
         "slice_parameters": sum(tensor.numel() for tensor in learner.trainable().values()),
