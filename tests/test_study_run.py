@@ -69,6 +69,21 @@ def test_what_was_not_trained_is_not_recovered(finished: Path) -> None:
     assert scored.nll == scored.ablated["zero"]
 
 
+@pytest.mark.parametrize("method", ["slices", "then_full"])
+def test_a_start_pays_for_what_it_has_looked_at_where_there_is_less_than_it_asks_for(
+    method: str, study: Study, tmp_path: Path
+) -> None:
+    asked, left = 800, 1024
+    trained = {"max_tokens": asked * 32 + left}
+    arm = {"name": "canonical", "method": method, "calibration": asked, "train": trained}
+    run_study(with_arms(study, arm, twin=None), tmp_path / "study")
+    (cell,) = load_results(tmp_path / "study").of("canonical", "code")
+    assert cell.trained is not None
+    assert 0 < cell.trained.calibration_tokens < asked * 32
+    unread = trained["max_tokens"] - cell.trained.calibration_tokens - cell.trained.tokens
+    assert 0 <= unread < cell.trained.tokens / cell.trained.steps
+
+
 def test_heads_of_a_whole_model_from_a_start_are_held_to_the_same_rule(
     study: Study, tmp_path: Path
 ) -> None:

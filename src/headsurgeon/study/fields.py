@@ -91,16 +91,25 @@ class StudyFields(Spec):
         return self.plan.diagnose_on or self.train_on
 
     def settings(
-        self, arm: Arm, seed: int = 0, learning_rate: float | None = None
+        self,
+        arm: Arm,
+        seed: int = 0,
+        learning_rate: float | None = None,
+        looked_at: int | None = None,
     ) -> TrainSettings:
         """How an arm is trained: what its start and its anchor read is taken from the budget.
+
+        Args:
+            looked_at: tokens that its start has read; by default those that it asks for, of which
+                a short text has fewer.
 
         Raises:
             SettingsError: settings out of range, all of them listed; or the start reads it all.
         """
         full_budget = self.whole_settings(arm, seed, learning_rate)
-        calibration = arm.calibration * self.windows.length
-        return budget_left(full_budget, calibration, full_budget.anchor_tokens_per_step)
+        if looked_at is None:
+            looked_at = arm.calibration * self.windows.length
+        return budget_left(full_budget, looked_at, full_budget.anchor_tokens_per_step)
 
     def whole_settings(
         self, arm: Arm, seed: int = 0, learning_rate: float | None = None
