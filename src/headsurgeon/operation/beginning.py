@@ -56,6 +56,37 @@ class Beginning:
         return said
 
 
+class Begun:
+    """A learner whose heads began somewhere."""
+
+    beginning: Beginning
+
+    @property
+    def seed(self) -> int:
+        """Seed of all that was random about the start."""
+        return self.beginning.seed
+
+    @property
+    def init(self) -> str:
+        """What Q, K and V became, parameters included; `none` where they are as they were."""
+        return self.beginning.init.name
+
+    @property
+    def output_start(self) -> str:
+        """What the output was at step 0, parameters included."""
+        return self.beginning.output_start.name
+
+    @property
+    def calibration(self) -> CalibrationRecord:
+        """The tokens that the start looked at, their number and hash."""
+        return self.beginning.calibration
+
+    @property
+    def calibration_tokens(self) -> int:
+        """How many these are; they count against a budget of training tokens."""
+        return self.beginning.calibration.tokens
+
+
 BEGINNING_ENTRIES = ("seed", "init", "output_start")
 
 

@@ -14,7 +14,7 @@ from headsurgeon.errors import PatchError, PlanError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined, fingerprints_of, others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.beginning import as_it_is
+from headsurgeon.operation.beginning import Begun, as_it_is
 from headsurgeon.operation.operating import check_operable, checked_fingerprints
 from headsurgeon.operation.patch import DTYPES
 from headsurgeon.operation.patient import Patient, State, WeightChange, operated
@@ -111,7 +111,7 @@ def _open(model: PreTrainedModel, plan: Plan, base: str | None = None) -> "FullL
     return FullLearner(model, layout, plan, combined(fingerprints), base or others(model, ()))
 
 
-class FullLearner:
+class FullLearner(Begun):
     """A model all of whose parameters are trained; made by `open_full` or `apply_weights`.
 
     It has the states of a `Patient`, and the attributes that a `Learner` has.
@@ -156,26 +156,6 @@ class FullLearner:
     def heads(self) -> tuple[HeadId, ...]:
         """The plan's heads."""
         return self.plan.operated
-
-    @property
-    def init(self) -> str:
-        """What Q, K and V of these heads became before training; `none` where nothing did."""
-        return self.beginning.init.name
-
-    @property
-    def output_start(self) -> str:
-        """What their output was before training."""
-        return self.beginning.output_start.name
-
-    @property
-    def seed(self) -> int:
-        """Of how they started."""
-        return self.beginning.seed
-
-    @property
-    def calibration_tokens(self) -> int:
-        """Tokens that their start looked at, which count against a budget of training tokens."""
-        return self.beginning.calibration.tokens
 
     def begin(self, start: Patient, values: Mapping[str, Tensor]) -> None:
         """Puts in place what an operation came to; the whole parameters, by name."""

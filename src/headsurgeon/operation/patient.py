@@ -16,7 +16,7 @@ from headsurgeon.errors import PatchError, SettingsError, StateError
 from headsurgeon.heads import HeadId
 from headsurgeon.models.fingerprint import combined, fingerprints_of, others
 from headsurgeon.models.forward import model_id
-from headsurgeon.operation.beginning import Beginning
+from headsurgeon.operation.beginning import Beginning, Begun
 from headsurgeon.operation.patch import DTYPES, PatchPart, write_patch
 from headsurgeon.operation.sharding import check_unsharded
 from headsurgeon.operation.slice_maps import (
@@ -50,7 +50,7 @@ class WeightChange:
     largest: float
 
 
-class Patient:
+class Patient(Begun):
     """A model on which a plan is carried out; made by `operate` or `apply_patch`.
 
     Its state is `open` (the slices are the model's only trainable parameters), `merged` (an
@@ -64,9 +64,6 @@ class Patient:
         plan: the plan, with the start and the seed that were used.
         layout: where the model's heads live.
         beginning: how the heads started.
-        seed: seed the initialisation used.
-        init, output_start: the names of both starts, parameters included.
-        calibration: the tokens that the start looked at, their number and hash.
         base_fingerprint: of the model before the operation, as a plan records it.
         fingerprints: SHA-256 of every touched tensor before the operation.
         frozen_key_values: operated heads whose keys and values stay frozen, because other heads
@@ -95,10 +92,6 @@ class Patient:
         self.layout = layout
         self.plan = plan
         self.beginning = beginning
-        self.seed = beginning.seed
-        self.init = beginning.init.name
-        self.output_start = beginning.output_start.name
-        self.calibration = beginning.calibration
         self.base_fingerprint = base_fingerprint
         self.fingerprints = fingerprints
         self.frozen_key_values = frozen_key_values(layout, plan.operated)
@@ -130,11 +123,6 @@ class Patient:
             # nobody has this patient yet, so nobody else could take it back
             self._leave(complete=False)
             raise
-
-    @property
-    def calibration_tokens(self) -> int:
-        """Tokens that the start looked at, which count against a budget of training tokens."""
-        return self.calibration.tokens
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
