@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from accelerate.utils import align_module_device
@@ -53,14 +54,18 @@ def fingerprints(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 def others(model: nn.Module, names: Iterable[str]) -> str:
     """One SHA-256 over every parameter but the named ones, as `fingerprints` has them."""
-    left_out = set(names)
-    rest = [
-        name
-        for name, _ in model.named_parameters()
-        # what an operation in progress trains is none of the model's own
-        if name not in left_out and not name.rpartition(".")[2].startswith("slice_")
-    ]
-    return combined(fingerprints(model, rest))
+    return combined(fingerprints(model, _own(model) - set(names)))
+
+
+def everything(model: nn.Module, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One SHA-256 over every parameter; `known` are those `fingerprints` that are there already."""
+    return combined({**known, **fingerprints(model, _own(model) - known.keys())})
+
+
+def _own(model: nn.Module) -> set[str]:
+    """Names of the parameters; what an operation in progress trains is none of the model's own."""
+    named = {name for name, _ in model.named_parameters()}
+    return {name for name in named if not name.rpartition(".")[2].startswith("slice_")}
 
 
 def combined(digests: Mapping[str, str]) -> str:

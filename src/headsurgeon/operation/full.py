@@ -12,7 +12,7 @@ from headsurgeon.arch import Layout, layout_of
 from headsurgeon.arguments import checked
 from headsurgeon.errors import PatchError, PlanError, SettingsError, StateError
 from headsurgeon.heads import HeadId
-from headsurgeon.models.fingerprint import combined, fingerprints_of, others
+from headsurgeon.models.fingerprint import combined, everything, fingerprints_of
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.beginning import Begun, as_it_is
 from headsurgeon.operation.operating import check_operable, checked_fingerprints
@@ -90,7 +90,7 @@ def _check_base(model: PreTrainedModel, content: WeightsContent, path: Path | st
             f"{path} was made for {content.model}; this model ({model_id(model)}) has other "
             "parameters"
         )
-    if others(model, ()) != content.base:
+    if everything(model) != content.base:
         raise PatchError(
             f"{path} was made for {content.model}; this model ({model_id(model)}) has other "
             "weights: apply it to its own base"
@@ -107,8 +107,8 @@ def _check_base(model: PreTrainedModel, content: WeightsContent, path: Path | st
 def _open(model: PreTrainedModel, plan: Plan, base: str | None = None) -> "FullLearner":
     """`base` is the SHA-256 of a model that has been compared; another has to suit the plan."""
     layout = layout_of(model)
-    fingerprints = checked_fingerprints(model, layout, plan, planned_here=base is None)
-    return FullLearner(model, layout, plan, combined(fingerprints), base or others(model, ()))
+    known = checked_fingerprints(model, layout, plan, planned_here=base is None)
+    return FullLearner(model, layout, plan, combined(known), base or everything(model, known))
 
 
 class FullLearner(Begun):

@@ -10,7 +10,7 @@ from headsurgeon.arguments import checked
 from headsurgeon.data import Texts, Windows
 from headsurgeon.diagnosis import Thresholds
 from headsurgeon.folders import locked
-from headsurgeon.models.fingerprint import fingerprint, others
+from headsurgeon.models.fingerprint import everything, fingerprint
 from headsurgeon.models.forward import model_id
 from headsurgeon.operation.operating import check_operable
 from headsurgeon.passes.folder import open_sequence
@@ -83,7 +83,7 @@ def run_passes(
     )
     identity = {
         "fingerprint": fingerprint(model, layout_of(model)),
-        "weights": others(model, ()),
+        "weights": everything(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "settings": settings.model_dump(mode="json"),
         "rules": [each.to_yaml() if isinstance(each, Plan) else each for each in rules],
