@@ -1,5 +1,6 @@
 """Claims about decisions, on synthetic losses whose truth is known: no model is needed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,18 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsurgeon.report.study_charts import of_documents
 from headsurgeon.scores import crossed_draws
 from headsurgeon.study import Contrast, Question, decide
 from headsurgeon.study.cell_parts import Scored
+from headsurgeon.study.conclusion import StudyResult
 from headsurgeon.study.decision_rule import (
-    Share,
     _difference,
     _outcome,
     _p_value,
-    _pairs,
-    shares_of,
+    decisions_of,
+    pairs_of,
 )
-from headsurgeon.study.results import CellResult, load_results
+from headsurgeon.study.results import CellResult, StudyResults, load_results
 from tests.documented import ROOT
 
 LEVEL = 0.9
@@ -162,7 +164,7 @@ def test_cells_are_paired_by_seed_and_what_has_none_with_every_one() -> None:
         return [CellResult.model_construct(seed=seed) for seed in seeds]
 
     def seeds_of(first: list[CellResult], second: list[CellResult]) -> list[tuple[Any, Any]]:
-        return [(one.seed, other.seed) for one, other in _pairs(first, second)]
+        return [(one.seed, other.seed) for one, other in pairs_of(first, second)]
 
     assert seeds_of(cells(0, 1, 2), cells(2, 1, 5)) == [(1, 1), (2, 2)]
     assert seeds_of(cells(0, 1), cells(None)) == [(0, None), (1, None)]
@@ -170,18 +172,17 @@ def test_cells_are_paired_by_seed_and_what_has_none_with_every_one() -> None:
     assert seeds_of(cells(), cells(0)) == []
 
 
-def test_a_share_is_of_the_seeds_that_arm_and_ceiling_have_both() -> None:
+def test_documents_are_drawn_over_the_seeds_that_both_arms_have_as_they_are_decided() -> None:
     results = load_results(ROOT / "docs" / "results" / "twins")
+    kept = [cell for cell in results.cells if cell.arm != "gradient_only" or cell.seed == 1]
+    fewer = results._replace(cells=tuple(kept))
+    alike = [cell for cell in kept if cell.seed in (None, 1)]
+    same = results._replace(cells=tuple(alike))
 
-    def share(seeds_of: dict[str, tuple[int, ...]]) -> Share:
-        kept = [
-            cell
-            for cell in results.cells
-            if cell.arm == "untouched" or cell.seed in seeds_of.get(cell.arm, ())
-        ]
-        return {each.arm: each for each in shares_of(results._replace(cells=tuple(kept)))}["paper"]
+    def drawn(results: StudyResults) -> Mapping[str, str]:
+        charts = of_documents(StudyResult(results, decisions_of(results)))
+        return {chart.title: chart.svg for chart in charts}
 
-    both = share({"paper": (0, 1), "ceiling": (0, 1)})
-    assert share({"paper": (0, 1), "ceiling": (0, 1, 2)}) == both
-    assert share({"paper": (0, 1, 2), "ceiling": (0, 1)}) == both
-    assert share({"paper": (0,), "ceiling": (0,)}) != both
+    title = "paper − gradient_only, own"
+    assert drawn(fewer)[title] == drawn(same)[title]
+    assert len({cell.seed for cell in fewer.of("paper", "own")}) > 1

@@ -1,6 +1,7 @@
 """The charts of a study's page."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from headsurgeon.report.run_page import column_charts
 from headsurgeon.report.study_heads import first_seeds, masses
 from headsurgeon.report.wording import PLANTED_SHORT, ceiling_in_words
 from headsurgeon.study.conclusion import StudyResult
+from headsurgeon.study.decision_rule import pairs_of
 from headsurgeon.study.parts import UNTOUCHED
 from headsurgeon.study.results import (
     CellResult,
@@ -79,16 +81,18 @@ def of_untouched_heads(result: StudyResult, text: str) -> tuple[Chart, ...]:
 
 
 def of_documents(result: StudyResult) -> tuple[Chart, ...]:
-    """For contrasts of losses, the difference in each document, averaged over seeds."""
+    """For contrasts of losses, the difference in each document, averaged over the seeds of both."""
     results = result.results
     drawn: list[Chart] = []
     for each in result.decisions:
         if each.question == "recovers" or len(drawn) == _DOCUMENTS:
             continue
-        ours = results.of(each.arm, each.trained_on)
-        theirs = results.of(each.against, each.trained_on)
-        if not ours or not theirs:
+        pairs = pairs_of(
+            results.of(each.arm, each.trained_on), results.of(each.against, each.trained_on)
+        )
+        if not pairs:
             continue
+        ours, theirs = zip(*pairs, strict=True)
         difference = _of_documents(ours, each.text) - _of_documents(theirs, each.text)
         better = int((difference < 0).sum())
         drawn.append(
@@ -118,13 +122,13 @@ def documents_table(result: StudyResult) -> Table | None:
     )
     return Table(
         "documents",
-        f"Loss of each test document of {text} (nats per token, mean over seeds)",
+        f"Loss of each test document of {text} (nats per token, mean over the seeds of each arm)",
         ("document", *losses),
         rows,
     )
 
 
-def _of_documents(cells: list[CellResult], text: str) -> np.ndarray:
+def _of_documents(cells: Sequence[CellResult], text: str) -> np.ndarray:
     means = [cell.scored[text].evaluation(cell.arm).document_mean for cell in cells]
     return np.asarray(np.mean(means, axis=0))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from headsurgeon.errors import SettingsError
 from headsurgeon.study.fields import StudyFields
-from headsurgeon.study.parts import Arm, Contrast
+from headsurgeon.study.parts import Arm
 
 Location = tuple[str | int, ...]
 # what a study says once for all of its arms
@@ -43,8 +43,6 @@ def faults_of(study: StudyFields) -> list[tuple[Location, str]]:
         known = [name for name in study.train_on if name in texts]
         if contrast.on == "other" and not all(map(study.others, known)):
             faults.append((place, "there is no other text"))
-        if not _share_a_seed(study, contrast):
-            faults.append((place, f"{contrast.arm} and {contrast.against} share no seed"))
         if contrast.arm == contrast.against:
             faults.append((place, f"compares {contrast.arm} with itself"))
     for index, each in enumerate(study.reported):
@@ -78,17 +76,6 @@ def _texts_unfit(study: StudyFields) -> Iterator[tuple[Location, str]]:
             yield place, f"nothing is trained on given texts such as {name}"
 
 
-def _share_a_seed(study: StudyFields, contrast: Contrast) -> bool:
-    """Whether two arms have cells to be paired; one that has no seed is paired with every cell."""
-    sides = [
-        set(study.seeds_of(arm))
-        for arm in study.every_arm
-        if arm.name in (contrast.arm, contrast.against)
-    ]
-    # a name that is no arm's is a fault of its own
-    return not sides or any(None in side for side in sides) or bool(set.intersection(*sides))
-
-
 def _twice(study: StudyFields) -> Iterator[tuple[Location, str]]:
     lists: dict[str, list[str]] = {
         "texts": [text.name for text in study.texts],
@@ -102,9 +89,6 @@ def _twice(study: StudyFields) -> Iterator[tuple[Location, str]]:
         for index, name in enumerate(names):
             if name in names[:index]:
                 yield (where, index), f"{name} is there for the second time"
-    for index, arm in enumerate(study.arms):
-        if len(set(arm.seeds)) < len(arm.seeds):
-            yield ("arms", index), f"arm {arm.name}: a seed is there for the second time"
 
 
 def _arm_faults(study: StudyFields, arm: Arm) -> Iterator[str]:
@@ -113,9 +97,8 @@ def _arm_faults(study: StudyFields, arm: Arm) -> Iterator[str]:
     for name in _FIXED:
         if name in arm.train:
             yield f"arm {arm.name}: {name} is for the study's own windows and seeds to say"
-    for seed in arm.seeds:
-        if seed not in study.seeds:
-            yield f"arm {arm.name}: {seed} is none of the study's seeds"
+    if arm.seeds is not None and arm.seeds > len(study.seeds):
+        yield f"arm {arm.name}: seeds is {arm.seeds}, and the study has {len(study.seeds)}"
     try:
         settings = study.settings(arm)
     except SettingsError as error:

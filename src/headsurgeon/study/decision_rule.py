@@ -170,7 +170,7 @@ def questions_of(results: StudyResults) -> list[Question]:
     for contrast in study.contrasts:
         trains = any(study.arm(name).trains for name in (contrast.arm, contrast.against))
         for trained_on in study.train_on if trains else study.train_on[:1]:
-            pairs = _pairs(
+            pairs = pairs_of(
                 results.of(contrast.arm, trained_on), results.of(contrast.against, trained_on)
             )
             for text in _texts(results, contrast, trained_on) if pairs else ():
@@ -186,8 +186,7 @@ def questions_of(results: StudyResults) -> list[Question]:
 def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     """Shares of the gap for every trained arm of the subject, where the study has a ceiling.
 
-    Losses are averaged over the seeds that arm and ceiling share, so the interval is over
-    documents.
+    Losses are averaged over the seeds of each, so the interval is over documents.
     """
     study = results.study
     if not any(arm.name == ceiling for arm in study.arms):
@@ -196,12 +195,12 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     stock = untouched(results)
     for arm in (arm for arm in study.arms if arm.trains and arm.model == "subject"):
         for trained_on in study.train_on:
-            pairs = _pairs(results.of(arm.name, trained_on), results.of(ceiling, trained_on))
-            if not pairs:
+            cells, best = results.of(arm.name, trained_on), results.of(ceiling, trained_on)
+            if not cells or not best:
                 continue
             sick = _pooled([stock], trained_on)
-            treated, reached = (_pooled(cells, trained_on) for cells in zip(*pairs, strict=True))
-            share = recovered_share(sick, treated, reached)
+            reached = _pooled(best, trained_on)
+            share = recovered_share(sick, _pooled(cells, trained_on), reached)
             value, low, high = (
                 None if np.isnan(bound) else bound for bound in (share.value, share.low, share.high)
             )
@@ -219,7 +218,7 @@ def shares_of(results: StudyResults, ceiling: str = "ceiling") -> list[Share]:
     return shares
 
 
-def _pairs(
+def pairs_of(
     first: Sequence[CellResult], second: Sequence[CellResult]
 ) -> list[tuple[CellResult, CellResult]]:
     """Cells of one seed each; what has no seed is paired with every one."""

@@ -61,7 +61,7 @@ class StudyFields(Spec):
 
     def seeds_of(self, arm: Arm) -> tuple[int | None, ...]:
         """The seeds an arm is run with; None alone where no seed changes anything."""
-        return (arm.seeds or self.seeds) if arm.seeded else (None,)
+        return self.seeds[: arm.seeds] if arm.seeded else (None,)
 
     def text(self, name: str) -> Text:
         """The text of that name."""

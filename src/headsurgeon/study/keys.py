@@ -54,7 +54,7 @@ def _settings(study: Study, arm: Arm, cell: Cell) -> dict[str, Any]:
 def _as_keyed(arm: Arm) -> dict[str, Any]:
     """The arm as it counts; a rule is spelled as it was when the first cells were keyed.
 
-    Which seeds it is run with beside that of the cell changes nothing.
+    With how many seeds it is run changes no cell.
     """
     return {
         **arm.model_dump(mode="json", exclude={"about", "seeds"}),

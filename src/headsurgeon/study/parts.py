@@ -143,7 +143,7 @@ class Arm(Spec):
             `newly_sick`: healthy in the untouched model.
         rates: learning rates of which the best on dev text is taken; the grid grows until both its
             ends are worse than its middle. Without them the rate is that of `train`.
-        seeds: those of the study's seeds that it is run with; without them all of the study's.
+        seeds: with how many of the study's seeds it is run, the first of them; by default all.
         train: changes of the study's `train` for this arm.
         about: one line for the reader.
     """
@@ -164,7 +164,7 @@ class Arm(Spec):
     passes: int = Field(default=1, ge=1, le=16)
     next_rule: Annotated[Literal["sick", "newly_sick"], SnakeCase] = "sick"
     rates: tuple[Annotated[float, Field(gt=0, le=1e3)], ...] = ()
-    seeds: tuple[Seed, ...] = ()
+    seeds: Annotated[int, Field(ge=1)] | None = None
     train: dict[str, Any] = Field(default_factory=dict)
     about: str = ""
 
@@ -177,7 +177,7 @@ class Arm(Spec):
             )
         if self.rates and not self.trains:
             raise ValueError("rates: this arm is not trained")
-        if self.seeds and not self.seeded:
+        if self.seeds is not None and not self.seeded:
             raise ValueError("seeds: no seed changes anything in this arm")
         plain = (self.method, self.model, self.heads) == ("slices", "subject", "plan")
         if self.passes > 1 and not (plain and self.trained and not self.calibration):

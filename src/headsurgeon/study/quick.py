@@ -51,7 +51,7 @@ def _quick_arm(arm: Arm) -> dict[str, Any]:
     if arm.rates:
         train["learning_rate"] = arm.rates[len(arm.rates) // 2]
     calibration = -(-arm.calibration // WINDOWS)
-    changes = {"train": train, "rates": (), "seeds": (), "calibration": calibration}
+    changes = {"train": train, "rates": (), "seeds": None, "calibration": calibration}
     return {**arm.model_dump(), **changes}
 
 
