@@ -19,6 +19,7 @@ from headsurgeon.passes import Passes
 from headsurgeon.planning import Plan
 from headsurgeon.report.wording import shares_in_words
 from headsurgeon.study import Cell, CellResult, Study, conclude, load_results, run_study
+from headsurgeon.study.cell import run_cell
 from headsurgeon.study.engines import Task, run_tasks
 from headsurgeon.study.material import scored_windows
 from headsurgeon.study.merged import merge_cell
@@ -82,6 +83,15 @@ def test_a_start_pays_for_what_it_has_looked_at_where_there_is_less_than_it_asks
     assert 0 < cell.trained.calibration_tokens < asked * 32
     unread = trained["max_tokens"] - cell.trained.calibration_tokens - cell.trained.tokens
     assert 0 <= unread < cell.trained.tokens / cell.trained.steps
+    # a cell of a version that took away what was asked for is not taken for this one
+    path = folder_of(tmp_path / "study", cell.cell) / CELL
+    content = json.loads(path.read_text())
+    content["trained"]["settings"]["max_tokens"] = left
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        StudyError, match=r"cell\.json: after the .* remove it to have it run again"
+    ):
+        run_cell(tmp_path / "study", cell.cell, "cpu")
 
 
 def test_heads_of_a_whole_model_from_a_start_are_held_to_the_same_rule(

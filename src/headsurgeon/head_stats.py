@@ -34,6 +34,7 @@ class Provenance(Record):
     `attention` is what ran (`headsurgeon.attention_kinds`); `family` is the architecture, as the
     model's configuration calls it, empty in older files. `packing` is how documents became windows.
     `lengths` are the tokens of each text where they are unequal; `length` is then the longest.
+    `loaded_with` is which tokenizer and trust the model was read with, where they were given.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Provenance(Record):
     family: str = ""
     packing: str = "documents"
     lengths: tuple[Annotated[int, Field(ge=2, lt=2**31)], ...] = ()
+    loaded_with: dict[str, str | bool] = Field(default_factory=dict)
 
 
 class HeadStats(Record):

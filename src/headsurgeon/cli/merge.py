@@ -93,7 +93,8 @@ def merge(
     if patch_output is not None:
         console.print(f"one patch for all of it: {patch_output}", soft_wrap=True)
     console.print(
-        f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)})",
+        f"load it with: AutoModelForCausalLM.from_pretrained({python_text(output)}"
+        f"{', trust_remote_code=True' if trust_remote_code else ''})",
         soft_wrap=True,
     )
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from headsurgeon.models.loaded_with import as_options
+
 TEXT = "What to read"
 MACHINE = "Where to run"
 VERDICT = "What counts as sick"
@@ -226,9 +228,8 @@ class Loading:
 
     @property
     def again(self) -> tuple[str, ...]:
-        """The options with which another command takes the same tokenizer, and may run its code."""
-        taken = () if self.tokenizer is None else ("--tokenizer", self.tokenizer)
-        return (*taken, "--trust-remote-code") if self.trust_remote_code else taken
+        """The options that give another command the same tokenizer and trust."""
+        return as_options(vars(self))
 
 
 @dataclass(frozen=True)

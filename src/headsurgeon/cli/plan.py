@@ -272,11 +272,13 @@ def plan(
     result.save(output)
     show_plan(result)
     out().print(f"\nwritten to {output}; edit it as you like", soft_wrap=True)
-    read = corpus or diagnosed.stats.provenance.corpus
+    source = diagnosed.stats.provenance
+    read = corpus or source.corpus
     _, usual = first_tokens(tokenizer, options.Reading().first_token)
-    reading = reading_as(diagnosed.stats.provenance, first_token=usual)
+    reading = reading_as(source, usual)
     if not _can_be_trained_on(read):
-        read, reading = "SPEC", ()
+        # of texts that are read whole the length is that of the longest
+        read, reading = "SPEC", reading_as(source.replace(length=options.Reading().length), usual)
     following = ("--plan", output, "--corpus", read, *reading, "--output", "runs/first")
     show_next("operate", result.model, *loading.again, *following)
 

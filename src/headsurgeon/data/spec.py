@@ -136,6 +136,22 @@ def mixture(corpora: str | Sequence[str], weights: Sequence[float] = ()) -> str:
     return text
 
 
+def without_folders(spec: str) -> str:
+    """A SPEC as it may be told to others: `PATH/` for folders named from the root or from home."""
+    try:
+        corpora = [corpus for component in parse(spec) for corpus in component.corpora]
+    except CorpusError:
+        return spec
+    for corpus in corpora:
+        path = corpus.fields[0]
+        if corpus.kind in ("text", GIVEN) and path.startswith(("/", "~")):
+            named = f"PATH/{path.rpartition('/')[2]}"
+            # in quotes, a quote within it is written twice
+            for written in (path, path.replace('"', '""')):
+                spec = spec.replace(written, named)
+    return spec
+
+
 def _number(weight: float) -> str:
     text = f"{weight:.9f}".rstrip("0").rstrip(".")
     if Fraction(text) == 0:

@@ -29,6 +29,7 @@ from headsurgeon.models.forward import (
     model_id,
     usual_defaults,
 )
+from headsurgeon.models.loaded_with import loaded_with
 from headsurgeon.models.weights import ordinary, precision
 
 SINK_ROW = 0.9
@@ -180,6 +181,7 @@ def _provenance(model: PreTrainedModel, windows: Windows, ran: AttentionRan) -> 
         attention=ran,
         family=str(model.config.model_type),
         packing=windows.packing,
+        loaded_with=loaded_with(model),
     )
 
 

@@ -32,7 +32,7 @@ from headsurgeon.models.catalogue import PREFIX, zoo_folder
 from headsurgeon.models.checks import check_complete, check_tokenizer
 from headsurgeon.models.device import pick_device, pick_dtype
 from headsurgeon.models.gguf import SUFFIX, gguf_config, load_gguf
-from headsurgeon.models.origin import note_loaded_with
+from headsurgeon.models.loaded_with import note_loaded_with
 from headsurgeon.models.reading import check_json_files, reading
 from headsurgeon.models.stored import StoredTensor
 from headsurgeon.models.subfolders import checkpoints_below, commit_of, fetched, said
@@ -128,7 +128,7 @@ def load(
         model, loaded_tokenizer = _load_checkpoint(spec, named, dtype, trust_remote_code, placement)
     check_tokenizer(spec, model, loaded_tokenizer)
     model.name_or_path = spec
-    note_loaded_with(model, tokenizer=named, trust_remote_code=trust_remote_code)
+    note_loaded_with(model, named, trust_remote_code)
     return model.eval(), loaded_tokenizer
 
 

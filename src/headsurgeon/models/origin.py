@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -15,7 +14,6 @@ from headsurgeon.models.catalogue import PREFIX, ZOO
 from headsurgeon.models.stored import StoredTensor, stored_tensors
 
 _CONFIG = "config.json"
-_LOADED_WITH = "_headsurgeon_loaded_with"
 
 
 def checkpoint_folder(model: nn.Module) -> Path | None:
@@ -40,19 +38,6 @@ def checkpoint_folder(model: nn.Module) -> Path | None:
     config = _CONFIG if address.subfolder is None else f"{address.subfolder}/{_CONFIG}"
     cached = try_to_load_from_cache(address.repository, config, revision=commit)
     return Path(cached).parent if isinstance(cached, str) else None
-
-
-def note_loaded_with(model: nn.Module, **options: Any) -> None:
-    """Writes down, on the model, with which options of `headsurgeon.load` it was read."""
-    setattr(model, _LOADED_WITH, {name: value for name, value in options.items() if value})
-
-
-def loaded_with(model: nn.Module) -> dict[str, Any]:
-    """The options that say which tokenizer and whose code were read; empty where none were given.
-
-    Nothing is known of a model that was not read by `headsurgeon.load`.
-    """
-    return dict(getattr(model, _LOADED_WITH, {}))
 
 
 def stored_for(model: nn.Module) -> dict[str, StoredTensor]:

@@ -57,7 +57,7 @@ class Beginning:
 
 
 class Begun:
-    """A learner whose heads began somewhere."""
+    """What every learner whose start is recorded tells of it."""
 
     beginning: Beginning
 

@@ -36,6 +36,11 @@ class Learner(Protocol):
     frozen_key_values: tuple[HeadId, ...]
     step: int | None
 
+    @property
+    def calibration_tokens(self) -> int:
+        """Tokens that its start looked at, which count against a budget of training tokens."""
+        ...
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, by name, and nothing else."""
         ...

@@ -94,6 +94,11 @@ class LoraLearner:
         self._config = self._inject()
         self._layers = {path: model.get_submodule(path) for path in self.ranks}
 
+    @property
+    def calibration_tokens(self) -> int:
+        """None: adapters start at random."""
+        return 0
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The adapters' matrices, A [rank, in] and B [out, rank] of every projection."""
         return {

@@ -21,6 +21,7 @@ from headsurgeon.folders import (
     staging,
 )
 from headsurgeon.models.device import short_name
+from headsurgeon.models.loaded_with import loaded_with
 from headsurgeon.operation.files_beside_weights import (
     MARKER,
     base_folder,
@@ -153,6 +154,7 @@ def _write_card(
         whole_model=isinstance(patient, FullLearner),
         trained_before=isinstance(patient, FullLearner) and patient.trained_before,
         dtype=None if as_stored else short_name(patient.model.dtype),
+        loaded_with=loaded_with(patient.model),
     )
     licences = sorted(path.name for path in staged.glob("LICEN[SC]E*"))
     write_text(staged / CARD, model_card(done, told, base_card, next(iter(licences), None)))

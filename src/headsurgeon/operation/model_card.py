@@ -6,13 +6,15 @@ What is not known is named as missing rather than left out.
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from headsurgeon.data.spec import without_folders
 from headsurgeon.files import package_version
 from headsurgeon.heads import HeadId
+from headsurgeon.models.loaded_with import as_arguments, as_options
 from headsurgeon.planning import Plan
 from headsurgeon.printable import printable
 
@@ -31,8 +33,7 @@ class Told:
 
     Attributes:
         runs: contents of the `run.json` of the runs that trained the patches, each with the
-            settings that are not the defaults as `options` of `operate`, and as `loading` the
-            options with which any command reads its tokenizer.
+            settings that are not the defaults as `options` of `operate`.
         evaluations: contents of files that `headsurgeon evaluate --output` wrote.
     """
 
@@ -53,6 +54,7 @@ class Operated:
         whole_model: whether every weight was trained, from where the heads were started.
         trained_before: whether the heads had been trained by themselves before that.
         dtype: the precision asked for, as an option names it; None where it is as stored.
+        loaded_with: which tokenizer and trust were given to `headsurgeon.load` for the base.
     """
 
     plan: Plan
@@ -65,6 +67,7 @@ class Operated:
     whole_model: bool = False
     trained_before: bool = False
     dtype: str | None = None
+    loaded_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def start(self) -> str:
@@ -142,9 +145,20 @@ def base_name(model: str) -> str:
     )
 
 
+def _named(model: str) -> str:
+    """A model as a command takes it, without the folders of the machine it was on."""
+    return base_name(model) if "/" in model else model
+
+
+def _elsewhere(loaded_with: Mapping[str, Any]) -> dict[str, Any]:
+    tokenizer = loaded_with.get("tokenizer")
+    return {**loaded_with, **({} if tokenizer is None else {"tokenizer": _named(tokenizer)})}
+
+
 def _what(done: Operated, name: str, has_card: bool) -> str:
     card = f" ([its card]({BASE_CARD}))" if has_card else ""
     heads = f"{len(done.plan.operated)} attention heads"
+    trusted = ", trust_remote_code=True" if done.loaded_with.get("trust_remote_code") else ""
     if done.whole_model:
         what = f"trained whole, every weight of it, {_begun(done)} ({done.precision})."
     else:
@@ -158,8 +172,8 @@ def _what(done: Operated, name: str, has_card: bool) -> str:
         f"`{name}`{card} {what} Written by headsurgeon {package_version()}; `headsurgeon.json` has "
         "the hashes.\n\n"
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        "model = AutoModelForCausalLM.from_pretrained(PATH)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(PATH)\n```"
+        f"model = AutoModelForCausalLM.from_pretrained(PATH{trusted})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained(PATH{trusted})\n```"
     )
 
 
@@ -185,13 +199,14 @@ def _begun(done: Operated) -> str:
 
 
 def _patch(done: Operated, name: str) -> str:
+    given = as_arguments(_elsewhere(done.loaded_with))
     return (
         "The query, key, value and output slices of "
         f"{len(done.plan.operated)} attention heads of `{name}`, trained while everything else was "
         f"frozen: started by {done.start}. Written by headsurgeon {package_version()}; it fits no "
         "other base.\n\n"
         "```python\nimport headsurgeon as hs\n\n"
-        f"model, tokenizer = hs.load({done.plan.model!r})\n"
+        f"model, tokenizer = hs.load({done.plan.model!r}{given})\n"
         'patient = hs.apply_patch(model, "patch.safetensors")  # merged; patient.revert() undoes\n'
         "```"
     )
@@ -257,9 +272,9 @@ def _figures(evaluations: Sequence[Mapping[str, Any]], whole_model: bool) -> str
 def _evaluation(evaluation: Mapping[str, Any]) -> str:
     rows, lines = [_LOSSES], []
     for name, evaluated in evaluation["evaluations"].items():
-        nll = evaluated["nll"]
+        nll, corpus = evaluated["nll"], printable(without_folders(evaluated["corpus"]))
         where = (
-            f"{printable(evaluated['corpus'])}, split {evaluated['split']}, {evaluated['tokens']} "
+            f"{corpus}, split {evaluated['split']}, {evaluated['tokens']} "
             f"predicted tokens of {evaluated['documents']} documents, window {evaluated['length']}"
         )
         interval = _interval(nll)
@@ -307,15 +322,16 @@ def _limits(base_card: str, told: Told, whole_model: bool) -> str:
 
 
 def _repeat(done: Operated, runs: Sequence[Mapping[str, Any]]) -> str:
-    model = base_name(done.plan.model) if "/" in done.plan.model else done.plan.model
+    model = _named(done.plan.model)
     lines = [f'pip install "headsurgeon=={package_version()}"']
-    ending = " --output merged" + ("" if done.dtype is None else f" --dtype {done.dtype}")
-    if runs and runs[0]["loading"]:
-        ending = f" {printable(' '.join(runs[0]['loading']))}{ending}"
+    loading = "".join(f" {shlex.quote(word)}" for word in as_options(_elsewhere(done.loaded_with)))
+    ending = f"{loading} --output merged{'' if done.dtype is None else f' --dtype {done.dtype}'}"
     options = runs[0]["options"] if len(runs) == len(done.patches) == 1 else None
     if options is not None:
         said = printable(" ".join(options))
-        lines.append(f"headsurgeon operate {shlex.quote(model)} --plan {PLAN} --output run {said}")
+        lines.append(
+            f"headsurgeon operate {shlex.quote(model)}{loading} --plan {PLAN} --output run {said}"
+        )
         lines.append(
             f"headsurgeon merge {shlex.quote(model)} --patch run/"
             f"{'weights' if done.whole_model else 'patch'}.safetensors{ending}"

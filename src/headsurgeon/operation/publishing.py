@@ -144,6 +144,7 @@ def _of_patch(path: Path, told: Told) -> list[Upload]:
         patches=["patch.safetensors"],
         fingerprint=content.metadata["fingerprint"],
         precision="",
+        loaded_with=(told.runs[0].get("loaded_with") or {}) if told.runs else {},
     )
     card = model_card(done, told, None, None, as_patch=True)
     name = content.plan.model

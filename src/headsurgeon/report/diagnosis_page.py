@@ -1,15 +1,17 @@
 """The pages of what is known before anything is operated on: diagnoses, plans, series."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 
+from headsurgeon.data.spec import GIVEN, parse
 from headsurgeon.diagnosis.diagnosis import Diagnosis
 from headsurgeon.diagnosis.series import HeadSeries
-from headsurgeon.errors import InputError
+from headsurgeon.errors import CorpusError, InputError
 from headsurgeon.files import package_version, read_json
+from headsurgeon.models.loaded_with import as_options
 from headsurgeon.models.planted import is_planted
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import charts, study_before
@@ -17,6 +19,9 @@ from headsurgeon.report.data import KeyFigure, Page, Section, Table
 from headsurgeon.report.run_heads import heads_of_diagnosis, heads_of_series
 from headsurgeon.report.study_tables import planned
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED
+from headsurgeon.training.repeating import DTYPE_OPTIONS
+
+_READING = ("split", "length", "count", "seed", "packing")
 
 
 def of_folder(folder: Path) -> Page:
@@ -37,10 +42,27 @@ def page(diagnosis: Diagnosis, plan: Plan | None = None) -> Page:
         heads=(heads_of_diagnosis(diagnosis, source.model, plan),),
         sections=_sections({source.model: diagnosis}, plan),
         facts=_facts(diagnosis),
-        command=f"headsurgeon diagnose {quote(source.model)} --corpus {quote(source.corpus)} "
-        f"--split {source.split} --length {source.length} --count {source.count} "
-        f"--seed {source.seed} --output DIR",
+        command=_command(diagnosis),
     )
+
+
+def _command(diagnosis: Diagnosis) -> str:
+    """What measures the same heads on the same text again; empty where its tokens were given."""
+    source = diagnosis.stats.provenance
+    try:
+        given = parse(source.corpus)[0].corpora[0].kind == GIVEN
+    except CorpusError:
+        return ""
+    # texts that are given are read whole
+    reading = {} if given else {name: getattr(source, name) for name in _READING}
+    options = {"corpus": source.corpus, "first-token": source.first_token, **reading}
+    if source.dtype in DTYPE_OPTIONS:
+        options["dtype"] = DTYPE_OPTIONS[source.dtype]
+    limits = diagnosis.thresholds.model_dump(exclude_defaults=True)
+    words = ["headsurgeon", "diagnose", source.model, *as_options(source.loaded_with)]
+    for name, value in {**options, **limits}.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return f"{shlex.join(words)} --output DIR"
 
 
 def of_plan(plan: Plan) -> Page:

@@ -9,6 +9,7 @@ import numpy as np
 
 from headsurgeon.evaluation.redistribution import ZONES, Redistribution
 from headsurgeon.evaluation.sweep import Sweep
+from headsurgeon.models.loaded_with import as_options
 from headsurgeon.models.planted import is_planted
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import charts
@@ -82,12 +83,12 @@ def command_of(run: RunFile) -> str:
 
     Empty where no command does the same.
     """
-    loaded_with = run.loaded_with.model_dump()
-    options = operate_options(run.identity, run.identity["settings"], loaded_with)
+    options = operate_options(run.identity, run.identity["settings"])
     if options is None:
         return ""
-    words = ["headsurgeon operate", quote(run.model), "--plan plan.yaml --output DIR"]
-    return " ".join([*words, *options])
+    loading = () if run.loaded_with is None else as_options(run.loaded_with.model_dump())
+    words = ["headsurgeon operate", quote(run.model), *map(quote, loading)]
+    return " ".join([*words, "--plan plan.yaml --output DIR", *options])
 
 
 def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:

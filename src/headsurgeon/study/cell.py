@@ -63,6 +63,7 @@ def run_cell(folder: Path, cell: Cell, device: str, on_step: OnStep | None = Non
     if path.exists():
         done = CellResult.load_for(path, key)
         if done.status == "done":
+            _check_budget(study, done, path)
             return done
         path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,20 @@ def run_cell(folder: Path, cell: Cell, device: str, on_step: OnStep | None = Non
     )
     result.save(path)
     return result
+
+
+def _check_budget(study: Study, done: CellResult, path: Path) -> None:
+    """Refuses a cell that paid for more than its start looked at, as in earlier versions."""
+    if done.trained is None:
+        return
+    looked_at, arm = done.trained.calibration_tokens, study.arm(done.arm)
+    budget = study.settings(arm, done.seed or 0, looked_at=looked_at).max_tokens
+    if done.trained.settings["max_tokens"] != budget:
+        raise StudyError(
+            f"{path}: after the {looked_at:,} tokens that its start looked at the budget leaves "
+            f"{budget:,}, and it was trained on {done.trained.settings['max_tokens']:,}; remove it "
+            "to have it run again"
+        )
 
 
 def _computed(
@@ -171,7 +186,7 @@ def _trained(study: Study, folder: Path, opened: OpenCell, on_step: OnStep | Non
         settings=settings.model_dump(mode="json"),
         learning_rate=settings.learning_rate,
         parameters=sum(part.numel() for part in learner.trainable().values()),
-        calibration_tokens=getattr(learner, "calibration_tokens", 0),
+        calibration_tokens=learner.calibration_tokens,
         curve=tuple(read_log(run)),
         **run.figures(),
     )

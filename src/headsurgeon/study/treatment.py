@@ -89,8 +89,7 @@ def train_cell(
     """
     cell, tokenizer = opened.cell, opened.tokenizer
     arm = study.arm(cell.arm)
-    looked_at = getattr(opened.learner, "calibration_tokens", 0)
-    settings = study.settings(arm, cell.seed or 0, rate, looked_at)
+    settings = study.settings(arm, cell.seed or 0, rate, opened.learner.calibration_tokens)
     train_windows, dev = training_text(study, arm, cell.text, tokenizer, settings)
     run = train(
         opened.learner,

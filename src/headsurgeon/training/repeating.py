@@ -6,31 +6,21 @@ from typing import Any
 
 from headsurgeon.training.settings import CALIBRATION
 
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-
-
-def loading_options(loaded_with: Mapping[str, Any]) -> tuple[str, ...]:
-    """Options of any command, quoted for a shell, with which it reads the same tokenizer and code.
-
-    Args:
-        loaded_with: as a run has it.
-    """
-    other = loaded_with.get("tokenizer")
-    trusted = ("--trust-remote-code",) if loaded_with.get("trust_remote_code") else ()
-    return trusted if other is None else (f"--tokenizer {quote(other)}", *trusted)
+# what an option calls a precision
+DTYPE_OPTIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def operate_options(
-    identity: Mapping[str, Any], settings: Mapping[str, Any], loaded_with: Mapping[str, Any]
+    identity: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[str, ...] | None:
     """Options of `headsurgeon operate`, quoted for a shell, with which it does what a run did.
 
-    Besides these it is given the model, the plan that the run's folder holds, and an output.
+    Besides these it is given the model, what that was loaded with, the plan of the run, and an
+    output.
 
     Args:
         identity: what the run is.
         settings: those of its settings that are to be named.
-        loaded_with: as for `loading_options`.
 
     Returns:
         None where no command does the same: there are adapters, no start, one that had been
@@ -50,7 +40,7 @@ def operate_options(
         chosen.append((identity["anchor"], "train"))
     if any(not isinstance(text["corpus"], str) or text["split"] != split for text, split in chosen):
         return None
-    return (*loading_options(loaded_with), *_texts(identity), *_settings(identity, settings))
+    return (*_texts(identity), *_settings(identity, settings))
 
 
 def _texts(identity: Mapping[str, Any]) -> Iterator[str]:
@@ -58,7 +48,7 @@ def _texts(identity: Mapping[str, Any]) -> Iterator[str]:
     if identity.get("trains") == "full":
         yield "--whole-model"
     # what is not said is the checkpoint's own on some machines, and fp32 on others
-    if (dtype := _DTYPES.get(identity.get("dtype", ""))) is not None:
+    if (dtype := DTYPE_OPTIONS.get(identity.get("dtype", ""))) is not None:
         yield f"--dtype {dtype}"
     if (anchor := identity.get("anchor")) is not None:
         yield f"--anchor-corpus {quote(anchor['corpus'])}"

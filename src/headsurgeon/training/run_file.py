@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from headsurgeon.data.spec import without_folders
 from headsurgeon.errors import OutputError
 from headsurgeon.files import read_json
-from headsurgeon.training.repeating import loading_options, operate_options
+from headsurgeon.training.repeating import operate_options
 from headsurgeon.training.settings import TrainSettings
 
 RUN_NAME = "run.json"
@@ -37,7 +38,7 @@ class _Identity(BaseModel):
 
 
 class LoadedWith(BaseModel):
-    """Options of `headsurgeon.load` that a command has as well; others say nothing new."""
+    """Which tokenizer and trust were given to `headsurgeon.load`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -50,7 +51,8 @@ class RunFile(BaseModel):
 
     Attributes:
         model: id of the model.
-        loaded_with: which other tokenizer it was read with, and whether its code was trusted.
+        loaded_with: which tokenizer and trust were given to `headsurgeon.load`; None in a run of a
+            version that did not write it down.
         identity: all that decides what comes out of the run.
         environment: versions and device of every session that worked on it.
         plan: YAML of the plan.
@@ -60,7 +62,7 @@ class RunFile(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
-    loaded_with: LoadedWith = LoadedWith()
+    loaded_with: LoadedWith | None = None
     identity: dict[str, Any]
     environment: list[dict[str, str]] = []
     plan: str
@@ -91,8 +93,8 @@ def read_run_file(folder: Path) -> RunFile:
 def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
     """What the run of each patch says of itself, where one lies beside it; nothing is guessed.
 
-    Each has, beside what its `run.json` holds, `loading` and `options`: those of `loading_options`
-    and `operate_options`, settings that are the defaults left out.
+    Each has, beside what its `run.json` holds, `options`: those of `operate_options`, settings that
+    are the defaults left out. Folders of this machine are left out of the names of its texts.
 
     Raises:
         InputError: a `run.json` that cannot be read.
@@ -103,12 +105,24 @@ def runs_beside(patches: Sequence[Path]) -> list[dict[str, Any]]:
     for folder in (patch.parent for patch in patches):
         if (folder / RUN_NAME).is_file():
             run = read_run_file(folder).model_dump()
-            settings = run["identity"]["settings"]
+            identity = _elsewhere(run["identity"])
+            settings = identity["settings"]
             changed = {k: v for k, v in settings.items() if v not in (usual.get(k), None)}
-            loading = loading_options(run["loaded_with"])
-            options = operate_options(run["identity"], changed, run["loaded_with"])
-            runs.append({**run, "loading": loading, "options": options})
+            options = operate_options(identity, changed)
+            runs.append({**run, "identity": identity, "options": options})
     return runs
+
+
+def _elsewhere(entry: Any) -> Any:
+    """An identity in which no corpus names a folder of this machine."""
+    if not isinstance(entry, dict):
+        return entry
+    return {
+        name: without_folders(value)
+        if name == "corpus" and isinstance(value, str)
+        else _elsewhere(value)
+        for name, value in entry.items()
+    }
 
 
 def altered(path: Path, error: ValidationError, within: str = "") -> OutputError:

@@ -14,7 +14,7 @@ from headsurgeon.data import Texts, Windows, equal_parts
 from headsurgeon.errors import HeadsurgeonWarning, OutputError
 from headsurgeon.folders import manifest_of
 from headsurgeon.models.forward import model_id
-from headsurgeon.models.origin import loaded_with
+from headsurgeon.models.loaded_with import loaded_with
 from headsurgeon.operation.learner import Learner
 from headsurgeon.planning import Plan
 from headsurgeon.records import snake_case
@@ -75,6 +75,10 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
                 f"{saved} is not the one that this run wrote when it finished; move "
                 "it away to have the run's own written again, or choose another folder"
             )
+        if earlier.loaded_with is None:
+            # a run of a version that did not write it down
+            _write(folder, earlier, loaded_with=loaded_with(learner.model))
+            earlier = read_run_file(folder)
         if here not in earlier.environment:
             _warn(earlier.environment, here, folder)
             _write(folder, earlier, environment=[*earlier.environment, here])
