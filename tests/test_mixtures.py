@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headsurgeon.data import Windows, documents, mixture, split_of, windows
 from headsurgeon.data.mixing import turns
-from headsurgeon.data.spec import Corpus, parse
+from headsurgeon.data.spec import Corpus, parse, without_folders
 from headsurgeon.errors import CorpusError, SettingsError
 from headsurgeon.training import TrainSettings, calibration_windows, training_windows
 from tests.char_tokenizer import END, char_tokenizer
@@ -249,6 +249,29 @@ def test_any_text_is_a_corpus_or_an_error_in_words(text: str) -> None:
         with suppress(CorpusError):
             components = parse(spec)
             assert all(corpus.fields[0] for each in components for corpus in each.corpora)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("text:/home/me/docs/**/*.txt", "text:PATH/*.txt"),
+        ("text:~/a.txt", "text:PATH/a.txt"),
+        ("texts:/a.json", "texts:PATH/a.json"),
+        (
+            "2*text:/a/b.txt,package:sympy+text:docs/*.txt",
+            "2*text:PATH/b.txt,package:sympy+text:docs/*.txt",
+        ),
+        ('text:"/a, b/c+d/""e"".txt"', 'text:"PATH/""e"".txt"'),
+        ("text:/a.txt,texts:/a.txt", "text:PATH/a.txt,texts:PATH/a.txt"),
+        ("hf:/home/me/rows::train:text", "hf:PATH/rows::train:text"),
+        ("text:docs/*.txt", "text:docs/*.txt"),
+        ("hf:me/data:a/b", "hf:me/data:a/b"),
+        ("token ids", "token ids"),
+    ],
+)
+def test_a_corpus_is_told_to_others_without_folders_of_the_machine(spec: str, told: str) -> None:
+    assert without_folders(spec) == told
+    assert without_folders(told) == told
 
 
 def test_a_folder_and_a_column_may_have_any_name(tmp_path: Path) -> None:

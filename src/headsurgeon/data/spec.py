@@ -144,12 +144,16 @@ def without_folders(spec: str) -> str:
         return spec
     for corpus in corpora:
         path = corpus.fields[0]
-        if corpus.kind in ("text", GIVEN) and path.startswith(("/", "~")):
-            named = f"PATH/{path.rpartition('/')[2]}"
+        if path.startswith(("/", "~")):
+            told = f"PATH/{path.rstrip('/').rpartition('/')[2]}"
+            spec = spec.replace(f":{path}", f":{told}")
             # in quotes, a quote within it is written twice
-            for written in (path, path.replace('"', '""')):
-                spec = spec.replace(written, named)
+            spec = spec.replace(f':"{_doubled(path)}"', f':"{_doubled(told)}"')
     return spec
+
+
+def _doubled(text: str) -> str:
+    return text.replace('"', '""')
 
 
 def _number(weight: float) -> str:
