@@ -71,7 +71,7 @@ def test_each_next_step_can_be_typed_as_it_stands(clinic: Path) -> None:
     assert merged.exit_code == 0, merged.output
 
     named = "--tokenizer whole --trust-remote-code"
-    assert f"headsurgeon operate bare {named} --plan plan.yaml --output DIR " in command_of(made)
+    assert f"headsurgeon operate bare {named} --output DIR --plan plan.yaml " in command_of(made)
     card = Path("repaired/README.md").read_text()
     assert f"headsurgeon operate bare {named} --plan plan.yaml --output run " in card
     assert f"headsurgeon merge bare --patch run/patch.safetensors {named} " in card

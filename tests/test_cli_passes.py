@@ -1,6 +1,7 @@
 """`operate --passes`: what it prints, asks and refuses; heads that became sick along the way."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from headsurgeon.evaluation import drift
 from headsurgeon.heads import HeadId
 from headsurgeon.passes import Pass, Passes, became_sick, zone_changes
 from headsurgeon.planning import Plan, PlannedHead
+from headsurgeon.report.folder_page import page_of
 from tests.clinic import CORPUS, checkpoint, run, sick_bloom, write_text
 from tests.head_stats import stats_of
 
@@ -207,3 +209,40 @@ def test_the_newly_sick_are_shown_with_their_masses(capsys: pytest.CaptureFixtur
     assert "6 heads (3 of them cannot change): 1 healthy → sick" in text
     assert "2 healthy → sick, 1 sick → healthy" in text
     assert "ended enough" in text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--passes", "1"),
+        ("--passes", "2", "--rule", "sick", "--rule", "newly_sick", "--least-gain=-9"),
+        ("--passes", "2", "--plan", "plan.yaml", "--no-recovery", "--least-gain=-9"),
+    ],
+    ids=["usual", "rules", "plan"],
+)
+def test_the_command_of_a_page_makes_the_same_passes(asked: tuple[str, ...], clinic: Path) -> None:
+    write_text(Path("more"), 400)
+    Plan(model="sick", rule="sick", heads=(PlannedHead(id=HeadId(1, 2)),)).save("plan.yaml")
+    training = ("--max-tokens", "128", "--length", "16", "--batch-size", "4", "--dev-windows", "6")
+    corpus = CORPUS.replace("docs", "more")
+    wanted = ("operate", "sick", "--corpus", corpus, *training, *asked, "--yes", "--output", "run")
+    done = run(*wanted)
+    assert done.exit_code == 0, done.output
+    command = page_of([clinic / "run"]).command
+    again = run(
+        *shlex.split(command.replace("DIR", "again").replace(" pass-", " run/pass-"))[1:], "--yes"
+    )
+    assert again.exit_code == 0, again.output
+    first, second = (Passes.load(f"{name}/passes.json") for name in ("run", "again"))
+    assert first.identity == second.identity
+    assert [each.operated for each in first.passes] == [each.operated for each in second.passes]
+    # a pass by itself began with the model that the passes before had left
+    assert page_of([clinic / "run" / "pass-1"]).command == ""
+
+
+def test_passes_over_other_text_than_a_command_chooses_have_no_command(clinic: Path) -> None:
+    model, tokenizer = hs.load("sick")
+    settings = hs.TrainSettings(max_tokens=128, length=16, batch_size=4, dev_windows=6)
+    texts = hs.training_windows(CORPUS, tokenizer, settings)
+    hs.run_passes(model, *texts, output="run", settings=settings, passes=1, rules=("sick",))
+    assert page_of([clinic / "run"]).command == ""

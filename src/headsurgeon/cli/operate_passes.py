@@ -19,6 +19,7 @@ from headsurgeon.cli.passes_summary import show_pass, show_passes
 from headsurgeon.cli.progress import add_run, busy, new_bar, show_step
 from headsurgeon.cli.training_options import show_further
 from headsurgeon.errors import SettingsError
+from headsurgeon.passes.repeating import WINDOWS
 from headsurgeon.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from headsurgeon.training import StepEvent
 
 PASSES = "Several passes"
-# heads are diagnosed, and recovery is measured, on so many windows
-_WINDOWS = options.Reading().count
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def operate_passes(
             corpus,
             tokenizer,
             length=settings.length,
-            count=_WINDOWS,
+            count=WINDOWS,
             first_token=settings.first_token,
             packing=settings.packing,
         )

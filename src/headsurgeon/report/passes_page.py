@@ -1,13 +1,15 @@
 """The page of a sequence of passes: each against the untouched model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from headsurgeon.models.planted import is_planted
+from headsurgeon.passes.repeating import passes_options
 from headsurgeon.passes.result import PASSES, Pass, Passes
 from headsurgeon.report.data import KeyFigure, Page, Section, Table
 from headsurgeon.report.run_heads import heads_of_run
-from headsurgeon.report.run_page import command_of, facts_of, run_page
+from headsurgeon.report.run_page import facts_of, operate_command, run_page
 from headsurgeon.report.wording import NOT_PLANTED, PLANTED, estimated
 from headsurgeon.training.run_file import read_run_file
 
@@ -42,12 +44,17 @@ def page(folder: Path) -> Page:
             ),
         ),
         facts=facts_of(read_run_file(places[-1])) if places else {},
-        command=command_of(read_run_file(places[0])).replace(
-            "--plan plan.yaml", f"--plan plan.yaml --passes {len(places)}"
-        )
-        if places
-        else "",
+        command=_command(found, places),
     )
+
+
+def _command(found: Passes, places: Sequence[Path]) -> str:
+    """What makes the passes again; empty where no command does the same."""
+    if not places:
+        return ""
+    first = read_run_file(places[0])
+    options = passes_options(found, first.identity)
+    return "" if options is None else operate_command(first, options)
 
 
 def _said(each: Pass, found: Passes) -> str:

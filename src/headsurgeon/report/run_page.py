@@ -11,6 +11,7 @@ from headsurgeon.evaluation.redistribution import ZONES, Redistribution
 from headsurgeon.evaluation.sweep import Sweep
 from headsurgeon.models.loaded_with import as_options
 from headsurgeon.models.planted import is_planted
+from headsurgeon.passes.result import PASSES
 from headsurgeon.planning.plan import Plan
 from headsurgeon.report import charts
 from headsurgeon.report import dynamics_tables as tables
@@ -56,7 +57,8 @@ def run_page(folder: Path, name: str = "") -> Page:
             Section("Training settings", tables=(_settings(run),), folded=True),
         ),
         facts=facts_of(run),
-        command=command_of(run),
+        # what a later pass finds is the model as the passes before left it
+        command="" if (folder.resolve().parent / PASSES).is_file() else command_of(run),
     )
 
 
@@ -84,11 +86,14 @@ def command_of(run: RunFile) -> str:
     Empty where no command does the same.
     """
     options = operate_options(run.identity, run.identity["settings"])
-    if options is None:
-        return ""
+    return "" if options is None else operate_command(run, ("--plan plan.yaml", *options))
+
+
+def operate_command(run: RunFile, options: Sequence[str]) -> str:
+    """`headsurgeon operate` on the model of a run, with options that are quoted already."""
     loading = () if run.loaded_with is None else as_options(run.loaded_with.model_dump())
-    words = ["headsurgeon operate", quote(run.model), *map(quote, loading)]
-    return " ".join([*words, "--plan plan.yaml --output DIR", *options])
+    words = ["headsurgeon operate", quote(run.model), *map(quote, loading), "--output DIR"]
+    return " ".join([*words, *options])
 
 
 def tokens_after(run: RunFile, steps: Sequence[int]) -> tuple[int, ...]:
