@@ -19,7 +19,6 @@ from headsurgeon.cli.passes_summary import show_pass, show_passes
 from headsurgeon.cli.progress import add_run, busy, new_bar, show_step
 from headsurgeon.cli.training_options import show_further
 from headsurgeon.errors import SettingsError
-from headsurgeon.passes.repeating import WINDOWS
 from headsurgeon.training import TrainSettings
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ def operate_passes(
     from headsurgeon.data import windows
     from headsurgeon.diagnosis import Thresholds
     from headsurgeon.passes import run_passes
+    from headsurgeon.passes.repeating import WINDOWS
     from headsurgeon.passes.result import PASSES as MARKER
     from headsurgeon.passes.rules import rules_of
     from headsurgeon.planning import Plan
