@@ -1,7 +1,7 @@
 """Writes the tables of findings.md from docs/results: `python docs/findings_tables.py`.
 
 A table stands below a comment that names its folder and its key, `<!-- twins-quick/decisions -->`,
-and ends at the next empty line. So no figure of a table is typed by hand, and the tests notice
+perhaps with its title between them, and ends at the next empty line. So no figure of a table is typed by hand, and the tests notice
 when page and results part.
 """
 
@@ -15,7 +15,9 @@ from headsurgeon.study.decision_rule import decisions_of, shares_of
 from headsurgeon.study.results import load_results
 
 DOCS = Path(__file__).parent
-_TABLE = re.compile(r"<!-- (?P<folder>[\w-]+)/(?P<key>[\w-]+) -->\n\n(?:\|.*\n)*\n?")
+_TABLE = re.compile(r"<!-- (?P<folder>[\w-]+)/(?P<key>[\w-]+) -->\n\n(?:\*.*\*\n\n)?(?:\|.*\n)*\n?")
+# of these there are several in a row, which their columns do not tell apart
+_TITLED = ("losses_", "heads_")
 
 
 @cache
@@ -56,7 +58,9 @@ def with_tables(text: str, results: Path) -> str:
 
     def written(found: re.Match[str]) -> str:
         folder, key = found["folder"], found["key"]
-        return f"<!-- {folder}/{key} -->\n\n{_markdown(tables_of(results / folder)[key])}\n"
+        table = tables_of(results / folder)[key]
+        title = f"*{table.title}*\n\n" if key.startswith(_TITLED) else ""
+        return f"<!-- {folder}/{key} -->\n\n{title}{_markdown(table)}\n"
 
     return _TABLE.sub(written, text)
 
