@@ -1,8 +1,8 @@
 """Writes the tables of findings.md from docs/results: `python docs/findings_tables.py`.
 
 A table stands below a comment that names its folder and its key, `<!-- twins-quick/decisions -->`,
-perhaps with its title between them, and ends at the next empty line. So no figure of a table is typed by hand, and the tests notice
-when page and results part.
+perhaps with its title between them, and ends at the next empty line. So no figure of a table is
+typed by hand, and the tests notice when page and results part.
 """
 
 import re
