@@ -1,6 +1,5 @@
 """The command that makes a sequence of passes again, as far as there is one. No torch."""
 
-import json
 from collections.abc import Iterator, Mapping
 from shlex import quote
 from typing import Any
@@ -12,6 +11,8 @@ from headsurgeon.training.repeating import operate_options
 
 # windows of `operate --passes` on which heads are diagnosed, and on which recovery is measured
 WINDOWS = 64
+# what it looks at, and the split that it takes
+_TEXTS = {"diagnosed": "dev", "tested": "test"}
 
 
 def passes_options(found: Passes, first: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -40,15 +41,12 @@ def passes_options(found: Passes, first: Mapping[str, Any]) -> tuple[str, ...] |
             return None
         limits = Plan.from_yaml(rule).limits
         options.append(f"--plan pass-{number}/plan.yaml")
-    if identity["thresholds"] != json.loads(json.dumps(limits.model_dump())):
+    if identity["thresholds"] != limits.model_dump(mode="json"):
         return None
     if not all(_as_a_command_has_it(identity, name, of) for name, of in _TEXTS.items()):
         return None
     count = max(len(found.passes), len(identity["rules"]))
     return (f"--passes {count}", *options, *_further(identity), *trained)
-
-
-_TEXTS = {"diagnosed": "dev", "tested": "test"}
 
 
 def _as_a_command_has_it(identity: Mapping[str, Any], name: str, split: str) -> bool:

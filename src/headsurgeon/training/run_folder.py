@@ -75,13 +75,15 @@ def open_folder(folder: Path, this_run: Mapping[str, Any], learner: Learner) -> 
                 f"{saved} is not the one that this run wrote when it finished; move "
                 "it away to have the run's own written again, or choose another folder"
             )
+        changes: dict[str, Any] = {}
         if earlier.loaded_with is None:
             # a run of a version that did not write it down
-            _write(folder, earlier, loaded_with=loaded_with(learner.model))
-            earlier = read_run_file(folder)
+            changes["loaded_with"] = loaded_with(learner.model)
         if here not in earlier.environment:
             _warn(earlier.environment, here, folder)
-            _write(folder, earlier, environment=[*earlier.environment, here])
+            changes["environment"] = [*earlier.environment, here]
+        if changes:
+            _write(folder, earlier, **changes)
         return
     content = {
         **files.header(KIND),
